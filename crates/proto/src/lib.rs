@@ -1,0 +1,18 @@
+//! The protocol of hobnob: servers that elect a leader and share out rooms, rooms that are replicated logs, clients that
+//! follow them. One deterministic state machine: bytes and time in, bytes and deadlines out. It has no sockets, no
+//! clock, no threads and no entropy of its own, and runs unchanged under tokio and under a simulator.
+
+pub mod client;
+pub mod config;
+pub mod delivery;
+pub mod election;
+pub mod hlc;
+pub mod ids;
+pub mod limits;
+pub mod log;
+pub mod node;
+pub mod rng;
+pub mod session;
+pub mod text;
+pub mod time;
+pub mod wire;

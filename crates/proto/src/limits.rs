@@ -1,0 +1,36 @@
+//! Every bound of the protocol, in one place.
+
+use std::time::Duration;
+
+/// Characters of a room's, a person's or a cluster's name.
+pub const NAME_CHARS_MAX: usize = 32;
+/// Bytes of a message's body.
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of frames in one sealed packet.
+pub const PAYLOAD_BYTES_MAX: usize = 1200;
+/// Bytes of one frame on its own, so that a few fit where a packet has other frames too.
+pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
+/// Bytes of a datagram that anybody may send us; longer ones are dropped unread.
+pub const DATAGRAM_BYTES_MAX: usize = 2048;
+/// Sessions that one server holds.
+pub const SESSIONS_MAX: usize = 200_000;
+/// Handshakes answered whose initiator has not yet proved itself.
+pub const HALF_OPEN_MAX: usize = 1_024;
+/// Rooms that one client follows at a time.
+pub const ROOMS_PER_CLIENT_MAX: usize = 256;
+/// Rooms that a cluster holds.
+pub const ROOMS_MAX: usize = 100_000;
+/// Servers in a cluster.
+pub const SERVERS_MAX: usize = 16;
+/// Servers up to which each of them holds a copy of every room.
+pub const FULL_COPY_SERVERS_MAX: usize = 7;
+/// Copies of a room in a larger cluster.
+pub const COPIES: usize = 3;
+/// Entries that wait in memory above a hole, for each room and follower.
+pub const STRANDED_MAX: usize = 4_096;
+/// Entries pushed beyond what a follower has acknowledged; past that it pulls.
+pub const PUSH_AHEAD_MAX: u64 = 1_024;
+/// Entries that one pull may ask for.
+pub const PULL_ENTRIES_MAX: u32 = 1_024;
+/// How far beyond cluster time a client's own claim of what it was shown may push a new message.
+pub const CLAIM_AHEAD_MAX: Duration = Duration::from_mins(1);

@@ -1,0 +1,127 @@
+//! One record of a room's log.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::{
+    hlc::Hlc,
+    ids::{DeviceId, Origin, PersonId, PersonName, RoomName},
+    text,
+};
+
+/// A message or a change, made by its home and never altered. The wire form has one-letter keys, since every receiver of
+/// every message pays for them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The room.
+    #[serde(rename = "r")]
+    pub room: RoomName,
+    /// Who sequenced it.
+    #[serde(rename = "o")]
+    pub origin: Origin,
+    /// Its number among its origin's entries of this room: from 1, without holes.
+    #[serde(rename = "s")]
+    pub seq: u64,
+    /// When, on cluster time.
+    #[serde(rename = "h")]
+    pub hlc: Hlc,
+    /// The name that its author had.
+    #[serde(rename = "f")]
+    pub from: PersonName,
+    /// Its author.
+    #[serde(rename = "p")]
+    pub person: PersonId,
+    /// The author's process.
+    #[serde(rename = "d")]
+    pub device: DeviceId,
+    /// Its number among the device's posts to this room.
+    #[serde(rename = "c")]
+    pub client_seq: u64,
+    /// What it is: `message`.
+    #[serde(rename = "k")]
+    pub kind: Arc<str>,
+    /// The text.
+    #[serde(rename = "b")]
+    pub body: Arc<str>,
+    /// [`Entry::digest`], made by the home.
+    #[serde(rename = "x")]
+    pub hash: Hash,
+}
+
+/// The first 128 bits of a SHA-256. As text 22 characters of base64.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hash(pub [u8; 16]);
+
+impl Serialize for Hash {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&text::encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Hash {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        text::decode(&text).map(Self).ok_or_else(|| serde::de::Error::custom("this is not a hash"))
+    }
+}
+
+/// The kind of a message that a person typed.
+pub const MESSAGE: &str = "message";
+
+/// Who wrote a post, and which of their posts it is: the same in every copy and in every repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PostKey {
+    /// The author.
+    pub person: PersonId,
+    /// The author's process.
+    pub device: DeviceId,
+    /// The post's number among the device's posts to the room.
+    pub client_seq: u64,
+}
+
+/// Where an entry is shown: earlier ones first, the same on every copy.
+pub type DisplayOrder = (Hlc, Origin, u64);
+
+impl Entry {
+    /// Its place in the room.
+    pub fn order(&self) -> DisplayOrder {
+        (self.hlc, self.origin, self.seq)
+    }
+
+    /// The post that it came from.
+    pub fn post_key(&self) -> PostKey {
+        PostKey { person: self.person, device: self.device, client_seq: self.client_seq }
+    }
+
+    /// The hash over its header and the hash of its body, so that a deleted body may be emptied later. Each field as
+    /// text in a netstring (`length:bytes,`), in the order of the struct, with the body's SHA-256 in base64 in its
+    /// place.
+    #[must_use]
+    pub fn digest(&self) -> Hash {
+        let mut header = Sha256::new();
+        for field in [
+            self.room.as_str(),
+            &self.origin.to_string(),
+            &self.seq.to_string(),
+            &format!("{}.{}", self.hlc.millis, self.hlc.counter),
+            self.from.as_str(),
+            &self.person.to_string(),
+            &self.device.to_string(),
+            &self.client_seq.to_string(),
+            &self.kind,
+            &text::encode(&Sha256::digest(self.body.as_bytes())),
+        ] {
+            header.update(format!("{}:{field},", field.len()));
+        }
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&header.finalize()[..16]);
+        Hash(hash)
+    }
+
+    /// Whether its hash is the one that its content has.
+    pub fn is_intact(&self) -> bool {
+        self.digest() == self.hash
+    }
+}

@@ -1,0 +1,7 @@
+//! A room's log: a grow-only set of entries, named by dots.
+
+pub mod entry;
+pub mod version_vector;
+
+pub use entry::{Entry, Hash, PostKey};
+pub use version_vector::VersionVector;

@@ -1,0 +1,127 @@
+//! Version vectors: what somebody holds of a room, for each origin the highest seq without a hole.
+//!
+//! Parker et al., "Detection of mutual inconsistency in distributed systems", 1983. Every cursor in hobnob is one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::ids::Origin;
+
+/// Origin -> highest seq without a hole; an origin that is missing stands at 0. On the wire `{"id.boot": seq}`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VersionVector(BTreeMap<Origin, u64>);
+
+impl VersionVector {
+    /// The highest seq without a hole that is held of `origin`.
+    pub fn get(&self, origin: Origin) -> u64 {
+        self.0.get(&origin).copied().unwrap_or(0)
+    }
+
+    /// Raises `origin` to `seq`; never lowers it.
+    pub fn raise(&mut self, origin: Origin, seq: u64) {
+        if seq > 0 {
+            let held = self.0.entry(origin).or_default();
+            *held = seq.max(*held);
+        }
+    }
+
+    /// Takes the higher of both for each origin.
+    pub fn merge(&mut self, other: &Self) {
+        for (origin, seq) in other.iter() {
+            self.raise(origin, seq);
+        }
+    }
+
+    /// Whether it covers the entry `seq` of `origin`.
+    pub fn holds(&self, origin: Origin, seq: u64) -> bool {
+        seq <= self.get(origin)
+    }
+
+    /// Whether all that `other` covers is covered.
+    pub fn covers(&self, other: &Self) -> bool {
+        other.iter().all(|(origin, seq)| self.holds(origin, seq))
+    }
+
+    /// What `self` covers beyond `other`: for each origin the first and the last seq.
+    pub fn beyond<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = (Origin, u64, u64)> + 'a {
+        self.iter()
+            .filter(|&(origin, seq)| !other.holds(origin, seq))
+            .map(|(origin, seq)| (origin, other.get(origin) + 1, seq))
+    }
+
+    /// Each origin with its seq, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (Origin, u64)> + '_ {
+        self.0.iter().map(|(origin, seq)| (*origin, *seq))
+    }
+
+    /// How many entries it covers.
+    pub fn count(&self) -> u64 {
+        self.0.values().sum()
+    }
+
+    /// How many origins it names.
+    pub fn origins(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl FromIterator<(Origin, u64)> for VersionVector {
+    fn from_iter<I: IntoIterator<Item = (Origin, u64)>>(pairs: I) -> Self {
+        let mut vector = Self::default();
+        for (origin, seq) in pairs {
+            vector.raise(origin, seq);
+        }
+        vector
+    }
+}
+
+impl Serialize for VersionVector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(origin, seq)| (origin.to_string(), seq)))
+    }
+}
+
+impl<'de> Deserialize<'de> for VersionVector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let pairs = BTreeMap::<String, u64>::deserialize(deserializer)?;
+        pairs
+            .into_iter()
+            .map(|(origin, seq)| Ok((origin.parse().map_err(D::Error::custom)?, seq)))
+            .collect::<Result<Self, D::Error>>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Boot, ServerId};
+
+    fn vector(pairs: &[(u32, u64)]) -> VersionVector {
+        pairs.iter().map(|&(id, seq)| (Origin { id: ServerId(id), boot: Boot(7) }, seq)).collect()
+    }
+
+    #[test]
+    fn beyond_names_the_ranges_that_the_other_lacks() {
+        let (mine, theirs) = (vector(&[(1, 5), (2, 3)]), vector(&[(1, 2), (2, 3), (3, 9)]));
+        let beyond: Vec<_> = mine.beyond(&theirs).map(|(origin, from, to)| (origin.id.0, from, to)).collect();
+        assert_eq!(beyond, [(1, 3, 5)]);
+        assert!(!mine.covers(&theirs));
+    }
+
+    #[test]
+    fn a_merge_covers_both() {
+        let (mut mine, theirs) = (vector(&[(1, 5)]), vector(&[(1, 2), (3, 9)]));
+        mine.merge(&theirs);
+        assert_eq!(mine, vector(&[(1, 5), (3, 9)]));
+        assert_eq!(mine.count(), 14);
+    }
+
+    #[test]
+    fn it_survives_its_wire_form() {
+        let vector = vector(&[(1, 5), (12, 3)]);
+        let text = serde_json::to_string(&vector).unwrap();
+        assert_eq!(text, r#"{"1.7":5,"12.7":3}"#);
+        assert_eq!(serde_json::from_str::<VersionVector>(&text).unwrap(), vector);
+    }
+}

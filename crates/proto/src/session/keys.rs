@@ -1,0 +1,123 @@
+//! Keys and secrets.
+
+use std::fmt;
+
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+use snow::resolvers::{CryptoResolver as _, DefaultResolver};
+use zeroize::Zeroizing;
+
+use crate::{
+    ids::{ClusterId, ClusterName, PersonId},
+    rng::Rng,
+    text,
+};
+
+/// How packets are sealed. Each side says what it would rather have; the initiator chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Suite {
+    /// `Noise_IK_25519_AESGCM_SHA256`: where the processor has AES instructions.
+    AesGcm,
+    /// `Noise_IK_25519_ChaChaPoly_BLAKE2s`: everywhere else.
+    ChaChaPoly,
+}
+
+/// An X25519 key pair.
+#[derive(Clone)]
+pub struct KeyPair {
+    /// Kept to ourselves.
+    pub private: Zeroizing<[u8; 32]>,
+    /// Shown to everybody.
+    pub public: [u8; 32],
+}
+
+impl KeyPair {
+    /// A new random one.
+    pub fn generate(rng: &mut Rng) -> Self {
+        let mut private = Zeroizing::new([0; 32]);
+        rng.fill(private.as_mut());
+        Self::from_private(private)
+    }
+
+    /// The one with this private half.
+    pub fn from_private(private: Zeroizing<[u8; 32]>) -> Self {
+        let mut dh = DefaultResolver.resolve_dh(&snow::params::DHChoice::Curve25519).expect("snow has X25519");
+        dh.set(private.as_ref());
+        let mut public = [0; 32];
+        public.copy_from_slice(dh.pubkey());
+        Self { private, public }
+    }
+
+    /// Whom it stands for.
+    pub fn person(&self) -> PersonId {
+        person_id(&self.public)
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("public", &text::encode(&self.public)).finish_non_exhaustive()
+    }
+}
+
+/// The person whose public key this is.
+pub fn person_id(public: &[u8; 32]) -> PersonId {
+    let mut id = [0; 16];
+    id.copy_from_slice(&Sha256::digest(public)[..16]);
+    PersonId(id)
+}
+
+/// The secret of a closed cluster: 256 random bits, written as 43 characters of base64.
+#[derive(Clone)]
+pub struct Secret(Zeroizing<[u8; 32]>);
+
+impl Secret {
+    /// A new one.
+    pub fn generate(rng: &mut Rng) -> Self {
+        let mut bytes = Zeroizing::new([0; 32]);
+        rng.fill(bytes.as_mut());
+        Self(bytes)
+    }
+
+    /// The one that `hobnob secret` printed; `None` where the text is anything else.
+    pub fn from_text(text: &str) -> Option<Self> {
+        text::decode(text.trim()).map(|bytes| Self(Zeroizing::new(bytes)))
+    }
+
+    /// As `hobnob secret` prints it. The only way to see it.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        Zeroizing::new(text::encode(self.0.as_ref()))
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// The key pair that all servers of a cluster share. Closed: from its secret alone, so that clusters may be joined. Open:
+/// from its name and id, which anybody can do.
+pub fn cluster_key(secret: Option<&Secret>, name: &ClusterName, cluster: ClusterId) -> KeyPair {
+    let private = match secret {
+        Some(secret) => derive(secret.0.as_ref(), "hobnob cluster key"),
+        None => derive(format!("{name}\n{cluster}").as_bytes(), "hobnob open cluster key"),
+    };
+    KeyPair::from_private(private)
+}
+
+/// The key of the tags on HELLO and HERE. Open: from the cluster's name.
+pub fn discovery_key(secret: Option<&Secret>, name: &ClusterName) -> Zeroizing<[u8; 32]> {
+    match secret {
+        Some(secret) => derive(secret.0.as_ref(), "hobnob discovery key"),
+        None => derive(name.as_str().as_bytes(), "hobnob open discovery key"),
+    }
+}
+
+/// HMAC-SHA256 of `label` under `secret`.
+fn derive(secret: &[u8], label: &str) -> Zeroizing<[u8; 32]> {
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
+    mac.update(label.as_bytes());
+    Zeroizing::new(mac.finalize().into_bytes().into())
+}

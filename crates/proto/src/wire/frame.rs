@@ -1,0 +1,575 @@
+//! Frames: what is said inside a session, one JSON object a line.
+//!
+//! `t` names the type. Unknown types and unknown fields are ignored, so that versions can differ. Every frame fits one
+//! packet ([`limits::FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX)); entries and posts that do not go as
+//! [`Frame::Fragment`]s, lists as several frames that each stand alone. `docs/protocol.md` has an example of each.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    election::Message as ElectionMessage,
+    hlc::Hlc,
+    ids::{Boot, ClusterId, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
+    log::{Entry, VersionVector},
+};
+
+/// Versions of rooms, each with its vector.
+pub type Vectors = BTreeMap<RoomName, VersionVector>;
+
+/// A line of a session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub enum Frame {
+    // Between a follower of a room (a client or a server) and the server it follows.
+    /// A new or wanted entry.
+    Entry(Entry),
+    /// A piece of an entry or a post that is larger than a packet.
+    Fragment(Fragment),
+    /// "Send me these": answered by entries, then [`Frame::Pulled`].
+    Pull(Pull),
+    /// The end of the answer to a pull.
+    Pulled(Pulled),
+    /// "This is what I hold": acknowledges entries.
+    Cursor {
+        /// For each room that changed, the whole vector.
+        rooms: Vectors,
+    },
+    /// "This is what you could hold".
+    Heads {
+        /// For each room, the whole vector.
+        rooms: Vectors,
+    },
+    /// Follow a room.
+    Join {
+        /// Which.
+        room: RoomName,
+        /// From where on.
+        from: Start,
+    },
+    /// The answer to a join, once the room has an open home.
+    Joined {
+        /// Which.
+        room: RoomName,
+        /// The cursor that the follower starts from.
+        start: VersionVector,
+        /// What there is.
+        heads: VersionVector,
+    },
+    /// Follow a room no longer.
+    Part {
+        /// Which.
+        room: RoomName,
+    },
+    /// A message to be sequenced; repeated until it is settled.
+    Post(Post),
+    /// What became of a post.
+    Ack(Ack),
+    /// A post that is refused, for good unless `wait_ms` is given.
+    Refuse(Refuse),
+
+    // A client to its server.
+    /// The first frame of a client.
+    Hi(Hi),
+    /// A question of a person or a program; repeated until it is answered.
+    Ask {
+        /// Chosen by the client, echoed in the answer.
+        id: u64,
+        /// The question.
+        #[serde(flatten)]
+        ask: Ask,
+    },
+    /// The client leaves.
+    Bye,
+    /// Asks for a [`Frame::Pong`] with the same number.
+    Ping {
+        /// Any number below 2^53.
+        n: u64,
+    },
+
+    // A server to its client.
+    /// The answer to [`Frame::Hi`].
+    Welcome(Welcome),
+    /// The client cannot be served under that name, or at all.
+    NotWelcome {
+        /// A sentence that says what to do.
+        why: String,
+        /// A name that is free.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        suggestion: Option<PersonName>,
+    },
+    /// All servers of the cluster; sent on arrival and on change.
+    Servers {
+        /// The cluster's id as it is now.
+        cluster: ClusterId,
+        /// Its public key, base64.
+        key: String,
+        /// Members that are up, with all addresses they may answer at.
+        servers: Vec<ServerAddrs>,
+    },
+    /// A part of the answer to [`Frame::Ask`].
+    Answer {
+        /// The number of the question.
+        id: u64,
+        /// The number of the part, from 0.
+        part: u32,
+        /// Whether it is the last part.
+        last: bool,
+        /// A list of items, or an object; what it is depends on the question.
+        data: serde_json::Value,
+    },
+    /// The question cannot be answered.
+    AnswerError {
+        /// The number of the question.
+        id: u64,
+        /// A sentence that says what to do.
+        why: String,
+    },
+    /// "Your server is dead: come over". Repeated until the client says [`Frame::Hi`] without `standby`.
+    Come {
+        /// The dead server.
+        dead: ServerId,
+    },
+    /// The answer to [`Frame::Ping`].
+    Pong {
+        /// The ping's number.
+        n: u64,
+    },
+
+    // Between servers.
+    /// The heartbeat, every 100 ms.
+    Beat(Beat),
+    /// A message of the election.
+    Election(ElectionMessage),
+    /// What the sender knows of rooms.
+    Rooms {
+        /// The highest fence wins.
+        rooms: Vec<RoomRecord>,
+    },
+    /// What the sender knows of members.
+    Members {
+        /// The later boot wins; of one boot, the one that left.
+        members: Vec<Member>,
+    },
+    /// The leader's word where rooms live.
+    Assign {
+        /// Fences a stale leader.
+        epoch: Epoch,
+        /// The new records.
+        rooms: Vec<RoomRecord>,
+    },
+    /// "Give this room a home": to the leader.
+    Place {
+        /// The new room.
+        room: RoomName,
+    },
+    /// A new leader asks what everybody knows.
+    SyncReq {
+        /// Of the new leader.
+        epoch: Epoch,
+    },
+    /// A part of the answer to [`Frame::SyncReq`].
+    SyncRep {
+        /// Of the leader who asked.
+        epoch: Epoch,
+        /// The number of the part, from 0.
+        part: u32,
+        /// Whether it is the last part.
+        last: bool,
+        /// Rooms that the sender knows.
+        rooms: Vec<RoomRecord>,
+    },
+    /// The sender's clients, or a part of them.
+    Clients(Clients),
+    /// "Send me your whole list of clients".
+    ClientsReq,
+    /// "My log of these rooms differs from yours": answered by heads, for rooms whose vectors differ.
+    Compare {
+        /// What the sender holds.
+        rooms: Vectors,
+    },
+    /// The sender wants to leave the cluster: to the leader, repeated.
+    Leave,
+    /// The leader lets it leave, once its rooms have other homes.
+    Leaving {
+        /// Fences a stale leader.
+        epoch: Epoch,
+    },
+    /// An operator's word to a server: leave for good.
+    Retire,
+    /// Two servers have one id: says who, so that one gives way.
+    Collision {
+        /// The sender's boot.
+        boot: Boot,
+        /// Whether the sender's id was asked for by `--id`.
+        asked: bool,
+        /// Whether the sender is only starting.
+        starting: bool,
+    },
+}
+
+/// From where on a follower wants a room.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// Beyond this cursor.
+    After(VersionVector),
+    /// The last so many entries in display order, and what is new.
+    Last(u32),
+    /// Entries from this time on: milliseconds since 1970, cluster time.
+    Since(u64),
+}
+
+/// Asks for ranges of a room's log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// Of which room.
+    pub room: RoomName,
+    /// Chosen by the asker, echoed in the answer.
+    pub id: u32,
+    /// Origin, first seq, last seq.
+    pub want: Vec<(Origin, u64, u64)>,
+    /// At most so many entries, the earliest in display order.
+    pub max: u32,
+}
+
+/// Ends the answer to a pull.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pulled {
+    /// Of which room.
+    pub room: RoomName,
+    /// The number of the pull.
+    pub id: u32,
+    /// How many entries were sent for it.
+    pub sent: u32,
+    /// The highest seq that can be served, for each origin that was asked for.
+    pub top: VersionVector,
+}
+
+/// A message on its way to its home.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Post {
+    /// The room.
+    pub room: RoomName,
+    /// The device's number of it, from 1 in each room.
+    pub seq: u64,
+    /// The device's oldest number in the room that is not settled (stored or refused), as it stands now.
+    pub oldest: u64,
+    /// The newest timestamp of the room that its author was shown.
+    #[serde(default)]
+    pub shown: Hlc,
+    /// What it is: `message`.
+    pub kind: String,
+    /// The text, at most [`limits::BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX) bytes.
+    pub body: String,
+    /// Whose it is: only between servers, since a client's own session says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<Author>,
+}
+
+/// Whose a forwarded post is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Author {
+    /// The name shown.
+    pub name: PersonName,
+    /// The person.
+    pub person: PersonId,
+    /// Their process.
+    pub device: DeviceId,
+    /// The newest timestamp of the room that the forwarding server holds: it vouches for it.
+    pub vouched: Hlc,
+}
+
+/// What became of a post.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The room.
+    pub room: RoomName,
+    /// The device's number of the post.
+    pub seq: u64,
+    /// The entry's origin.
+    pub origin: Origin,
+    /// The entry's seq.
+    pub entry: u64,
+    /// The entry's time.
+    pub hlc: Hlc,
+    /// On how many servers it is.
+    pub copies: u32,
+    /// Whether that is enough: stored, and the post settled.
+    pub stored: bool,
+    /// Whether those copies are on disk.
+    pub durable: bool,
+    /// Whose post it was: only between servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<(PersonId, DeviceId)>,
+}
+
+/// A post that is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refuse {
+    /// The room.
+    pub room: RoomName,
+    /// The device's number of the post.
+    pub seq: u64,
+    /// Why.
+    pub why: Refusal,
+    /// Whose post it was: only between servers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<(PersonId, DeviceId)>,
+}
+
+/// Why a post is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Refusal {
+    /// The body is longer than [`limits::BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX).
+    TooLong,
+    /// Another post of the device already has this number: post it again under a new device id.
+    Clash,
+    /// The server does not know this kind.
+    UnknownKind,
+}
+
+/// A client says who it is; its key has already been proved by the handshake.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hi {
+    /// The name to be shown under.
+    pub name: PersonName,
+    /// Its process.
+    pub device: DeviceId,
+    /// Grows with every session that this process opens: the highest is where it is.
+    pub session: u64,
+    /// How it talks: `terminal`, `pipe`, `irc`, `web`.
+    pub via: String,
+    /// Whether it would move to a less loaded server.
+    #[serde(default)]
+    pub movable: bool,
+    /// Not served here but by this server: call it over when that one dies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub standby: Option<ServerId>,
+}
+
+/// A server greets a client.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Who serves it.
+    pub server: ServerId,
+    /// The [`Hi::session`] that this answers.
+    pub session: u64,
+    /// Whether it is the answer to a standby's `hi`.
+    #[serde(default)]
+    pub standby: bool,
+    /// A less loaded server to move to; only where the client is `movable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub go: Option<ServerId>,
+    /// Cluster time, milliseconds since 1970.
+    pub time: u64,
+}
+
+/// Where a server may be reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServerAddrs {
+    /// Which.
+    pub id: ServerId,
+    /// Its boot.
+    pub boot: Boot,
+    /// Session addresses, one of which a client can reach.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// Questions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "what", rename_all = "snake_case")]
+pub enum Ask {
+    /// The rooms: items as in `status`.
+    Rooms,
+    /// The client directory: items as in `who --json`.
+    Who {
+        /// Only those in this room.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<RoomName>,
+    },
+    /// The object of `status --json`; `servers` and `rooms` go over as many parts as they need.
+    Status,
+    /// Remove a member for good; without an id, the server that is asked.
+    Retire {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        server: Option<ServerId>,
+    },
+}
+
+/// (term, leader, leader's boot): fences commands of a stale leader. Compared in that order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Grows with every election.
+    pub term: u64,
+    /// Who leads.
+    pub leader: ServerId,
+    /// In which run: keeps terms of servers without a disk apart.
+    pub boot: Boot,
+}
+
+impl Epoch {
+    /// Lower than any that a leader has.
+    pub const NONE: Self = Self { term: 0, leader: ServerId(0), boot: Boot(0) };
+}
+
+/// Who may sequence a room. Compared in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fence {
+    /// The newest epoch that whoever set it knew.
+    pub epoch: Epoch,
+    /// Grows with every change of the room's home or successors.
+    pub n: u64,
+    /// The server, in its boot, that sequences the room.
+    pub home: Origin,
+}
+
+/// Where a room lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomRecord {
+    /// The room.
+    pub room: RoomName,
+    /// Its home.
+    pub fence: Fence,
+    /// Who holds copies, next in line first.
+    pub successors: Vec<ServerId>,
+}
+
+/// A server of the cluster, as gossiped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub id: ServerId,
+    /// Its last known boot.
+    pub boot: Boot,
+    /// Whether it has left for good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
+    /// Session addresses at which it may answer.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// The heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The highest epoch that the sender has accepted.
+    pub epoch: Epoch,
+    /// Whether the sender hears that leader.
+    pub led: bool,
+    /// Deliveries a second that it makes, over the last 30 s.
+    pub load: u32,
+    /// How late its loop runs, milliseconds.
+    pub lag: u32,
+    /// How many clients it serves.
+    pub sessions: u32,
+    /// The servers that it hears.
+    pub hears: Vec<ServerId>,
+    /// Whether it may lead.
+    pub eligible: bool,
+    /// Cluster time as the sender has it, milliseconds since 1970.
+    pub time: u64,
+    /// Digest of rooms and members, 53 bits: equal where the directories are.
+    pub directory: u64,
+    /// Version of the sender's own list of clients.
+    pub clients: u64,
+    /// Digest of the vectors of rooms that have been quiet for 2 s, 53 bits.
+    pub logs: u64,
+}
+
+/// Clients that the sender serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clients {
+    /// The version of the sender's list that this change leads to.
+    pub version: u64,
+    /// What the change does.
+    #[serde(flatten)]
+    pub change: ClientsChange,
+}
+
+/// A change of a server's list of clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum ClientsChange {
+    /// A part of the whole list.
+    All {
+        /// The number of the part, from 0.
+        part: u32,
+        /// Whether it is the last part.
+        last: bool,
+        /// The clients.
+        clients: Vec<ClientRecord>,
+    },
+    /// One client is new, or has changed.
+    Put {
+        /// The client.
+        client: ClientRecord,
+    },
+    /// One client has gone.
+    Gone {
+        /// Whose.
+        person: PersonId,
+        /// Which.
+        device: DeviceId,
+    },
+}
+
+/// A client in the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientRecord {
+    /// The name it is shown under.
+    pub name: PersonName,
+    /// Whose it is.
+    pub person: PersonId,
+    /// Which process.
+    pub device: DeviceId,
+    /// [`Hi::session`]: of two servers that list it, the higher is right.
+    pub session: u64,
+    /// How it talks.
+    pub via: String,
+    /// The rooms it is in; at most as many as fit a frame.
+    pub rooms: Vec<RoomName>,
+    /// Since when, milliseconds since 1970, cluster time.
+    pub since: u64,
+}
+
+/// A piece of a line that is larger than a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fragment {
+    /// Which line: the same in every repetition.
+    pub of: FragmentOf,
+    /// Where the piece starts, in bytes of the line.
+    pub at: u32,
+    /// How long the line is, in bytes.
+    pub len: u32,
+    /// The piece.
+    pub piece: String,
+}
+
+/// What a fragment is a piece of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FragmentOf {
+    /// An entry, by room, origin and seq.
+    Entry(RoomName, Origin, u64),
+    /// A post of the session's own device, by room and number.
+    Post(RoomName, u64),
+    /// A post that a server forwards, by room, author and number.
+    Forwarded(RoomName, PersonId, DeviceId, u64),
+}
+
+impl Frame {
+    /// The frame as a line, newline included.
+    pub fn to_line(&self) -> String {
+        let mut line = serde_json::to_string(self).expect("frames have string keys and no failing parts");
+        line.push('\n');
+        line
+    }
+
+    /// The frame that a line says; `None` for anything else, an unknown type included.
+    pub fn from_line(line: &[u8]) -> Option<Self> {
+        serde_json::from_slice(line).ok()
+    }
+}
