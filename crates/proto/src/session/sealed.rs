@@ -136,6 +136,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn the_window_agrees_with_a_set(jumps in prop::collection::vec((0..2_000_u64, 0..1_200_u64), 1..300)) {
             let (mut window, mut taken, mut newest) = (Window::default(), BTreeSet::new(), 0);
