@@ -86,6 +86,17 @@ fn whatever_is_lost_once_is_recovered() {
 }
 
 #[test]
+fn a_confirmation_is_repeated_soon_however_late_the_answer_was() {
+    let mut pair = Pair::new(1);
+    pair.fate = Box::new(|from, n| if from == CLIENT && n != 4 && n < 6 { Fate::IsLost } else { Fate::Arrives });
+    pair.connect(Suite::AesGcm);
+    pair.run_for(Duration::from_secs(3));
+    let confirmations = pair.sent.iter().filter(|sent| sent.from == CLIENT && sent.bytes[0] == 3);
+    let times: Vec<_> = confirmations.map(|sent| sent.at.since(pair.sent[0].at).as_millis()).collect();
+    assert_eq!(times, [820, 920]);
+}
+
+#[test]
 fn an_init_is_repeated_as_it_is_for_three_seconds() {
     let mut pair = Pair::new(1);
     pair.fate = Box::new(|_, _| Fate::IsLost);
