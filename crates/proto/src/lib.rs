@@ -6,6 +6,7 @@ pub mod client;
 pub mod config;
 pub mod delivery;
 pub mod election;
+pub mod heartbeat;
 pub mod hlc;
 pub mod ids;
 pub mod limits;
