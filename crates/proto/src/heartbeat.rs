@@ -133,6 +133,12 @@ impl Peer {
     }
 }
 
+/// A timeout times local health, in whole microseconds: a clock of microseconds never meets a finer one exactly, and the
+/// deadline would come again and again.
+fn healthy(timeout: Duration, health: f64) -> Duration {
+    Duration::from_micros(micros(timeout.mul_f64(health)))
+}
+
 /// A span in microseconds.
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
@@ -230,10 +236,8 @@ impl Heartbeat {
 
     /// How long `peer` may be silent before it counts as dead, as things stand.
     pub fn timeout(&self, peer: ServerId) -> Duration {
-        self.peers
-            .get(&peer)
-            .map_or(self.config.timeout_first, |peer| peer.timeout(&self.config))
-            .mul_f64(self.health())
+        let known = self.peers.get(&peer).map_or(self.config.timeout_first, |peer| peer.timeout(&self.config));
+        healthy(known, self.health())
     }
 
     /// When [`Self::tick`] is wanted.
@@ -255,7 +259,7 @@ impl Heartbeat {
     /// When an audible peer's silence, or a live one's deafness, has lasted too long.
     fn expiry(&self, peer: &Peer, health: f64) -> Time {
         let since = if peer.live { peer.heard.min(peer.heard_us) } else { peer.heard };
-        since + peer.timeout(&self.config).mul_f64(health)
+        since + healthy(peer.timeout(&self.config), health)
     }
 
     /// The record of `peer` in this boot, made if need be; `None` if a newer boot is known.
@@ -286,7 +290,7 @@ impl Heartbeat {
     fn expire(&mut self, now: Time) {
         let (config, health) = (self.config, self.health());
         for (id, peer) in &mut self.peers {
-            let timeout = peer.timeout(&config).mul_f64(health);
+            let timeout = healthy(peer.timeout(&config), health);
             let (silent, deaf) = (now.since(peer.heard), now.since(peer.heard_us));
             if peer.audible && silent >= timeout {
                 peer.audible = false;

@@ -27,10 +27,10 @@ enum Packet {
 }
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     me: Origin,
     heartbeat: Heartbeat,
-    pub election: Election,
+    pub(crate) election: Election,
     beats: BTreeMap<ServerId, PeerView>,
     eligible: bool,
     joins: Option<Time>,
@@ -39,7 +39,7 @@ pub struct Server {
 }
 
 /// All of it.
-pub struct World {
+pub(crate) struct World {
     now: Time,
     rng: Rng,
     servers: BTreeMap<ServerId, Server>,
@@ -53,15 +53,15 @@ pub struct World {
     boots: u64,
     /// The highest epoch that each boot has accepted.
     epochs: BTreeMap<Origin, Epoch>,
-    pub loss_percent: u64,
+    pub(crate) loss_percent: u64,
     /// Who called whom dead.
-    pub deaths: Vec<(ServerId, Origin)>,
+    pub(crate) deaths: Vec<(ServerId, Origin)>,
     /// What servers said to their nodes.
-    pub trace: Vec<(Time, ServerId, Output)>,
+    pub(crate) trace: Vec<(Time, ServerId, Output)>,
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut bytes = [7; 32];
         bytes[..8].copy_from_slice(&seed.to_be_bytes());
         Self {
@@ -81,7 +81,7 @@ impl World {
     }
 
     /// Starts a server that is not running.
-    pub fn start(&mut self, id: u32) {
+    pub(crate) fn start(&mut self, id: u32) {
         let id = ServerId(id);
         if self.servers.contains_key(&id) {
             return;
@@ -102,17 +102,17 @@ impl World {
         self.servers.insert(id, server);
     }
 
-    pub fn crash(&mut self, id: u32) {
+    pub(crate) fn crash(&mut self, id: u32) {
         self.servers.remove(&ServerId(id));
     }
 
     /// Nothing passes from one to another any more; it still does the other way.
-    pub fn cut(&mut self, from: u32, to: u32) {
+    pub(crate) fn cut(&mut self, from: u32, to: u32) {
         self.cuts.insert((ServerId(from), ServerId(to)));
     }
 
     /// Nothing passes between these and all others.
-    pub fn split(&mut self, half: &[u32]) {
+    pub(crate) fn split(&mut self, half: &[u32]) {
         let (these, others): (Vec<_>, Vec<_>) = self.servers.keys().map(|id| id.0).partition(|id| half.contains(id));
         for one in these {
             for other in &others {
@@ -122,44 +122,44 @@ impl World {
         }
     }
 
-    pub fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.cuts.clear();
     }
 
     /// The server does nothing for so long; then all that came in the meantime arrives at once.
-    pub fn pause(&mut self, id: u32, span: Duration) {
+    pub(crate) fn pause(&mut self, id: u32, span: Duration) {
         if let Some(server) = self.servers.get_mut(&ServerId(id)) {
             server.paused_until = self.now + span;
         }
     }
 
-    pub fn set_eligible(&mut self, id: u32, eligible: bool) {
+    pub(crate) fn set_eligible(&mut self, id: u32, eligible: bool) {
         self.servers.get_mut(&ServerId(id)).unwrap().eligible = eligible;
         self.show(ServerId(id));
     }
 
-    pub fn server(&self, id: u32) -> &Server {
+    pub(crate) fn server(&self, id: u32) -> &Server {
         &self.servers[&ServerId(id)]
     }
 
-    pub fn epoch(&self, id: u32) -> Epoch {
+    pub(crate) fn epoch(&self, id: u32) -> Epoch {
         self.server(id).election.epoch()
     }
 
     /// Who leads, in its own eyes.
-    pub fn leaders(&self) -> Vec<u32> {
+    pub(crate) fn leaders(&self) -> Vec<u32> {
         let leads = |server: &&Server| server.election.state() == State::Leader;
         self.servers.values().filter(leads).map(|server| server.me.id.0).collect()
     }
 
     /// The only leader.
-    pub fn leader(&self) -> Option<u32> {
+    pub(crate) fn leader(&self) -> Option<u32> {
         let leaders = self.leaders();
         (leaders.len() == 1).then(|| leaders[0])
     }
 
     /// Whom all servers follow, in one epoch.
-    pub fn agreed(&self) -> Option<u32> {
+    pub(crate) fn agreed(&self) -> Option<u32> {
         let leader = self.leader()?;
         let epoch = self.epoch(leader);
         let follows =
@@ -167,7 +167,7 @@ impl World {
         self.servers.values().all(follows).then_some(leader)
     }
 
-    pub fn assert_agreed(&self) {
+    pub(crate) fn assert_agreed(&self) {
         let stand = |server: &Server| (server.me, server.election.state(), server.election.epoch());
         let stands: Vec<_> = self.servers.values().map(stand).collect();
         let top = self.servers.keys().max().map(|id| id.0);
@@ -175,13 +175,13 @@ impl World {
     }
 
     /// Lets so much time pass.
-    pub fn run(&mut self, span: Duration) {
+    pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
         while self.step(end) {}
     }
 
     /// Lets time pass until `done`; says how long that took, and fails after `bound`.
-    pub fn run_until(&mut self, bound: Duration, done: impl Fn(&Self) -> bool) -> Duration {
+    pub(crate) fn run_until(&mut self, bound: Duration, done: impl Fn(&Self) -> bool) -> Duration {
         let begin = self.now;
         while !done(self) {
             assert!(self.step(begin + bound), "not done after {bound:?}");
