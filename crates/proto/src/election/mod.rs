@@ -30,6 +30,8 @@
 //! a disk, and that boots never repeat. Messages may be lost, doubled and reordered.
 
 mod bully;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -37,7 +37,7 @@ fn the_highest_of_all_sizes_leads() {
 fn a_quiet_network_keeps_its_leader_and_term() {
     let mut world = quiet(4, 1);
     let epoch = world.epoch(4);
-    world.run(Duration::from_secs(60));
+    world.run(Duration::from_mins(1));
     assert_eq!(world.epoch(1), epoch);
 }
 
@@ -220,25 +220,26 @@ fn the_same_seed_gives_the_same_run() {
 /// Crashes, restarts, cuts, pauses and loss as the seed has them; then quiet.
 fn survive(seed: u64) {
     let mut world = World::new(seed);
-    let mut dice = Rng::from_seed([u8::try_from(seed % 251).unwrap(); 32]);
-    let servers = 2 + u32::try_from(dice.below(5)).unwrap();
+    let mut dice = Rng::from_seed([u8::try_from(seed % 251).expect("it is below"); 32]);
+    let mut pick = |below: u32| u32::try_from(dice.below(u64::from(below))).expect("it is below");
+    let servers = 2 + pick(5);
     (1..=servers).for_each(|id| world.start(id));
     for _ in 0..12 {
-        let mut any = || 1 + u32::try_from(dice.below(u64::from(servers))).unwrap();
-        let (one, other) = (any(), any());
-        match dice.below(7) {
+        let (one, other) = (1 + pick(servers), 1 + pick(servers));
+        match pick(7) {
             0 | 1 => world.crash(one),
             2 | 3 => world.start(one),
             4 => world.cut(one, other),
-            5 => world.pause(one, ms(dice.below(3000))),
+            5 => world.pause(one, ms(u64::from(pick(3000)))),
             _ => world.heal(),
         }
-        world.loss_percent = dice.below(30);
-        world.run(ms(50 + dice.below(2500)));
+        world.loss_percent = u64::from(pick(30));
+        world.run(ms(50 + u64::from(pick(2500))));
     }
     world.heal();
     world.loss_percent = 0;
-    world.start(1 + u32::try_from(dice.below(u64::from(servers))).unwrap());
+    world.start(1 + pick(servers));
+    println!("seed {seed}: survive({seed})");
     world.run(Duration::from_secs(8));
     world.assert_agreed();
 }

@@ -134,7 +134,7 @@ impl World {
     }
 
     pub(crate) fn set_eligible(&mut self, id: u32, eligible: bool) {
-        self.servers.get_mut(&ServerId(id)).unwrap().eligible = eligible;
+        self.servers.get_mut(&ServerId(id)).expect("it runs").eligible = eligible;
         self.show(ServerId(id));
     }
 
@@ -201,7 +201,7 @@ impl World {
         };
         self.now = self.now.max(at);
         if packet_first {
-            let (_, (from, to, content)) = self.packets.pop_first().unwrap();
+            let (_, (from, to, content)) = self.packets.pop_first().expect("there is one");
             self.deliver(from, to, content);
         } else if let Some((_, id)) = turn {
             self.turn(id);
@@ -236,7 +236,7 @@ impl World {
     /// What a node does when a deadline of one of its parts has passed.
     fn turn(&mut self, id: ServerId) {
         let now = self.now;
-        let server = self.servers.get_mut(&id).unwrap();
+        let server = self.servers.get_mut(&id).expect("it runs");
         let (beat, changes) = server.heartbeat.tick(now);
         for change in changes {
             if let Change::Dead { peer, .. } = change {
@@ -261,7 +261,7 @@ impl World {
 
     /// Shows the election what the heartbeats say.
     fn show(&mut self, id: ServerId) {
-        let server = self.servers.get_mut(&id).unwrap();
+        let server = self.servers.get_mut(&id).expect("it runs");
         let known = |peer: Origin| server.beats.get(&peer.id).filter(|view| view.boot == peer.boot);
         let live = server.heartbeat.live().filter_map(|peer| Some((peer.id, *known(peer)?))).collect();
         server.election.handle(Input::View { live, eligible: server.eligible }, self.now);
@@ -269,7 +269,7 @@ impl World {
     }
 
     fn drain(&mut self, id: ServerId) {
-        while let Some(output) = self.servers.get_mut(&id).unwrap().election.poll() {
+        while let Some(output) = self.servers.get_mut(&id).expect("it runs").election.poll() {
             self.trace.push((self.now, id, output.clone()));
             match output {
                 Output::Send { to, message } => self.send(id, to, Packet::Election(message)),
@@ -280,7 +280,7 @@ impl World {
                 }
                 Output::Won(epoch) => {
                     assert_eq!(self.terms.get(&id), Some(&epoch.term), "the term was not durable first");
-                    self.servers.get_mut(&id).unwrap().synced = Some((self.now + SYNCING, epoch));
+                    self.servers.get_mut(&id).expect("it runs").synced = Some((self.now + SYNCING, epoch));
                 }
                 Output::Leader(_) => {}
             }

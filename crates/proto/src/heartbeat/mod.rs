@@ -12,10 +12,13 @@
 //!
 //! It is assumed that the node passes on only beats from authentic sessions, and that boots of a server only grow.
 
-use std::collections::{BTreeMap, VecDeque};
+mod peer;
 
+use std::collections::BTreeMap;
+
+use self::peer::{Peer, micros};
 use crate::{
-    ids::{Boot, Origin, ServerId},
+    ids::{Origin, ServerId},
     limits,
     rng::Rng,
     time::{Duration, Time},
@@ -23,10 +26,6 @@ use crate::{
 
 /// Peers remembered, dead ones included; beyond that the one that has been silent longest is forgotten.
 const PEERS_MAX: usize = 4 * limits::SERVERS_MAX;
-/// Spans between beats that a timeout is computed from.
-const WINDOW: usize = 32;
-/// Fewer spans than this say nothing yet.
-const SPANS_MIN: usize = 8;
 /// Lateness of a turn that is ordinary, and raises no timeout.
 const LATE_ORDINARY: Duration = Duration::from_millis(20);
 /// Lateness, beyond the ordinary, for which the multiplier grows by 1.
@@ -76,72 +75,16 @@ pub enum Change {
     },
 }
 
-/// A peer that is known.
-#[derive(Debug)]
-struct Peer {
-    boot: Boot,
-    /// When it was last heard, or given credit.
-    heard: Time,
-    /// When it last said that it hears us, or was given credit.
-    heard_us: Time,
-    /// When its last beat arrived, if the span to the next one is worth counting.
-    arrived: Option<Time>,
-    /// The newest spans between its beats, microseconds.
-    spans: VecDeque<u64>,
-    /// It is heard.
-    audible: bool,
-    /// It is heard and hears us.
-    live: bool,
-    /// It said goodbye in this boot: what still arrives from it does not count.
-    gone: bool,
-}
-
-impl Peer {
-    fn new(boot: Boot, now: Time) -> Self {
-        Self {
-            boot,
-            heard: now,
-            heard_us: now,
-            arrived: None,
-            spans: VecDeque::new(),
-            audible: false,
-            live: false,
-            gone: false,
-        }
-    }
-
-    fn arrival(&mut self, now: Time, span_max: Duration) {
-        if let Some(before) = self.arrived.replace(now) {
-            if self.spans.len() == WINDOW {
-                self.spans.pop_front();
-            }
-            self.spans.push_back(micros(now.since(before).min(span_max)));
-        }
-        self.heard = now;
-        self.audible = true;
-    }
-
-    /// How long it may be silent, in a detector in perfect health.
-    fn timeout(&self, config: &Config) -> Duration {
-        if self.spans.len() < SPANS_MIN {
-            return config.timeout_first;
-        }
-        let n = self.spans.len() as u64;
-        let mean = self.spans.iter().sum::<u64>() / n;
-        let variance = self.spans.iter().map(|span| span.abs_diff(mean).pow(2)).sum::<u64>() / n;
-        Duration::from_micros(mean + 4 * variance.isqrt()).clamp(config.timeout_min, config.timeout_max)
-    }
-}
-
 /// A timeout times local health, in whole microseconds: a clock of microseconds never meets a finer one exactly, and the
 /// deadline would come again and again.
 fn healthy(timeout: Duration, health: f64) -> Duration {
     Duration::from_micros(micros(timeout.mul_f64(health)))
 }
 
-/// A span in microseconds.
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+/// When an audible peer's silence, or a live one's deafness, has lasted too long.
+fn expiry(peer: &Peer, health: f64) -> Time {
+    let since = if peer.live { peer.heard.min(peer.heard_us) } else { peer.heard };
+    since + healthy(peer.timeout, health)
 }
 
 /// The failure detector of one server.
@@ -176,10 +119,11 @@ impl Heartbeat {
     /// A session with `peer` stands: its beats are expected from now on, also after [`Self::gone`].
     pub fn up(&mut self, peer: Origin, now: Time) {
         self.notice_pause(now);
+        let config = self.config;
         if let Some(known) = self.expect(peer, now)
             && known.gone
         {
-            *known = Peer::new(peer.boot, now);
+            *known = Peer::new(peer.boot, now, &config);
         }
     }
 
@@ -194,9 +138,9 @@ impl Heartbeat {
     /// ignored; with the first of a newer one the old one is dead.
     pub fn heard(&mut self, peer: Origin, hears_us: bool, now: Time) {
         self.notice_pause(now);
-        let span_max = self.config.timeout_max;
+        let config = self.config;
         let Some(known) = self.expect(peer, now).filter(|known| !known.gone) else { return };
-        known.arrival(now, span_max);
+        known.arrival(now, &config);
         if hears_us {
             known.heard_us = now;
             if !known.live {
@@ -236,7 +180,7 @@ impl Heartbeat {
 
     /// How long `peer` may be silent before it counts as dead, as things stand.
     pub fn timeout(&self, peer: ServerId) -> Duration {
-        let known = self.peers.get(&peer).map_or(self.config.timeout_first, |peer| peer.timeout(&self.config));
+        let known = self.peers.get(&peer).map_or(self.config.timeout_first, |peer| peer.timeout);
         healthy(known, self.health())
     }
 
@@ -247,7 +191,7 @@ impl Heartbeat {
         }
         let health = self.health();
         let audible = self.peers.values().filter(|peer| peer.audible);
-        audible.map(|peer| self.expiry(peer, health)).fold(self.next_beat, Time::min)
+        audible.map(|peer| expiry(peer, health)).fold(self.next_beat, Time::min)
     }
 
     /// From 1 (well) to [`Config::health_max`]: what timeouts are multiplied by.
@@ -256,14 +200,9 @@ impl Heartbeat {
         (1.0 + late.as_secs_f64() / LATE_STEP.as_secs_f64()).min(f64::from(self.config.health_max))
     }
 
-    /// When an audible peer's silence, or a live one's deafness, has lasted too long.
-    fn expiry(&self, peer: &Peer, health: f64) -> Time {
-        let since = if peer.live { peer.heard.min(peer.heard_us) } else { peer.heard };
-        since + healthy(peer.timeout(&self.config), health)
-    }
-
     /// The record of `peer` in this boot, made if need be; `None` if a newer boot is known.
     fn expect(&mut self, peer: Origin, now: Time) -> Option<&mut Peer> {
+        let config = self.config;
         match self.peers.get(&peer.id) {
             Some(known) if known.boot > peer.boot => return None,
             Some(known) if known.boot == peer.boot => {}
@@ -272,7 +211,7 @@ impl Heartbeat {
                     let silent = now.since(old.heard);
                     self.changes.push(Change::Dead { peer: Origin { id: peer.id, boot: old.boot }, silent });
                 }
-                self.peers.insert(peer.id, Peer::new(peer.boot, now));
+                self.peers.insert(peer.id, Peer::new(peer.boot, now, &config));
             }
             None => {
                 if self.peers.len() >= PEERS_MAX {
@@ -280,7 +219,7 @@ impl Heartbeat {
                     let forgotten = idle.map(|(id, _)| *id)?;
                     self.peers.remove(&forgotten);
                 }
-                self.peers.insert(peer.id, Peer::new(peer.boot, now));
+                self.peers.insert(peer.id, Peer::new(peer.boot, now, &config));
             }
         }
         self.peers.get_mut(&peer.id)
@@ -288,9 +227,9 @@ impl Heartbeat {
 
     /// Finds peers that have been silent, or deaf to us, for too long.
     fn expire(&mut self, now: Time) {
-        let (config, health) = (self.config, self.health());
+        let health = self.health();
         for (id, peer) in &mut self.peers {
-            let timeout = healthy(peer.timeout(&config), health);
+            let timeout = healthy(peer.timeout, health);
             let (silent, deaf) = (now.since(peer.heard), now.since(peer.heard_us));
             if peer.audible && silent >= timeout {
                 peer.audible = false;
@@ -329,5 +268,185 @@ impl Heartbeat {
         let late = late.min(Duration::from_secs(1));
         self.lag = (self.lag * 7 + late) / 8;
         self.lag_peak = late.max(self.lag_peak * 7 / 8);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Boot;
+
+    const BEAT: Duration = Duration::from_millis(100);
+
+    fn origin(id: u32, boot: u64) -> Origin {
+        Origin { id: ServerId(id), boot: Boot(boot) }
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_micros(millis * 1000)
+    }
+
+    fn detector() -> Heartbeat {
+        Heartbeat::new(Config::default(), Rng::from_seed([1; 32]), at(0))
+    }
+
+    /// Takes every turn on time up to `end`.
+    fn quiet_until(detector: &mut Heartbeat, end: Time) -> Vec<Change> {
+        let mut changes = Vec::new();
+        while detector.deadline() <= end {
+            let due = detector.deadline();
+            changes.extend(detector.tick(due).1);
+            assert!(detector.deadline() > due, "its turn at {due:?} comes again and again");
+        }
+        changes
+    }
+
+    /// Hears a beat of each of `peers` at each of `times` (milliseconds).
+    fn hear(detector: &mut Heartbeat, peers: &[(Origin, bool)], times: impl Iterator<Item = u64>) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for millis in times {
+            changes.extend(quiet_until(detector, at(millis)));
+            for (peer, hears_us) in peers {
+                detector.heard(*peer, *hears_us, at(millis));
+            }
+        }
+        changes.extend(detector.tick(detector.next_beat).1);
+        changes
+    }
+
+    fn died(changes: &[Change]) -> Vec<Origin> {
+        let dead = |change: &Change| match change {
+            Change::Dead { peer, .. } => Some(*peer),
+            Change::Alive(_) => None,
+        };
+        changes.iter().filter_map(dead).collect()
+    }
+
+    #[test]
+    fn a_beat_is_due_every_100_ms() {
+        let mut detector = detector();
+        let mut beats = 0;
+        while detector.deadline() < at(10_000) {
+            beats += u32::from(detector.tick(detector.deadline()).0);
+        }
+        assert!((95..=106).contains(&beats), "{beats} beats in 10 s");
+    }
+
+    #[test]
+    fn a_peer_is_live_once_it_hears_us_too() {
+        let mut detector = detector();
+        let peer = origin(2, 1);
+        detector.up(peer, at(0));
+        assert_eq!(hear(&mut detector, &[(peer, false)], (0..5).map(|n| n * 100)), []);
+        assert_eq!((detector.hears(), detector.live().count()), (vec![ServerId(2)], 0));
+        assert_eq!(hear(&mut detector, &[(peer, true)], 500..=500), [Change::Alive(peer)]);
+        assert_eq!(detector.live().collect::<Vec<_>>(), [peer]);
+    }
+
+    #[test]
+    fn a_silent_peer_dies_after_half_a_second() {
+        let mut detector = detector();
+        let peer = origin(2, 1);
+        assert_eq!(hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100))[0], Change::Alive(peer));
+        let changes = quiet_until(&mut detector, at(4_000));
+        assert_eq!(changes, [Change::Dead { peer, silent: Duration::from_millis(500) }]);
+        assert!(detector.hears().is_empty());
+    }
+
+    #[test]
+    fn a_peer_that_is_deaf_to_us_dies_though_it_is_heard() {
+        let mut detector = detector();
+        let peer = origin(2, 1);
+        hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100));
+        let changes = hear(&mut detector, &[(peer, false)], (20..30).map(|n| n * 100));
+        assert_eq!(died(&changes), [peer]);
+        assert_eq!(detector.hears(), [ServerId(2)], "our beat still says that we hear it");
+    }
+
+    #[test]
+    fn a_timeout_adapts_to_how_a_peer_beats() {
+        fn check(spans: [u64; 4], expected: std::ops::RangeInclusive<u128>) {
+            let mut detector = detector();
+            let mut now = 0;
+            let times = (0..40).map(|n| {
+                now += spans[n % 4];
+                now
+            });
+            hear(&mut detector, &[(origin(2, 1), true)], times);
+            let timeout = detector.timeout(ServerId(2)).as_millis();
+            assert!(expected.contains(&timeout), "{spans:?}: {timeout}");
+        }
+        check([100, 100, 100, 100], 500..=500);
+        check([50, 150, 90, 110], 500..=500);
+        check([20, 300, 20, 300], 710..=730);
+        check([100, 900, 20, 1500], 2000..=2000);
+    }
+
+    #[test]
+    fn one_that_is_slow_itself_is_slow_to_blame() {
+        let mut detector = detector();
+        let peer = origin(2, 1);
+        hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100));
+        assert_eq!(detector.timeout(ServerId(2)), BEAT * 5);
+        let late = detector.next_beat + Duration::from_millis(220);
+        detector.tick(late);
+        assert_eq!(detector.timeout(ServerId(2)), BEAT * 15, "20 ms are ordinary, 200 ms count twice");
+        assert!(detector.lag() > Duration::from_millis(20));
+        detector.heard(peer, true, late);
+        let mut now = late.as_millis();
+        for _ in 0..40 {
+            now += 100;
+            hear(&mut detector, &[(peer, true)], now..=now);
+        }
+        assert_eq!(detector.timeout(ServerId(2)), BEAT * 5, "it has recovered");
+    }
+
+    #[test]
+    fn a_pause_of_our_own_is_found_by_whatever_comes_first() {
+        fn check(wake: fn(&mut Heartbeat, Time)) {
+            let mut detector = detector();
+            let (one, other) = (origin(2, 1), origin(3, 1));
+            hear(&mut detector, &[(one, true), (other, true)], (0..20).map(|n| n * 100));
+            wake(&mut detector, at(60_000));
+            assert_eq!(died(&quiet_until(&mut detector, at(61_000))), []);
+            assert_eq!(died(&quiet_until(&mut detector, at(63_000))), [one, other], "credit runs out");
+        }
+        check(|detector, now| drop(detector.tick(now)));
+        check(|detector, now| detector.heard(origin(4, 1), false, now));
+        check(|detector, now| detector.up(origin(4, 1), now));
+    }
+
+    #[test]
+    fn the_newest_boot_is_the_peer() {
+        let mut detector = detector();
+        let (old, new) = (origin(2, 1), origin(2, 2));
+        hear(&mut detector, &[(old, true)], (0..20).map(|n| n * 100));
+        detector.heard(new, false, at(2_010));
+        assert_eq!(died(&detector.tick(at(2_010)).1), [old]);
+        detector.heard(old, true, at(2_020));
+        assert_eq!(detector.live().count(), 0, "the old boot is over");
+        detector.heard(new, true, at(2_030));
+        assert_eq!(detector.tick(at(2_030)).1, [Change::Alive(new)]);
+    }
+
+    #[test]
+    fn one_that_said_goodbye_is_forgotten_without_an_alarm() {
+        let mut detector = detector();
+        let peer = origin(2, 1);
+        hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100));
+        detector.gone(peer.id);
+        detector.heard(peer, true, at(2_000));
+        assert_eq!(quiet_until(&mut detector, at(5_000)), []);
+        assert!(detector.hears().is_empty());
+        detector.up(peer, at(5_000));
+        detector.heard(peer, true, at(5_000));
+        assert_eq!(detector.tick(at(5_000)).1, [Change::Alive(peer)]);
+    }
+
+    #[test]
+    fn strangers_do_not_fill_the_memory() {
+        let mut detector = detector();
+        (1..1000).for_each(|id| detector.heard(origin(id, 1), id % 2 == 0, at(0)));
+        assert!(detector.peers.len() <= PEERS_MAX);
     }
 }
