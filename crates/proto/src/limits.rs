@@ -28,6 +28,8 @@ pub const FULL_COPY_SERVERS_MAX: usize = 7;
 pub const COPIES: usize = 3;
 /// Entries that wait in memory above a hole, for each room and follower.
 pub const STRANDED_MAX: usize = 4_096;
+/// Origins of one room that a follower keeps apart: a room sees one more with each start of one of its homes.
+pub const ORIGINS_MAX: usize = 65_536;
 /// Entries pushed beyond what a follower has acknowledged; past that it pulls.
 pub const PUSH_AHEAD_MAX: u64 = 1_024;
 /// Entries that one pull may ask for.
