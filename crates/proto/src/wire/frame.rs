@@ -544,6 +544,8 @@ pub struct Fragment {
     pub at: u32,
     /// How long the line is, in bytes.
     pub len: u32,
+    /// The first 32 bits of the line's SHA-256: a post that is repeated with another `oldest` is another line.
+    pub sum: u32,
     /// The piece.
     pub piece: String,
 }
