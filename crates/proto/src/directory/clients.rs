@@ -215,8 +215,10 @@ impl Clients {
             let stem: String = stem.chars().take(limits::NAME_CHARS_MAX - number.len()).collect();
             (stem + &number).parse::<PersonName>().ok()
         };
-        let free = (2..).filter_map(numbered).find(|name| !self.names.contains_key(name));
-        free.expect("there are more numbers than names")
+        // One number more than there are names: one is free.
+        let mut numbers = 2..self.names.len() + 3;
+        let free = numbers.find_map(|n| numbered(n).filter(|name| !self.names.contains_key(name)));
+        free.unwrap_or_else(|| name.clone())
     }
 
     fn apply_delta(&mut self, from: Origin, version: u64, change: impl FnOnce(&mut Self)) -> Applied {
@@ -309,7 +311,6 @@ fn cut(client: &mut ClientRecord) {
     if let Some((at, _)) = client.via.char_indices().nth(VIA_CHARS_MAX) {
         client.via.truncate(at);
     }
-    // Not all at once: a cut list is still as long as it may be.
     client.rooms.truncate(limits::ROOMS_PER_CLIENT_MAX);
     while chunk::item_bytes(client) > chunk::ITEM_BYTES_MAX && client.rooms.pop().is_some() {}
 }

@@ -144,6 +144,7 @@ mod tests {
 
     #[test]
     fn the_later_boot_wins_and_leaving_counts_for_one_boot() {
+        #[allow(clippy::needless_pass_by_value)]
         fn check(first: Member, second: Member, expected: Member) {
             let members = merged(&[first.clone(), second.clone()]);
             assert_eq!(members.get(ServerId(1)), Some(&expected), "{first:?} {second:?}");

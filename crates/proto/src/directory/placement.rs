@@ -162,7 +162,8 @@ impl<'a> Placer<'a> {
     fn load(&self, server: &Server) -> (i64, i64) {
         let moved = self.moved.get(&server.id).copied().unwrap_or_default();
         let known_lobby = self.rooms.get(&RoomName::lobby()).is_some_and(|lobby| lobby.fence.home == server.origin());
-        let rooms = self.rooms.homed_by(server.origin()) as i64 - i64::from(known_lobby) + moved;
+        let rooms =
+            i64::try_from(self.rooms.homed_by(server.origin())).unwrap_or(i64::MAX) - i64::from(known_lobby) + moved;
         (i64::from(server.load) + rooms, rooms + i64::from(self.has_lobby == Some(server.id)))
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 /// All rooms that a server knows.
 #[derive(Clone, Debug, Default)]
 pub struct Rooms {
-    rooms: BTreeMap<RoomName, RoomRecord>,
+    records: BTreeMap<RoomName, RoomRecord>,
     homes: BTreeMap<Origin, usize>,
     digest: SetDigest,
 }
@@ -34,9 +34,9 @@ impl Rooms {
         if record.successors.len() > limits::SERVERS_MAX {
             return false;
         }
-        match self.rooms.get(&record.room) {
+        match self.records.get(&record.room) {
             Some(known) if rank(known) >= rank(&record) => return false,
-            None if self.rooms.len() >= limits::ROOMS_MAX => return false,
+            None if self.records.len() >= limits::ROOMS_MAX => return false,
             known => {
                 if let Some(known) = known {
                     self.digest.remove(known);
@@ -46,28 +46,28 @@ impl Rooms {
         }
         self.digest.add(&record);
         *self.homes.entry(record.fence.home).or_default() += 1;
-        self.rooms.insert(record.room.clone(), record);
+        self.records.insert(record.room.clone(), record);
         true
     }
 
     /// The record of a room.
     pub fn get(&self, room: &RoomName) -> Option<&RoomRecord> {
-        self.rooms.get(room)
+        self.records.get(room)
     }
 
     /// All records, by name.
     pub fn iter(&self) -> impl Iterator<Item = &RoomRecord> {
-        self.rooms.values()
+        self.records.values()
     }
 
     /// How many rooms there are.
     pub fn len(&self) -> usize {
-        self.rooms.len()
+        self.records.len()
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.rooms.is_empty()
+        self.records.is_empty()
     }
 
     /// How many rooms `home` homes, the lobby included.
@@ -227,7 +227,7 @@ mod tests {
                 shuffled.extend(records);
             }
             let again = merged(&shuffled);
-            prop_assert_eq!(&once.rooms, &again.rooms);
+            prop_assert_eq!(&once.records, &again.records);
             prop_assert_eq!(&once.homes, &again.homes);
             prop_assert_eq!(once.digest(), again.digest());
         }
@@ -242,15 +242,15 @@ mod tests {
                 joined
             };
             let (a, b, c) = (merged(&a), merged(&b), merged(&c));
-            prop_assert_eq!(join(&join(&a, &b), &c).rooms, join(&a, &join(&b, &c)).rooms);
-            prop_assert_eq!(join(&a, &b).rooms, join(&b, &a).rooms);
-            prop_assert_eq!(&join(&a, &a).rooms, &a.rooms);
+            prop_assert_eq!(join(&join(&a, &b), &c).records, join(&a, &join(&b, &c)).records);
+            prop_assert_eq!(join(&a, &b).records, join(&b, &a).records);
+            prop_assert_eq!(&join(&a, &a).records, &a.records);
         }
 
         #[test]
         fn digests_are_equal_where_the_content_is(a in records(), b in records()) {
             let (a, b) = (merged(&a), merged(&b));
-            prop_assert_eq!(a.digest() == b.digest(), a.rooms == b.rooms);
+            prop_assert_eq!(a.digest() == b.digest(), a.records == b.records);
         }
     }
 }

@@ -100,6 +100,7 @@ fn successors_are_all_others_or_the_least_loaded() {
 #[test]
 fn repair_touches_what_needs_it_and_no_more() {
     /// `expected`: home, successors; `None`: nothing is to be done.
+    #[allow(clippy::needless_pass_by_value)]
     fn check(known: RoomRecord, live: &[Server], unknown: &[u32], expected: Option<(u32, &[u32])>) {
         let rooms = rooms(std::slice::from_ref(&known));
         let unknown = unknown.iter().copied().map(ServerId).collect();
