@@ -5,6 +5,8 @@
 pub mod client;
 pub mod config;
 pub mod delivery;
+pub mod directory;
+pub mod discovery;
 pub mod election;
 pub mod hlc;
 pub mod ids;
