@@ -63,6 +63,19 @@ pub(super) struct Candidate {
     heard_at: Time,
 }
 
+#[cfg(test)]
+impl Candidate {
+    pub(super) fn new(
+        addr: SocketAddr,
+        server: Option<ServerId>,
+        cluster: ClusterId,
+        key: [u8; 32],
+        suite: Suite,
+    ) -> Self {
+        Self { addr, server, cluster, key, suite, open: true, servers: 1, heard_at: Time::ZERO }
+    }
+}
+
 /// Finds servers.
 #[derive(Debug)]
 pub(super) struct Finder {

@@ -210,3 +210,76 @@ impl Link {
         if matches!(self.part, Some(Part::Standby(_))) { span * 4 } else { span }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::ServerId,
+        session::{SessionId, keys::Suite},
+    };
+
+    fn at(millis: u64) -> Time {
+        Time::from_micros(millis * 1_000)
+    }
+
+    /// A link that is up, opened at 0.
+    fn link() -> Link {
+        let to = Candidate::new(([10, 0, 0, 1], 1).into(), Some(ServerId(1)), ClusterId(1), [1; 32], Suite::ChaChaPoly);
+        let mut link = Link::new(SessionId(1), &to, at(0));
+        link.up = true;
+        link
+    }
+
+    /// When it pings, and when it is given up, if nothing is heard after `heard` and something waits since `waiting`.
+    fn silence(link: &mut Link, heard: u64, waiting: Option<u64>) -> (Vec<u64>, Option<u64>) {
+        let mut pings = Vec::new();
+        for ms in heard..60_000 {
+            if link.is_dead(at(ms)) {
+                return (pings, Some(ms));
+            }
+            if link.poll(at(heard), waiting.map(at), at(ms)).ping {
+                pings.push(ms);
+                link.pinged(ms, at(ms), &mut Rng::from_seed([0; 32]));
+            }
+        }
+        (pings, None)
+    }
+
+    #[test]
+    fn a_silent_server_is_pinged_and_then_given_up() {
+        fn check(part: Part, round_trip: u64, waiting: Option<u64>, first: u64, dead: u64) {
+            let mut link = link();
+            link.part = Some(part);
+            link.round_trip = Duration::from_millis(round_trip);
+            let (pings, given_up) = silence(&mut link, 10, waiting);
+            assert_eq!((pings[0], given_up), (first, Some(dead)), "{part:?} {round_trip} {waiting:?}");
+        }
+        let standby = Part::Standby(ServerId(2));
+        check(Part::Primary, 0, Some(100), 600, 1_100);
+        check(Part::Primary, 0, Some(1), 510, 1_010);
+        check(Part::Primary, 300, Some(100), 600, 1_800);
+        check(Part::Primary, 0, None, 25_000, 25_500);
+        check(standby, 0, None, 25_000, 27_000);
+    }
+
+    #[test]
+    fn only_the_answer_to_the_last_hi_counts_and_only_once() {
+        let mut link = link();
+        link.say_hi(5, Part::Primary, at(0));
+        link.say_hi(6, Part::Primary, at(1));
+        assert!(!link.welcome(5, at(2)));
+        assert!(link.welcome(6, at(3)));
+        assert!(!link.welcome(6, at(4)));
+        assert!(link.welcomed && !link.give_up_hi());
+    }
+
+    #[test]
+    fn hi_is_repeated_until_the_servers_are_named_but_not_for_ever() {
+        let mut link = link();
+        link.say_hi(5, Part::Primary, at(0));
+        link.welcome(5, at(0));
+        let due = (0..30_000).filter(|ms| link.poll(at(*ms), None, at(*ms)).hi).count();
+        assert_eq!(due, LIST_TRIES as usize);
+    }
+}

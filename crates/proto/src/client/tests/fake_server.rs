@@ -52,6 +52,10 @@ pub(super) struct FakeServer {
     /// Names that it does not take.
     pub(super) taken: Vec<String>,
     pub(super) go: Option<u32>,
+    /// The key that it claims its cluster has, where that is a lie.
+    pub(super) claims: Option<[u8; 32]>,
+    /// Whether it takes handshakes and says nothing more.
+    pub(super) mute: bool,
     /// Whether it pushes history after a join, or waits to be pulled.
     pub(super) pushes: bool,
     pub(super) joins: Vec<Start>,
@@ -78,6 +82,8 @@ impl FakeServer {
             clashes: None,
             taken: Vec::new(),
             go: None,
+            claims: None,
+            mute: false,
             pushes: true,
             joins: Vec::new(),
             posts: Vec::new(),
@@ -104,7 +110,9 @@ impl FakeServer {
             id: Some(ServerId(self.id)),
             boot: Boot(1),
             port: 5_001,
-            key: keys::cluster_key(self.secret.as_ref(), &self.name, self.cluster).public,
+            key: self
+                .claims
+                .unwrap_or_else(|| keys::cluster_key(self.secret.as_ref(), &self.name, self.cluster).public),
             open: self.secret.is_none(),
             empty: false,
             age_secs: 100,
@@ -141,6 +149,9 @@ impl FakeServer {
     }
 
     pub(super) fn take(&mut self, session: SessionId, frame: Frame, log: &mut Log, up: &[u32]) {
+        if self.mute {
+            return;
+        }
         match frame {
             Frame::Hi(hi) => self.greet(session, hi, up),
             Frame::Join { room, from } => {

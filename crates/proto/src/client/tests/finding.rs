@@ -84,6 +84,17 @@ fn a_server_that_cannot_be_ours_is_named_once_and_not_joined() {
 }
 
 #[test]
+fn a_key_that_is_not_the_clusters_is_not_shaken_hands_with() {
+    for secret in [None, Some(secret(1))] {
+        let mut world = World::new(1, crate::config::ClientConfig { secret: secret.clone(), ..config() });
+        (world.server(1).secret, world.server(1).claims) = (secret, Some([7; 32]));
+        world.run(3_000);
+        assert_eq!(not_trusted(&world).len(), 1);
+        assert_eq!(world.links(), (None, None));
+    }
+}
+
+#[test]
 fn a_cluster_of_another_name_is_told_of_and_not_joined() {
     let mut world = World::new(1, config());
     world.server(1).name = "other".parse().unwrap();
@@ -124,6 +135,21 @@ fn a_less_loaded_server_is_moved_to_once() {
     assert_eq!(world.server(1).byes, 1);
     assert_eq!(world.links(), (Some(2), Some(1)));
     assert_eq!(world.server(1).his.last().unwrap().standby, Some(ServerId(2)));
+}
+
+#[test]
+fn a_server_that_we_are_sent_to_and_that_does_not_answer_is_left_again() {
+    let mut world = World::new(2, config());
+    world.server(2).alive = false;
+    world.server(1).go = Some(2);
+    world.server(2).mute = true;
+    world.run(10);
+    world.server(2).alive = true;
+    world.run(400);
+    world.post(1, "hello");
+    world.run(3_000);
+    assert_eq!(world.served_by(), [1, 1], "nobody was lost");
+    assert_eq!(world.acked(), [(1, false), (1, true)]);
 }
 
 #[test]
