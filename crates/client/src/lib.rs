@@ -14,7 +14,13 @@ use hobnob_proto::{
 
 pub use crate::since::Since;
 
+mod device;
+mod driver;
+mod identity;
+mod net;
 mod since;
+mod stdin;
+mod text;
 
 /// What every client command takes.
 #[derive(Clone, Debug)]
