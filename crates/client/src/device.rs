@@ -102,6 +102,11 @@ impl Device {
         self.state.unsettled.iter().map(post).collect()
     }
 
+    /// The text of a post that is not settled.
+    pub(crate) fn body(&self, room: &RoomName, seq: u64) -> Option<&str> {
+        self.state.unsettled.get(&(room.clone(), seq)).map(String::as_str)
+    }
+
     /// Gives each of `bodies` its number in `room` and makes them durable, with one write. Where that fails none of them
     /// has a number, and none may leave.
     pub(crate) fn post(&mut self, room: &RoomName, bodies: Vec<String>) -> Result<Vec<Post>, Fail> {

@@ -143,9 +143,9 @@ impl Session {
     }
 }
 
-/// A monotonic clock that starts near zero with its session.
+/// A monotonic clock that starts near zero with whoever holds it.
 #[derive(Clone, Copy, Debug)]
-struct Clock {
+pub(crate) struct Clock {
     start: Instant,
 }
 
@@ -153,16 +153,18 @@ struct Clock {
 const HORIZON: Duration = Duration::from_hours(24);
 
 impl Clock {
-    fn start() -> Self {
+    /// A clock that starts now.
+    pub(crate) fn start() -> Self {
         Self { start: Instant::now() }
     }
 
-    fn now(self) -> Time {
+    /// Now.
+    pub(crate) fn now(self) -> Time {
         Time::from_micros(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
 
     /// When `time` is; never further away than the horizon.
-    fn instant(self, time: Time) -> Instant {
+    pub(crate) fn instant(self, time: Time) -> Instant {
         Instant::now() + time.since(self.now()).min(HORIZON)
     }
 }
