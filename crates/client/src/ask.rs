@@ -241,16 +241,16 @@ lobby  2          1, 3       2       40
 
     #[test]
     fn the_server_of_this_machine_is_found_by_its_address() {
-        fn check(servers: Value, expected: Option<u32>) {
+        fn check(servers: &Value, expected: Option<u32>) {
             let server = server_of_this_machine(&json!({ "servers": servers }));
             assert_eq!(server.ok(), expected.map(ServerId));
         }
         let here = json!({ "id": 4, "addr": "127.0.0.1:5001", "state": "up" });
         let down = json!({ "id": 5, "addr": "127.0.0.1:5002", "state": "down" });
         let away = json!({ "id": 6, "addr": "203.0.113.9:5001", "state": "up" });
-        check(json!([here, down, away]), Some(4));
-        check(json!([away]), None);
-        check(json!([here, here]), None);
-        check(json!("nonsense"), None);
+        check(&json!([here, down, away]), Some(4));
+        check(&json!([away]), None);
+        check(&json!([here, here]), None);
+        check(&json!("nonsense"), None);
     }
 }

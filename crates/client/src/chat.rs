@@ -170,10 +170,9 @@ impl Chat {
                 Ok(name) => self.begin(name),
                 Err(why) => self.keep(line, &format!("that cannot be a name: {why}")),
             },
-            Stage::Search if line.starts_with('/') => self.slash(line),
+            Stage::Search | Stage::Room if line.starts_with('/') => self.slash(line),
             Stage::Search if line.trim().is_empty() => {}
             Stage::Search => self.keep(line, "no server serves you yet"),
-            Stage::Room if line.starts_with('/') => self.slash(line),
             Stage::Room if line.trim().is_empty() => self.join(RoomName::lobby()),
             Stage::Room => self.join_named(line, line),
             Stage::Chat => match line.strip_prefix('/') {

@@ -121,7 +121,9 @@ impl Device {
             self.state.next.insert(room.clone(), first + posts.len() as u64);
             return Err(failure(&self.directory, &why));
         }
-        lines.into_iter().for_each(|line| self.state.apply(line));
+        for line in lines {
+            self.state.apply(line);
+        }
         Ok(posts)
     }
 
@@ -242,13 +244,10 @@ fn take(directory: &Path, cluster: &ClusterName) -> io::Result<Device> {
         }
         idle.get_or_insert(device);
     }
-    match idle {
-        Some(device) => Ok(device),
-        None => {
-            let state = State { cluster: cluster.clone(), next: BTreeMap::new(), unsettled: BTreeMap::new() };
-            create(directory, state)
-        }
+    if let Some(device) = idle {
+        return Ok(device);
     }
+    create(directory, State { cluster: cluster.clone(), next: BTreeMap::new(), unsettled: BTreeMap::new() })
 }
 
 /// The device `id`, unless another process is it, or it belongs to another cluster.

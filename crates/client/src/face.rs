@@ -89,7 +89,9 @@ impl Face {
                     let Some(speaker) = &mut self.speaker else { continue };
                     match speaker.post(&room, vec![body.clone()]) {
                         Ok(seqs) => {
-                            seqs.into_iter().for_each(|seq| self.chat.posted(room.clone(), seq, self.clock.now()))
+                            for seq in seqs {
+                                self.chat.posted(room.clone(), seq, self.clock.now());
+                            }
                         }
                         Err(fail) => self.chat.unsent(&body, &fail.message),
                     }

@@ -64,7 +64,7 @@ fn file_name(name: &PersonName) -> String {
     let mut file = String::new();
     for c in name.as_str().chars() {
         if matches!(c, '/' | '\\' | ':' | '%' | '*' | '?' | '"' | '<' | '>' | '|') || (c == '.' && file.is_empty()) {
-            file.push_str(&format!("%{:02x}", u32::from(c)));
+            file.extend(format!("%{:02x}", u32::from(c)).chars());
         } else {
             file.push(c);
         }

@@ -53,13 +53,13 @@ pub(crate) async fn chat(options: Options, mut notices: Option<Notices>) -> Resu
                     break;
                 }
             }
-            line = lines.recv() => match line {
-                Some(line) => pipe.post(&mut speaker, line, &mut lines)?,
-                None => {
+            line = lines.recv() => {
+                let Some(line) = line else {
                     pipe.finish(&mut speaker, &mut notices).await?;
                     break;
-                }
-            },
+                };
+                pipe.post(&mut speaker, line, &mut lines)?;
+            }
             notice = notice(&mut notices) => output::status(&notice),
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hobnob_proto::{
     client::{Command, Event},
-    ids::{DeviceId, PersonId, PersonName, RoomName},
+    ids::{DeviceId, PersonName, RoomName},
     limits,
     wire::frame::{Ask, Refusal},
 };
@@ -32,7 +32,6 @@ pub(crate) struct Speaker {
     session: Session,
     /// `None`: only asks, and posts nothing.
     device: Option<Device>,
-    person: PersonId,
     /// Whether the name was asked for, so that another one will not do.
     insists: bool,
 }
@@ -69,34 +68,27 @@ impl Speaker {
     pub(crate) fn open(options: &Options, name: PersonName, via: &'static str) -> Result<Self, Fail> {
         let identity = StateDir::of_user()?.identity(&name)?;
         let device = Device::open(&identity.devices, &options.cluster)?;
-        let person = identity.key.person();
         let talker = Talker { person: identity.key, device: device.id(), name, via };
         let mut session = Session::open(options, talker)?;
         for post in device.unsettled() {
             session.command(Command::Post { room: post.room, seq: post.seq, body: post.body });
         }
-        Ok(Self { session, device: Some(device), person, insists: options.name.is_some() })
+        Ok(Self { session, device: Some(device), insists: options.name.is_some() })
     }
 
     /// Somebody who only asks and listens.
     pub(crate) fn asking(options: &Options) -> Result<Self, Fail> {
         let name = options.name.clone().unwrap_or_else(default_name);
         let identity = StateDir::of_user()?.identity(&name)?;
-        let person = identity.key.person();
         let random = driver::seed()?;
         let device = DeviceId(u64::from_be_bytes(*random.first_chunk().expect("a seed has 32 bytes")));
         let talker = Talker { person: identity.key, device, name, via: "script" };
-        Ok(Self { session: Session::open(options, talker)?, device: None, person, insists: options.name.is_some() })
+        Ok(Self { session: Session::open(options, talker)?, device: None, insists: options.name.is_some() })
     }
 
     /// The session.
     pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.session
-    }
-
-    /// The person and the device, as they stand on entries.
-    pub(crate) fn author(&self) -> (PersonId, Option<DeviceId>) {
-        (self.person, self.device.as_ref().map(Device::id))
     }
 
     /// How many posts are not settled.
