@@ -251,11 +251,6 @@ impl Chat {
                 self.pending.remove(&(room, seq));
                 self.unsent(&body, &why);
             }
-            Heard::Renumbered { room, old, new } => {
-                if let Some(pending) = self.pending.remove(&(room.clone(), old)) {
-                    self.pending.insert((room, new), pending);
-                }
-            }
         }
     }
 
@@ -269,7 +264,8 @@ impl Chat {
             Event::Connected { server, open, .. } => self.connected(server, open),
             Event::Lost { server } => self.lost = Some((server, now, false)),
             Event::NotWelcome { why, suggestion } => self.not_welcome(&why, suggestion),
-            Event::NotTrusted { why } => self.quit(Err(Fail::new(Fail::NOT_ALLOWED, why))),
+            // Before that, the session itself ends the search.
+            Event::NotTrusted { why } if self.server.is_some() => self.status(&why),
             Event::Joined { room, history } => {
                 if !self.rooms.contains_key(&room) {
                     self.rooms.insert(room.clone(), String::new());
@@ -285,7 +281,11 @@ impl Chat {
                     self.status(&why);
                 }
             }
-            Event::Found { .. } | Event::Servers { .. } | Event::CaughtUp { .. } | Event::Refused { .. } => {}
+            Event::Found { .. }
+            | Event::NotTrusted { .. }
+            | Event::Servers { .. }
+            | Event::CaughtUp { .. }
+            | Event::Refused { .. } => {}
         }
     }
 

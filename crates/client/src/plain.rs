@@ -99,11 +99,6 @@ impl Pipe {
                 }
                 output::status(&format!("a message was refused: {why}\n{body}"));
             }
-            Heard::Renumbered { room, old, new } => {
-                if room == self.room && self.waiting.remove(&old) {
-                    self.waiting.insert(new);
-                }
-            }
         }
         Ok(Reader::Listens)
     }
@@ -156,7 +151,7 @@ impl Pipe {
             (None, true) => Err(speaker.not_found()),
             (None, false) => {
                 let fail = speaker.not_found();
-                Err(Fail::new(fail.code, format!("{}\n* {kept} kept here, and sent next time", fail.message)))
+                Err(Fail::new(fail.code, format!("{}; {kept} kept here, and sent next time", fail.message)))
             }
             (Some(_), false) => {
                 let message =

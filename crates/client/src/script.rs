@@ -141,11 +141,8 @@ impl Sending {
             Heard::Unsent { room, seq, body, why } if room == *here && self.waiting.remove(&seq).is_some() => {
                 self.fail(Fail::FAILED, &format!("a message was refused: {why}\n{body}"));
             }
-            Heard::Renumbered { room, old, new } if room == *here && self.waiting.remove(&old).is_some() => {
-                self.waiting.insert(new, false);
-            }
             Heard::Event(event) => speaker.object(&event)?,
-            Heard::Unsent { .. } | Heard::Renumbered { .. } => {}
+            Heard::Unsent { .. } => {}
         }
         Ok(Reader::Listens)
     }
@@ -200,7 +197,7 @@ async fn follow(speaker: &mut Speaker, here: &RoomName, tail: &TailOptions) -> R
                 printed += 1;
             }
             Heard::Event(event) => speaker.object(&event)?,
-            _ => {}
+            Heard::Unsent { .. } => {}
         }
     }
     Ok(())

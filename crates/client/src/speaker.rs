@@ -9,6 +9,7 @@ use hobnob_proto::{
     client::{Command, Event},
     ids::{DeviceId, PersonName, RoomName},
     limits,
+    time::Time,
     wire::frame::{Ask, Refusal},
 };
 use serde_json::Value;
@@ -23,6 +24,10 @@ use crate::{
 /// How long a script looks for a server.
 pub(crate) const SEARCH: Duration = Duration::from_secs(3);
 
+/// How long a server that can be trusted has to come forward, after one that cannot: anybody may send a wrong answer to the
+/// search, so that alone must not keep us from our cluster.
+const TRUST: Duration = Duration::from_secs(1);
+
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -34,6 +39,10 @@ pub(crate) struct Speaker {
     device: Option<Device>,
     /// Whether the name was asked for, so that another one will not do.
     insists: bool,
+    /// Whether a server serves us, or did.
+    is_connected: bool,
+    /// Why a server that answered is not trusted, and until when another one may come forward.
+    distrust: Option<(Time, String)>,
 }
 
 /// What a speaker hears.
@@ -52,15 +61,6 @@ pub(crate) enum Heard {
         /// A sentence that says why.
         why: String,
     },
-    /// A post of ours goes out again under another number.
-    Renumbered {
-        /// Where.
-        room: RoomName,
-        /// The number that it had.
-        old: u64,
-        /// The number that it has.
-        new: u64,
-    },
 }
 
 impl Speaker {
@@ -73,7 +73,7 @@ impl Speaker {
         for post in device.unsettled() {
             session.command(Command::Post { room: post.room, seq: post.seq, body: post.body });
         }
-        Ok(Self { session, device: Some(device), insists: options.name.is_some() })
+        Ok(Self::new(session, Some(device), options))
     }
 
     /// Somebody who only asks and listens.
@@ -83,7 +83,11 @@ impl Speaker {
         let random = driver::seed()?;
         let device = DeviceId(u64::from_be_bytes(*random.first_chunk().expect("a seed has 32 bytes")));
         let talker = Talker { person: identity.key, device, name, via: "script" };
-        Ok(Self { session: Session::open(options, talker)?, device: None, insists: options.name.is_some() })
+        Ok(Self::new(Session::open(options, talker)?, None, options))
+    }
+
+    fn new(session: Session, device: Option<Device>, options: &Options) -> Self {
+        Self { session, device, insists: options.name.is_some(), is_connected: false, distrust: None }
     }
 
     /// The session.
@@ -107,34 +111,36 @@ impl Speaker {
         Ok(seqs)
     }
 
-    /// The next thing that is heard. Nothing is lost where the wait is given up.
+    /// The next thing that is heard; fails where no server is found but one that is not trusted. Nothing is lost where the
+    /// wait is given up.
     pub(crate) async fn hear(&mut self) -> Result<Heard, Fail> {
-        let event = self.session.event().await;
+        let event = match &self.distrust {
+            None => self.session.event().await,
+            Some((until, why)) => match self.session.event_before(*until).await {
+                Some(event) => event,
+                None => return Err(Fail::new(Fail::NOT_ALLOWED, why.clone())),
+            },
+        };
         self.note(event)
     }
 
     /// The next thing that is heard, or `None` after `span`.
     pub(crate) async fn hear_within(&mut self, span: Duration) -> Result<Option<Heard>, Fail> {
-        let deadline = self.session.now() + span;
-        match self.session.event_before(deadline).await {
-            Some(event) => self.note(event).map(Some),
-            None => Ok(None),
-        }
+        tokio::time::timeout(span, self.hear()).await.ok().transpose()
     }
 
     /// Waits until a server serves us. Takes the name that is suggested, unless one was asked for.
     pub(crate) async fn connect(&mut self) -> Result<(), Fail> {
         let deadline = self.session.now() + SEARCH;
-        while let Some(event) = self.session.event_before(deadline).await {
-            let is_connected = matches!(event, Event::Connected { .. });
-            if let Heard::Event(event) = self.note(event)? {
-                self.object(&event)?;
-            }
-            if is_connected {
-                return Ok(());
+        while !self.is_connected {
+            let left = deadline.since(self.session.now());
+            match self.hear_within(left).await? {
+                Some(Heard::Event(event)) => self.object(&event)?,
+                Some(Heard::Unsent { .. }) => {}
+                None => return Err(self.not_found()),
             }
         }
-        Err(self.not_found())
+        Ok(())
     }
 
     /// That no server was found, and where was looked.
@@ -157,7 +163,6 @@ impl Speaker {
                 let hint = suggestion.as_ref().map(|name| format!(" (free: {name})")).unwrap_or_default();
                 Err(Fail::new(Fail::NOT_ALLOWED, format!("{why}{hint}")))
             }
-            Event::NotTrusted { why } => Err(Fail::new(Fail::NOT_ALLOWED, why.clone())),
             _ => Ok(()),
         }
     }
@@ -188,35 +193,35 @@ impl Speaker {
         self.session.quit().await;
     }
 
-    /// Takes note of what became of posts.
+    /// Takes note of what became of us and of our posts.
     fn note(&mut self, event: Event) -> Result<Heard, Fail> {
+        match &event {
+            Event::Connected { .. } => {
+                self.is_connected = true;
+                self.distrust = None;
+            }
+            Event::NotTrusted { why } if !self.is_connected && self.distrust.is_none() => {
+                self.distrust = Some((self.session.now() + TRUST, why.clone()));
+            }
+            _ => {}
+        }
         let Some(device) = &mut self.device else { return Ok(Heard::Event(event)) };
         match event {
-            Event::Acked { ref room, seq, stored: true, .. } => {
-                device.settle(room, seq);
-                Ok(Heard::Event(event))
+            Event::Acked { ref room, seq, stored: true, .. } => device.settle(room, seq),
+            // Somebody else has used our numbers, as after a disk was cloned. All that is not settled goes out again,
+            // under the same numbers of another device.
+            Event::Refused { why: Refusal::Clash, .. } => {
+                device.renew()?;
+                self.session.command(Command::NewDevice { device: device.id() });
             }
             Event::Refused { room, seq, why } => {
                 let body = device.body(&room, seq).unwrap_or_default().to_owned();
-                if why == Refusal::Clash && !body.is_empty() {
-                    return self.post_anew(room, seq, body);
-                }
                 device.settle(&room, seq);
-                Ok(Heard::Unsent { room, seq, body, why: refusal(why) })
+                return Ok(Heard::Unsent { room, seq, body, why: refusal(why) });
             }
-            event => Ok(Heard::Event(event)),
+            _ => {}
         }
-    }
-
-    /// Posts a text again as another device: its number was used by somebody else, as after a disk was cloned.
-    fn post_anew(&mut self, room: RoomName, old: u64, body: String) -> Result<Heard, Fail> {
-        if let Some(device) = &mut self.device {
-            device.settle(&room, old);
-            device.renew()?;
-            self.session.command(Command::NewDevice { device: device.id() });
-        }
-        let seqs = self.post(&room, vec![body])?;
-        Ok(Heard::Renumbered { room, old, new: seqs.first().copied().unwrap_or(old) })
+        Ok(Heard::Event(event))
     }
 }
 
@@ -224,7 +229,7 @@ impl Speaker {
 fn refusal(why: Refusal) -> String {
     match why {
         Refusal::TooLong => format!("it is longer than {} bytes: send it in pieces", limits::BODY_BYTES_MAX),
-        Refusal::Clash => "its number was used before: send it again".to_owned(),
+        Refusal::Clash => "its number is taken: send it again".to_owned(),
         Refusal::UnknownKind => "the server is too old for this kind of message".to_owned(),
     }
 }

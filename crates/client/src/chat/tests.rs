@@ -231,10 +231,10 @@ fn a_quick_move_is_one_line_and_a_slow_one_is_two() {
 }
 
 #[test]
-fn a_cluster_that_does_not_trust_us_ends_the_chat() {
+fn a_stranger_who_answers_does_not_end_the_chat() {
     let mut play = Play::in_tea();
     play.event(Event::NotTrusted { why: "wrong secret".to_owned() });
-    assert_eq!(play.effects(), ["<quit Err(4)>"]);
+    assert_eq!(play.effects(), ["* wrong secret"]);
 }
 
 #[test]
