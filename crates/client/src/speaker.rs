@@ -43,6 +43,8 @@ pub(crate) struct Speaker {
     is_connected: bool,
     /// Why a server that answered is not trusted, and until when another one may come forward.
     distrust: Option<(Time, String)>,
+    /// How many questions were asked: the number of the last one.
+    asks: u64,
 }
 
 /// What a speaker hears.
@@ -87,7 +89,7 @@ impl Speaker {
     }
 
     fn new(session: Session, device: Option<Device>, options: &Options) -> Self {
-        Self { session, device, insists: options.name.is_some(), is_connected: false, distrust: None }
+        Self { session, device, insists: options.name.is_some(), is_connected: false, distrust: None, asks: 0 }
     }
 
     /// The session.
@@ -169,19 +171,20 @@ impl Speaker {
 
     /// Asks; the parts of the answer.
     pub(crate) async fn ask(&mut self, ask: Ask) -> Result<Vec<Value>, Fail> {
-        const ID: u64 = 1;
-        self.session.command(Command::Ask { id: ID, ask });
+        self.asks += 1;
+        let id = self.asks;
+        self.session.command(Command::Ask { id, ask });
         let mut parts = Vec::new();
         let deadline = self.session.now() + ANSWER;
         while let Some(event) = self.session.event_before(deadline).await {
             match event {
-                Event::Answer { id: ID, data, last } => {
+                Event::Answer { id: answered, data, last } if answered == id => {
                     parts.push(data);
                     if last {
                         return Ok(parts);
                     }
                 }
-                Event::AnswerError { id: ID, why } => return Err(Fail::new(Fail::FAILED, why)),
+                Event::AnswerError { id: answered, why } if answered == id => return Err(Fail::new(Fail::FAILED, why)),
                 event => self.object(&event)?,
             }
         }
