@@ -278,10 +278,9 @@ impl Stage {
         let (who, does) = line.from.split_once(' ').unwrap_or((&line.from, ""));
         match (&line.text, line.is_error, who) {
             (Some(text), true, _) => self.hear_error(who, text, line),
-            (None, true, _) => {}
             (text, false, "question") => self.hear_answer(text.as_deref()),
             (Some(text), false, _) => self.hear_person(who, does, text, line.at),
-            (None, false, _) => {}
+            (None, _, _) => {}
         }
     }
 
