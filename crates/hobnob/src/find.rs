@@ -29,9 +29,19 @@ pub(crate) enum Around {
     Cluster {
         /// How many servers it says it has.
         servers: usize,
-        /// Whether it is open exactly if we have no secret. Where it is not, its servers will not talk to us.
+        /// Whether it has the secret that we have, or neither has one. Else its servers will not talk to us.
         fits: bool,
     },
+}
+
+impl Around {
+    /// The same cluster, which has another secret.
+    fn without_trust(self) -> Self {
+        match self {
+            Self::Nobody => Self::Nobody,
+            Self::Cluster { servers, .. } => Self::Cluster { servers, fits: false },
+        }
+    }
 }
 
 /// Looks for a cluster of that name, for `limit` at most.
@@ -51,29 +61,14 @@ pub(crate) async fn look(options: &Options, limit: Duration) -> Result<Around, F
         .map(|ip| (ip, options.discovery_port).into())
         .collect();
     let mut client = client(options, now())?;
+    client.handle(Input::Tick, now());
     let mut seen = Around::Nobody;
     let end = start + limit;
     while Instant::now() < end {
-        if client.deadline() <= now() {
-            client.handle(Input::Tick, now());
-        }
-        while let Some(output) = client.poll() {
-            match output {
-                Output::Broadcast { bytes } => {
-                    for to in &broadcast {
-                        // An interface that does not take it is an interface without servers.
-                        let _lost = socket.send_to(&bytes, to).await;
-                    }
-                }
-                Output::Event(Event::Found { name, servers, open, .. }) if name == options.cluster => {
-                    let fits = open == options.secret.is_none();
-                    seen = Around::Cluster { servers, fits };
-                    if fits {
-                        return Ok(seen);
-                    }
-                }
-                Output::Send { .. } | Output::Event(_) => {}
-            }
+        match perform(&mut client, options, &socket, &broadcast).await {
+            Some(fitting @ Around::Cluster { fits: true, .. }) => return Ok(fitting),
+            Some(other) => seen = other,
+            None => {}
         }
         // At least a millisecond, so that a deadline that stands still costs nothing.
         let due = start + Duration::from_micros(client.deadline().as_micros()).min(limit);
@@ -82,8 +77,38 @@ pub(crate) async fn look(options: &Options, limit: Duration) -> Result<Around, F
         if let Ok(Ok((len, from))) = timeout_at(wake.into(), socket.recv_from(&mut buffer)).await {
             client.handle(Input::Datagram { from, bytes: &buffer[..len] }, now());
         }
+        if client.deadline() <= now() {
+            client.handle(Input::Tick, now());
+        }
     }
     Ok(seen)
+}
+
+/// Does what the client wants done, as far as we let it. What was found by it.
+async fn perform(
+    client: &mut Client,
+    options: &Options,
+    socket: &UdpSocket,
+    broadcast: &[SocketAddr],
+) -> Option<Around> {
+    let mut found = None;
+    while let Some(output) = client.poll() {
+        match output {
+            Output::Broadcast { bytes } => {
+                for to in broadcast {
+                    // An interface that does not take it is an interface without servers.
+                    let _lost = socket.send_to(&bytes, to).await;
+                }
+            }
+            Output::Event(Event::Found { name, servers, open, .. }) if name == options.cluster => {
+                found = Some(Around::Cluster { servers, fits: open == options.secret.is_none() });
+            }
+            // Said of what was found with the same datagram: another secret.
+            Output::Event(Event::NotTrusted { .. }) => found = found.map(Around::without_trust),
+            Output::Send { .. } | Output::Event(_) => {}
+        }
+    }
+    found
 }
 
 /// A socket that may broadcast.

@@ -35,7 +35,7 @@ pub(crate) fn run() -> Result<(), Fail> {
     let mut stage = Stage::set()?;
     let result = play(&mut stage).and_then(verdict);
     if result.is_err() {
-        stage.tell("What the servers said last:");
+        stage.tell("What the processes said last:");
         for line in stage.last_words() {
             println!("          {line}");
         }

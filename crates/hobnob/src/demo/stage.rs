@@ -310,10 +310,13 @@ impl Stage {
         }
     }
 
-    /// Understands a line on standard error, and keeps it.
+    /// Understands a line on standard error, and keeps it; not those of questions, which are asked again and again.
     fn hear_error(&mut self, who: &str, text: &str, line: &Line) {
         if let (Ok(json), "server") = (serde_json::from_str(text), who) {
             self.hear_server(&json, line.at);
+        }
+        if who == "question" {
+            return;
         }
         if self.last_words.len() == LAST_WORDS {
             self.last_words.pop_front();
