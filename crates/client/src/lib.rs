@@ -14,7 +14,23 @@ use hobnob_proto::{
 
 pub use crate::since::Since;
 
+mod ask;
+mod chat;
+mod device;
+mod driver;
+mod face;
+mod identity;
+mod line_edit;
+mod net;
+mod output;
+mod plain;
+mod script;
 mod since;
+mod speaker;
+mod stdin;
+mod table;
+mod terminal;
+mod text;
 
 /// What every client command takes.
 #[derive(Clone, Debug)]
@@ -81,56 +97,47 @@ impl Fail {
 
 /// Chats in the terminal, until the person quits. `notices` are shown as status lines.
 pub async fn chat(options: Options, notices: Option<Notices>) -> Result<(), Fail> {
-    let _ = (options, notices);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    face::chat(options, notices).await
 }
 
 /// Chats through a pipe: posts lines of standard input, prints messages. At the end of the input it waits up to 5 s for
 /// what was posted to be stored, else fails with [`Fail::NOT_STORED`]. `notices` go to standard error.
 pub async fn plain(options: Options, notices: Option<Notices>) -> Result<(), Fail> {
-    let _ = (options, notices);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    plain::chat(options, notices).await
 }
 
 /// Posts `text`, or each line of standard input, and waits up to 10 s for it to be stored. `json`: a line on standard
 /// output for each step.
 pub async fn send(options: Options, text: Option<String>, json: bool) -> Result<(), Fail> {
-    let _ = (options, text, json);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    script::send(options, text, json).await
 }
 
 /// Prints messages of a room.
 pub async fn tail(options: Options, tail: TailOptions) -> Result<(), Fail> {
-    let _ = (options, tail);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    script::tail(options, tail).await
 }
 
 /// Prints the state of the cluster.
 pub async fn status(options: Options, json: bool) -> Result<(), Fail> {
-    let _ = (options, json);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    ask::status(options, json).await
 }
 
 /// Prints the rooms.
 pub async fn rooms(options: Options, json: bool) -> Result<(), Fail> {
-    let _ = (options, json);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    ask::rooms(options, json).await
 }
 
 /// Prints who is here: in [`Options::room`], or anywhere.
 pub async fn who(options: Options, json: bool) -> Result<(), Fail> {
-    let _ = (options, json);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    ask::who(options, json).await
 }
 
 /// Prints the clusters that answer within a second.
 pub async fn clusters(options: Options, json: bool) -> Result<(), Fail> {
-    let _ = (options, json);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    ask::clusters(options, json).await
 }
 
 /// Removes a server from the cluster for good; without `server`, the one that runs on this machine.
 pub async fn retire(options: Options, server: Option<ServerId>) -> Result<(), Fail> {
-    let _ = (options, server);
-    Err(Fail::new(Fail::FAILED, "not built yet"))
+    ask::retire(options, server).await
 }
