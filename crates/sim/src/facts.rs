@@ -17,10 +17,10 @@ pub fn dot(entry: &Entry) -> Dot {
     (entry.room.clone(), entry.origin, entry.seq)
 }
 
-/// One run of one server or client: its number among its kind, and which of its runs.
+/// One run of one server or client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Process {
-    /// Which server, or which client.
+    /// Which: a server by its id, a client by its number.
     pub of: usize,
     /// Its first run is 1.
     pub run: u32,

@@ -99,10 +99,10 @@ impl ServerHost {
         Self { id, addr, process: None, paused: None, run: 0 }
     }
 
-    /// Starts a server, number `of`. It remembers nothing of its last run.
-    pub fn start(&mut self, of: usize, replicas: u32, rng: &mut Rng, now: Time) -> Process {
+    /// Starts the server. It remembers nothing of its last run.
+    pub fn start(&mut self, replicas: u32, rng: &mut Rng, now: Time) -> Process {
         self.run += 1;
-        let process = Process { of, run: self.run };
+        let process = Process { of: self.id.0 as usize, run: self.run };
         let config = ServerConfig {
             id: Some(self.id),
             cluster: cluster(),

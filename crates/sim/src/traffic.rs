@@ -55,7 +55,6 @@ impl Traffic {
                 let room = self.profile.rooms[(of + n) % self.profile.rooms.len()].clone();
                 world.schedule(dice::after(join), Task::Act(Act::Join(of, room)));
             }
-            self.plan_end(world, of);
         }
         world.schedule(dice::after(WARM_UP / 4), Task::Act(Act::Post));
     }

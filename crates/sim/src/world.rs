@@ -180,14 +180,17 @@ impl World {
 
     /// Breaks or mends something. What is in that state already stays in it.
     pub fn apply(&mut self, fault: &Fault) -> Result<(), Violation> {
-        self.trace.story(self.now, format_args!("fault: {fault:?}"));
+        if self.is_so(fault) {
+            return Ok(());
+        }
+        let line = self.told(fault);
+        self.trace.story(self.now, format_args!("{line}"));
         match fault {
             Fault::Crash(of) => self.crash_server(*of)?,
-            Fault::Restart(of) if self.servers[*of].process.is_none() => {
-                let process = self.servers[*of].start(*of, self.replicas, &mut self.rng, self.now);
+            Fault::Restart(of) => {
+                let process = self.servers[*of].start(self.replicas, &mut self.rng, self.now);
                 self.checker.observe(&Fact::Started { server: process }, self.now)?;
             }
-            Fault::Restart(_) => {}
             Fault::Cut(cut) => self.network.cut(cut.clone()),
             Fault::Heal => self.network.cut(Cut::new()),
             Fault::Pause(of) => {
@@ -205,12 +208,14 @@ impl World {
 
     /// Ends every fault, and starts every server that does not run.
     pub fn heal(&mut self) -> Result<(), Violation> {
+        self.apply(&Fault::Heal)?;
         self.network.heal();
+        self.trace.story(self.now, format_args!("the network is healed"));
         for of in 0..self.servers.len() {
             self.apply(&Fault::Resume(of))?;
             self.apply(&Fault::Restart(of))?;
         }
-        self.apply(&Fault::Heal)
+        Ok(())
     }
 
     /// Starts a client, unless it runs: it follows its rooms again, from its cursors or from the beginning, and posts
@@ -294,6 +299,42 @@ impl World {
         self.checker.led(&self.picture(), self.now)
     }
 
+    /// Whether there is nothing to break or mend.
+    fn is_so(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Crash(of) => self.servers[*of].process.is_none(),
+            Fault::Restart(of) => self.servers[*of].process.is_some(),
+            Fault::Pause(of) => self.servers[*of].process.is_none() || self.servers[*of].paused.is_some(),
+            Fault::Resume(of) => self.servers[*of].paused.is_none(),
+            Fault::Heal => !self.network.is_cut(),
+            Fault::Cut(_) | Fault::Roam(_) => false,
+        }
+    }
+
+    /// A host's name: servers go by their ids.
+    fn name(&self, host: HostId) -> String {
+        match self.servers.get(host) {
+            Some(server) => format!("server {}", server.id),
+            None => format!("client {}", host - self.servers.len()),
+        }
+    }
+
+    /// A fault as the story tells it.
+    fn told(&self, fault: &Fault) -> String {
+        match fault {
+            Fault::Crash(of) => format!("{} crashes", self.name(*of)),
+            Fault::Restart(of) => format!("{} is started", self.name(*of)),
+            Fault::Cut(cut) => {
+                let paths = cut.iter().map(|(from, to)| format!("{} > {}", self.name(*from), self.name(*to)));
+                format!("cut: {}", paths.collect::<Vec<_>>().join(", "))
+            }
+            Fault::Heal => "no path is cut".to_owned(),
+            Fault::Pause(of) => format!("{} stands still", self.name(*of)),
+            Fault::Resume(of) => format!("{} goes on", self.name(*of)),
+            Fault::Roam(of) => format!("client {of} has another address"),
+        }
+    }
+
     fn put(&mut self, at: Time, what: Happening) {
         self.queued += 1;
         self.queue.push(Reverse(Queued { at, order: self.queued, what }));
@@ -362,7 +403,7 @@ impl World {
             Cause::Command(_) => unreachable!("people talk to clients"),
         };
         running.node.handle(input, running.alarm.local(self.now));
-        let from = self.servers[of].addr;
+        let ServerHost { id, addr: from, .. } = self.servers[of];
         let mut idle = true;
         while let Some(output) = running.node.poll() {
             idle = false;
@@ -370,9 +411,9 @@ impl World {
                 node::Output::Send { to, bytes } => self.send(of, from, to, &Rc::new(bytes))?,
                 node::Output::Broadcast { bytes } => self.broadcast(of, from, &Rc::new(bytes))?,
                 node::Output::Event(event) => {
-                    self.trace.story(self.now, format_args!("server {of} tells {event:?}"));
+                    self.trace.story(self.now, format_args!("server {id} tells {event:?}"));
                     if let node::Event::Stopped(why) = event {
-                        return Err(self.broken(format!("server {of} stops by itself: {why:?}")));
+                        return Err(self.broken(format!("server {id} stops by itself: {why:?}")));
                     }
                 }
             }
@@ -380,7 +421,7 @@ impl World {
         running.watch.look(&running.node, &mut self.checker, &mut self.trace, self.now)?;
         let ticked = matches!(cause, Cause::Tick);
         if !running.alarm.set(running.node.deadline(), self.now, ticked, idle) {
-            return Err(self.broken(format!("server {of} wants ticks without end")));
+            return Err(self.broken(format!("server {id} wants ticks without end")));
         }
         self.servers[of].process = Some(running);
         Ok(())

@@ -45,15 +45,14 @@ mod tests {
 
     #[test]
     fn an_hlc_that_does_not_grow_is_seen() {
-        fn check(first: (bool, Entry), second: (bool, Entry), expected: Option<usize>) {
-            let held = |(own, entry): &'static (bool, Entry)| Fact::Held { server: process(1), own: *own, entry };
-            let facts = [held(Box::leak(Box::new(first))), held(Box::leak(Box::new(second)))];
+        fn check(held: &[(bool, Entry); 2], expected: Option<usize>) {
+            let facts = held.each_ref().map(|(own, entry)| Fact::Held { server: process(1), own: *own, entry });
             assert_eq!(first_bad(&mut HlcGrows::default(), &facts), expected);
         }
-        check((true, entry(1, 1, 1, 5, "x")), (true, entry(1, 2, 2, 6, "y")), None);
-        check((true, entry(1, 1, 1, 5, "x")), (true, entry(1, 2, 2, 5, "y")), Some(1));
-        check((false, entry(2, 1, 1, 5, "x")), (true, entry(1, 1, 2, 4, "y")), Some(1));
-        check((true, entry(1, 1, 1, 5, "x")), (false, entry(2, 1, 2, 4, "y")), None);
-        check((false, entry(2, 2, 1, 5, "x")), (false, entry(2, 1, 2, 6, "y")), Some(1));
+        check(&[(true, entry(1, 1, 1, 5, "x")), (true, entry(1, 2, 2, 6, "y"))], None);
+        check(&[(true, entry(1, 1, 1, 5, "x")), (true, entry(1, 2, 2, 5, "y"))], Some(1));
+        check(&[(false, entry(2, 1, 1, 5, "x")), (true, entry(1, 1, 2, 4, "y"))], Some(1));
+        check(&[(true, entry(1, 1, 1, 5, "x")), (false, entry(2, 1, 2, 4, "y"))], None);
+        check(&[(false, entry(2, 2, 1, 5, "x")), (false, entry(2, 1, 2, 6, "y"))], Some(1));
     }
 }
