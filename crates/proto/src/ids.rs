@@ -39,6 +39,11 @@ pub struct Origin {
     pub boot: Boot,
 }
 
+impl Origin {
+    /// Before every origin.
+    pub const MIN: Self = Self { id: ServerId(0), boot: Boot(0) };
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.id.0, self.boot.0)

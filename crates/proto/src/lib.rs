@@ -5,7 +5,10 @@
 pub mod client;
 pub mod config;
 pub mod delivery;
+pub mod directory;
+pub mod discovery;
 pub mod election;
+pub mod heartbeat;
 pub mod hlc;
 pub mod ids;
 pub mod limits;
@@ -15,4 +18,5 @@ pub mod rng;
 pub mod session;
 pub mod text;
 pub mod time;
+pub mod timer;
 pub mod wire;

@@ -12,6 +12,24 @@ pub const PAYLOAD_BYTES_MAX: usize = 1200;
 pub const FRAME_BYTES_MAX: usize = PAYLOAD_BYTES_MAX;
 /// Bytes of a datagram that anybody may send us; longer ones are dropped unread.
 pub const DATAGRAM_BYTES_MAX: usize = 2048;
+/// Bytes of what the opener of a handshake says with it.
+pub const HANDSHAKE_PAYLOAD_BYTES_MAX: usize = 1_024;
+/// Bytes to which that is padded, so that the answer is never larger than what asked for it.
+pub const HANDSHAKE_PADDED_BYTES_MIN: usize = 256;
+/// How long a handshake may take, at either side.
+pub const HANDSHAKE_SPAN_MAX: Duration = Duration::from_secs(3);
+/// How long a session may be silent: three keepalives of 25 s.
+pub const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// How far behind the newest packet of a session an older one may arrive, in packets.
+pub const REPLAY_WINDOW: u64 = 1_024;
+/// Bytes of lines that wait in a session until its handshake is done.
+pub const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a line that goes as fragments: a body of control characters only, each written as six, and its header.
+pub const FRAGMENTED_LINE_BYTES_MAX: usize = 6 * BODY_BYTES_MAX + 2 * 1024;
+/// Lines that one session puts together from fragments at a time.
+pub const FRAGMENTED_LINES_MAX: usize = 4;
+/// Bytes that it holds for them, each piece counted with what it costs to keep: one line of the greatest length fits.
+pub const FRAGMENTS_BYTES_MAX: usize = 128 * 1024;
 /// Sessions that one server holds.
 pub const SESSIONS_MAX: usize = 200_000;
 /// Handshakes answered whose initiator has not yet proved itself.
@@ -28,6 +46,8 @@ pub const FULL_COPY_SERVERS_MAX: usize = 7;
 pub const COPIES: usize = 3;
 /// Entries that wait in memory above a hole, for each room and follower.
 pub const STRANDED_MAX: usize = 4_096;
+/// Origins of one room that a follower keeps apart: a room sees one more with each start of one of its homes.
+pub const ORIGINS_MAX: usize = 65_536;
 /// Entries pushed beyond what a follower has acknowledged; past that it pulls.
 pub const PUSH_AHEAD_MAX: u64 = 1_024;
 /// Entries that one pull may ask for.

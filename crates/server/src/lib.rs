@@ -1,1 +1,234 @@
-//! Not yet.
+//! The server: sockets around [`hobnob_proto::node::Node`].
+//!
+//! The node decides everything and touches nothing; this crate touches everything and decides nothing. [`run`] serves
+//! on the current task until the node stops, which is what `hobnob server` does; [`background::spawn`] does the same on
+//! a thread of its own, for a program that chats at the same time.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use hobnob_proto::{
+    config::ServerConfig,
+    ids::{ClusterId, ClusterName, Origin, ServerId},
+    node::{Node, Stop},
+    session::keys::{Secret, Suite},
+};
+
+use crate::{
+    clock::Clock,
+    control::Control,
+    driver::Driver,
+    interfaces::Interface,
+    udp::{DiscoveryError, Sockets},
+};
+
+pub mod background;
+mod clock;
+pub mod control;
+mod driver;
+pub mod interfaces;
+mod log;
+#[cfg(unix)]
+pub mod signals;
+mod udp;
+
+/// The session port where none was asked for, if it is free.
+pub const PORT_DEFAULT: u16 = 5001;
+/// The port that all servers of a host share, to be found by broadcast.
+pub const DISCOVERY_PORT_DEFAULT: u16 = 5005;
+
+/// What a server is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The id that was asked for; `None`: the lowest that is free.
+    pub id: Option<ServerId>,
+    /// The session port that was asked for; 0: any that is free; `None`: [`PORT_DEFAULT`] or one of the next 100.
+    pub port: Option<u16>,
+    /// The cluster's name.
+    pub cluster: ClusterName,
+    /// The secret of a closed cluster; `None` for an open one.
+    pub secret: Option<Secret>,
+    /// On how many servers a message is to be before it counts as stored; at least 1.
+    pub replicas: u32,
+    /// Names of the interfaces to use; empty: all that are up.
+    pub interfaces: Vec<String>,
+    /// The discovery port, the same on every machine of the cluster.
+    pub discovery_port: u16,
+    /// Session addresses of servers that no broadcast reaches. Where there is one, a discovery port that cannot be
+    /// used is no error.
+    pub peers: Vec<SocketAddr>,
+    /// Whether the server goes when its person goes: it serves beside a chat and is not meant to stay.
+    pub visiting: bool,
+}
+
+impl Options {
+    /// A server of this cluster, with nothing else said.
+    pub fn new(cluster: ClusterName) -> Self {
+        Self {
+            id: None,
+            port: None,
+            cluster,
+            secret: None,
+            replicas: 2,
+            interfaces: Vec::new(),
+            discovery_port: DISCOVERY_PORT_DEFAULT,
+            peers: Vec::new(),
+            visiting: false,
+        }
+    }
+}
+
+/// What a server says of itself once it serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ready {
+    /// Its id and boot.
+    pub me: Origin,
+    /// In which cluster.
+    pub cluster: ClusterId,
+    /// Whether it made that cluster.
+    pub founded: bool,
+    /// Its session addresses, the one for other machines first. Never empty.
+    pub addrs: Vec<SocketAddr>,
+}
+
+impl Ready {
+    /// The address to tell people.
+    pub fn addr(&self) -> SocketAddr {
+        self.addrs.first().copied().unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 0).into())
+    }
+}
+
+/// How a server ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The node stopped by itself, or because it was asked to leave.
+    Stopped(Stop),
+    /// It was told to stop at once: nothing was handed over, the others find out by its silence.
+    AtOnce,
+}
+
+/// Why a server could not start. Nothing was sent, and every socket is closed again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The machine does not tell its interfaces.
+    #[error("the network interfaces of this machine cannot be read: {0}")]
+    Interfaces(#[source] std::io::Error),
+    /// No interface of that name is up with an IPv4 address.
+    #[error("there is no interface {name} with an IPv4 address: choose from {known}")]
+    UnknownInterface {
+        /// What was asked for.
+        name: String,
+        /// Those that there are, with commas.
+        known: String,
+    },
+    /// No interface is up.
+    #[error("no network interface of this machine is up with an IPv4 address: connect to a network and start again")]
+    NoInterface,
+    /// The session port that was asked for is taken.
+    #[error("port {0} is in use by another program: choose another with --port")]
+    PortTaken(u16),
+    /// None of the session ports that were tried is free.
+    #[error("ports {first} to {last} are all in use by other programs: choose another with --port")]
+    NoPortFree {
+        /// The first that was tried.
+        first: u16,
+        /// The last.
+        last: u16,
+    },
+    /// The session socket could not be made for another reason.
+    #[error("port {port} cannot be opened: {source}")]
+    Port {
+        /// Which.
+        port: u16,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The discovery port is not to be shared.
+    #[error(
+        "discovery port {port} cannot be used ({source}): choose another with --discovery-port, the same on all \
+         machines, or name a server with --peer"
+    )]
+    Discovery {
+        /// Which.
+        port: u16,
+        /// What the system says.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("this machine gives no random numbers: {0}")]
+    Entropy(getrandom::Error),
+    /// The runtime or its thread could not be started.
+    #[error("the server cannot be started: {0}")]
+    Runtime(#[source] std::io::Error),
+}
+
+/// Serves until the node stops, or until `control` says to stop at once.
+///
+/// To be run on a current-thread runtime with I/O and time. Ends within 10 s of [`control::Order::Leave`].
+pub async fn run(options: Options, control: Control) -> Result<Exit, Error> {
+    let interfaces = interfaces::choose(interfaces::up().map_err(Error::Interfaces)?, &options.interfaces)?;
+    let session = udp::session(options.port, interfaces::only_loopback(&interfaces))?;
+    let port = session.local_addr().map_err(|source| Error::Port { port: 0, source })?.port();
+    let discovery = match udp::discovery(&interfaces, options.discovery_port) {
+        Ok(sockets) => sockets,
+        Err(DiscoveryError { source }) if options.peers.is_empty() => {
+            return Err(Error::Discovery { port: options.discovery_port, source });
+        }
+        Err(DiscoveryError { source }) => {
+            tracing::warn!(
+                port = options.discovery_port,
+                error = %source,
+                "the discovery port cannot be used: only the named peers will be found"
+            );
+            Vec::new()
+        }
+    };
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed).map_err(Error::Entropy)?;
+    let addrs = session_addrs(&interfaces, port);
+    tracing::debug!(?addrs, discovery_port = options.discovery_port, "sockets are open");
+    let clock = Clock::start();
+    let node = Node::new(config(options, port, addrs.clone()), seed, clock.now());
+    let sockets = Sockets { session, discovery };
+    Ok(Driver::new(node, sockets, clock, control, addrs).run().await)
+}
+
+/// Every address at which the session socket can be reached; those of other interfaces before loopback.
+fn session_addrs(interfaces: &[Interface], port: u16) -> Vec<SocketAddr> {
+    let mut ips: Vec<Ipv4Addr> =
+        interfaces.iter().flat_map(|interface| interface.addrs.iter().map(|addr| addr.ip)).collect();
+    ips.sort_by_key(|ip| (ip.is_loopback(), ip.is_link_local()));
+    ips.into_iter().map(|ip| (ip, port).into()).collect()
+}
+
+/// The node's configuration.
+fn config(options: Options, session_port: u16, addrs: Vec<SocketAddr>) -> ServerConfig {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    ServerConfig {
+        id: options.id,
+        cluster: options.cluster,
+        secret: options.secret,
+        replicas: options.replicas.max(1),
+        session_port,
+        addrs,
+        peers: options.peers,
+        suite: faster_suite(),
+        wall_millis: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        visiting: options.visiting,
+    }
+}
+
+/// The suite that is faster on this processor.
+fn faster_suite() -> Suite {
+    #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
+    let aes = std::arch::is_x86_feature_detected!("aes");
+    #[cfg(target_arch = "aarch64")]
+    let aes = std::arch::is_aarch64_feature_detected!("aes");
+    #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]
+    let aes = false;
+    if aes { Suite::AesGcm } else { Suite::ChaChaPoly }
+}

@@ -1,1 +1,30 @@
-//! Not yet.
+//! A simulator for hobnob: whole clusters of real servers and clients in virtual time, on a network that loses, doubles,
+//! delays and reorders packets, with crashes, cuts and pauses; all of it from one seed. The same seed gives the same
+//! trace, byte for byte, so that a failure is replayed by its number.
+//!
+//! After `TigerBeetle`'s simulator and openraft's `tests-turmoil`: each run ends with heal, converge, serve, check, and
+//! each invariant is a file.
+//!
+//! ```text
+//! run ── profile          what the run is like, drawn from the seed
+//!  ├── faults, traffic    what breaks and what people do, as tasks in the world's queue
+//!  └── world ── host      virtual time; the machines and the processes on them
+//!       ├── link          when a packet arrives, if it does
+//!       ├── watch, oracle what servers hold and clients are told, as facts
+//!       ├── invariants    judge the facts
+//!       └── trace         a line for each thing that happened, and their hash
+//! ```
+
+pub mod dice;
+pub mod facts;
+pub mod faults;
+pub mod host;
+pub mod invariants;
+pub mod link;
+pub mod oracle;
+pub mod profile;
+pub mod run;
+pub mod trace;
+pub mod traffic;
+pub mod watch;
+pub mod world;

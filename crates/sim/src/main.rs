@@ -1,2 +1,193 @@
-//! Not yet.
-fn main() {}
+//! The command `sim`: does many runs, or tells the story of one.
+
+use std::{
+    io::Write as _,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use clap::Parser;
+use hobnob_sim::{
+    profile::{MINUTES_MIN, Wanted},
+    run::{self, Outcome},
+    trace::Detail,
+};
+
+/// Every so many seeds, one is run twice, to see that its trace is the same.
+const TWICE_EVERY: u64 = 16;
+
+/// Simulates hobnob clusters on a bad network, from seeds.
+#[derive(Debug, Parser)]
+#[command(name = "sim", version)]
+struct Args {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 20)]
+    seeds: u64,
+    /// The first seed.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Run this seed alone.
+    #[arg(long, conflicts_with_all = ["seeds", "from"])]
+    seed: Option<u64>,
+    /// Print the story of each run.
+    #[arg(long)]
+    trace: bool,
+    /// With --trace: print every packet and every new entry too.
+    #[arg(long, requires = "trace")]
+    packets: bool,
+    /// Threads.
+    #[arg(long, default_value_t = 1)]
+    jobs: u64,
+    /// Simulated minutes of each run, at least 2 [default: 5].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(MINUTES_MIN..))]
+    minutes: Option<u64>,
+    /// Servers, instead of drawing their number.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9))]
+    servers: Option<u64>,
+    /// Clients, instead of drawing their number.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=50))]
+    clients: Option<u64>,
+    /// Packets lost, in percent, instead of drawing it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=90))]
+    loss: Option<u32>,
+    /// Packets doubled, in percent, instead of drawing it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=90))]
+    duplication: Option<u32>,
+    /// Packets overtaken by later ones, in percent, instead of drawing it.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(0..=90))]
+    reordering: Option<u32>,
+    /// No crash, cut, pause or restart.
+    #[arg(long)]
+    calm: bool,
+}
+
+impl Args {
+    fn wanted(&self) -> Wanted {
+        let count = |n: Option<u64>| n.map(|n| n as usize);
+        Wanted {
+            minutes: self.minutes,
+            servers: count(self.servers),
+            clients: count(self.clients),
+            loss: self.loss,
+            duplication: self.duplication,
+            reordering: self.reordering,
+            calm: self.calm,
+        }
+    }
+
+    fn detail(&self) -> Detail {
+        match (self.trace, self.packets) {
+            (true, true) => Detail::All,
+            (true, false) => Detail::Story,
+            (false, _) => Detail::None,
+        }
+    }
+
+    /// The command that replays a seed with the same wishes.
+    fn replay(&self, seed: u64) -> String {
+        let mut command = format!("cargo run --release -p hobnob-sim -- --seed {seed} --trace");
+        let wishes = [
+            ("minutes", self.minutes),
+            ("servers", self.servers),
+            ("clients", self.clients),
+            ("loss", self.loss.map(u64::from)),
+            ("duplication", self.duplication.map(u64::from)),
+            ("reordering", self.reordering.map(u64::from)),
+        ];
+        for (name, value) in wishes.into_iter().filter_map(|(name, value)| Some((name, value?))) {
+            command.extend([" --", name, " ", &value.to_string()]);
+        }
+        if self.calm {
+            command += " --calm";
+        }
+        command
+    }
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    if runs(&args) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Does all runs; `false` where one has failed. Threads take seeds from one counter; the runs themselves share nothing.
+fn runs(args: &Args) -> bool {
+    let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
+    let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
+    let all_good = AtomicBool::new(true);
+    let output = Mutex::new(());
+    let work = || {
+        loop {
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if n >= count {
+                return;
+            }
+            let outcome = one(args, from + n);
+            let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+            let _whole_lines = output.lock();
+            if outcome.violation.is_some() {
+                all_good.store(false, Ordering::Relaxed);
+            }
+            report(args, &outcome, done, count);
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..args.jobs.clamp(1, 64) {
+            scope.spawn(work);
+        }
+        work();
+    });
+    all_good.into_inner()
+}
+
+fn one(args: &Args, seed: u64) -> Outcome {
+    if args.detail() == Detail::None && (args.seed.is_some() || seed.is_multiple_of(TWICE_EVERY)) {
+        run::run_twice(seed, &args.wanted())
+    } else {
+        run::run(seed, &args.wanted(), args.detail())
+    }
+}
+
+/// Says on standard error how a run went.
+fn report(args: &Args, outcome: &Outcome, done: u64, count: u64) {
+    let mut err = std::io::stderr().lock();
+    let Outcome { seed, hash, counts, carried, violation, .. } = outcome;
+    let said = match violation {
+        Some(violation) => writeln!(err, "seed {seed} FAILED {violation}\n  replay: {}", args.replay(*seed)),
+        None if args.seed.is_some() => writeln!(
+            err,
+            "seed {seed} ok: trace {hash:016x}, {} posted, {} stored, {} shown, {} moves, {} packets sent, {} arrived",
+            counts.posted, counts.stored, counts.shown, counts.moves, carried.sent, carried.arrived
+        ),
+        None if done.is_multiple_of(50) || done == count => writeln!(err, "{done} of {count} seeds done"),
+        None => Ok(()),
+    };
+    // Nobody listens: the exit code says it all the same.
+    let _ = said;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_replays_a_seed_carries_every_wish() {
+        fn check(args: &str, expected: &str) {
+            let args = Args::parse_from(format!("sim {args}").split_whitespace());
+            let command = args.replay(7);
+            assert_eq!(command, format!("cargo run --release -p hobnob-sim -- --seed 7 --trace{expected}"));
+            let replay = command.split_once(" -- ").unwrap().1.to_owned();
+            let again = Args::parse_from(std::iter::once("sim").chain(replay.split_whitespace()));
+            assert_eq!((again.seed, again.wanted()), (Some(7), args.wanted()));
+        }
+        check("", "");
+        check("--seeds 9 --jobs 2", "");
+        check("--minutes 3 --loss 20 --calm", " --minutes 3 --loss 20 --calm");
+        check(
+            "--servers 3 --clients 2 --duplication 1 --reordering 0",
+            " --servers 3 --clients 2 --duplication 1 --reordering 0",
+        );
+    }
+}

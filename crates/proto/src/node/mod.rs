@@ -1,16 +1,51 @@
-//! A server: composes discovery, heartbeats, the election, the directory, the logs and the sessions. (Interface only, so
-//! far.)
+//! A server: composes discovery, heartbeats, the election, the directory, the logs and the sessions.
+//!
+//! None of those parts knows another; what one says is carried to the others here. An input is taken, everything that
+//! follows from it is done at once, and what is to be sent or told waits for [`Node::poll`].
+//!
+//! ```text
+//! datagram -> discovery | endpoint -> frame -> { heartbeat, election, directory, rooms, posts, clients }
+//! deadline -> timers ------------------------^                       |
+//!                                             outputs <- endpoint <--+
+//! ```
 
-use std::net::SocketAddr;
-
-use crate::{
-    config::ServerConfig,
-    ids::{ClusterId, Origin, ServerId},
-    time::Time,
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
 };
 
+use self::{clients::Served, load::Load, peers::Peer, posts::Relays, rooms::Room};
+use crate::{
+    config::ServerConfig,
+    directory::{Clients, Members, Rooms},
+    discovery::{self, Discovery},
+    election::{self, Election},
+    heartbeat::{self, Heartbeat},
+    ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
+    rng::Rng,
+    session::{
+        self, Endpoint, SessionId,
+        keys::{self, KeyPair},
+    },
+    time::{Duration, Time},
+    timer::Timers,
+    wire::Frame,
+};
+
+mod answers;
+mod clients;
+mod cluster;
+mod dispatch;
+mod lead;
+mod leave;
+mod load;
+mod peers;
+mod posts;
+mod rooms;
+pub mod view;
+
 /// What happens to a server.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
     /// A datagram arrived.
     Datagram {
@@ -91,9 +126,9 @@ pub enum Event {
 pub enum Stop {
     /// It has handed everything over.
     Left,
-    /// It could not hand everything over within 10 s: it stays a member, down.
+    /// It could not hand everything over within 10 s, or there was nobody to hand it to: it stays a member, down.
     LeftUnfinished,
-    /// Its id, which was asked for, is in use.
+    /// Its id is in use, and it was asked for.
     IdTaken {
         /// By the server at this address.
         by: SocketAddr,
@@ -102,27 +137,296 @@ pub enum Stop {
     Retired,
 }
 
+/// Names of deadlines.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Timer {
+    /// A room's receiver may have a pull or an acknowledgement.
+    Room(RoomName),
+    /// The home of a room has not answered our join.
+    Join(RoomName),
+    /// A follower has not acknowledged.
+    Heads(SessionId),
+    /// A session with a server is due to be opened.
+    Connect(ServerId),
+    /// A client of a dead server has not come over yet.
+    Come(SessionId),
+    /// Joining may be over.
+    Joining,
+    /// The leader looks after rooms; everybody looks after rooms without a home.
+    Sweep,
+    /// A new leader waits for what the others know.
+    Sync,
+    /// A second has passed: the load is averaged.
+    Second,
+    /// The next step of leaving.
+    Leave,
+}
+
+/// Who is at the other end of a session.
+#[derive(Debug)]
+enum Party {
+    /// A server of our cluster.
+    Server(ServerId),
+    /// Somebody who may become, or is, a client.
+    Client(Box<Served>),
+    /// A server that claims our own id.
+    Rival(cluster::Rival),
+}
+
+/// How far a server has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Has no id yet.
+    Choosing,
+    /// Looks for the others.
+    Joining,
+    /// Serves.
+    Serving,
+    /// Is to stop.
+    Stopped,
+}
+
 /// A server.
 #[derive(Debug)]
-pub struct Node;
+pub struct Node {
+    config: ServerConfig,
+    rng: Rng,
+    now: Time,
+    started: Time,
+    stage: Stage,
+    me: Origin,
+    cluster: ClusterId,
+    key: KeyPair,
+    founded: Time,
+    /// Cluster time at [`Time::ZERO`], milliseconds since 1970.
+    clock_offset: u64,
+    endpoint: Endpoint,
+    discovery: Discovery,
+    heartbeat: Heartbeat,
+    election: Election,
+    sync: Option<lead::Sync>,
+    records: Rooms,
+    members: Members,
+    clients: Clients,
+    peers: BTreeMap<ServerId, Peer>,
+    sessions: BTreeMap<SessionId, Party>,
+    connecting: BTreeMap<SessionId, cluster::Connecting>,
+    devices: BTreeMap<(PersonId, DeviceId), SessionId>,
+    rooms: BTreeMap<RoomName, Room>,
+    follows: BTreeMap<SessionId, BTreeSet<RoomName>>,
+    heads_backoff: BTreeMap<SessionId, Duration>,
+    acks: BTreeMap<SessionId, BTreeSet<RoomName>>,
+    relays: Relays,
+    placing: BTreeMap<RoomName, Time>,
+    orphans: BTreeMap<RoomName, Time>,
+    leaving: Option<leave::Leaving>,
+    granted: Option<leave::Granted>,
+    load: Load,
+    timers: Timers<Timer>,
+    counters: BTreeMap<&'static str, u64>,
+    out: VecDeque<Output>,
+    datagrams: Vec<(SocketAddr, Vec<u8>)>,
+}
 
-#[allow(unused_variables, clippy::unused_self, clippy::needless_pass_by_value, clippy::needless_pass_by_ref_mut)]
 impl Node {
     /// A server that starts to look for others with its first [`Input::Tick`].
     pub fn new(config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
-        Self
+        let mut rng = Rng::from_seed(seed);
+        let boot = Boot::new(config.wall_millis / 1000, None, &mut rng);
+        let me = Origin { id: config.id.unwrap_or(ServerId(0)), boot };
+        let cluster = ClusterId(u128::from(rng.u64()) << 64 | u128::from(rng.u64()));
+        let key = keys::cluster_key(config.secret.as_ref(), &config.cluster, cluster);
+        let discovery = discovery::Config {
+            key: keys::discovery_key(config.secret.as_ref(), &config.cluster),
+            peers: config.peers.clone(),
+        };
+        let mut node = Self {
+            now,
+            started: now,
+            stage: if config.id.is_some() { Stage::Joining } else { Stage::Choosing },
+            me,
+            cluster,
+            founded: now,
+            clock_offset: config.wall_millis.saturating_sub(now.as_millis()),
+            endpoint: Endpoint::new(Some(key.clone()), rng.fork()),
+            discovery: Discovery::new(discovery, rng.fork(), now),
+            heartbeat: Heartbeat::new(heartbeat::Config::default(), rng.fork(), now),
+            election: Election::new(me, 0, rng.fork()),
+            sync: None,
+            records: Rooms::new(),
+            members: Members::new(),
+            clients: Clients::new(me),
+            peers: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            connecting: BTreeMap::new(),
+            devices: BTreeMap::new(),
+            rooms: BTreeMap::new(),
+            follows: BTreeMap::new(),
+            heads_backoff: BTreeMap::new(),
+            acks: BTreeMap::new(),
+            relays: Relays::new(),
+            placing: BTreeMap::new(),
+            orphans: BTreeMap::new(),
+            leaving: None,
+            granted: None,
+            load: Load::default(),
+            timers: Timers::default(),
+            counters: BTreeMap::new(),
+            out: VecDeque::new(),
+            datagrams: Vec::new(),
+            key,
+            rng,
+            config,
+        };
+        node.timers.set(Timer::Second, now + Duration::from_secs(1));
+        if node.stage == Stage::Joining {
+            node.begin();
+        }
+        node
     }
 
     /// Takes an input.
-    pub fn handle(&mut self, input: Input<'_>, now: Time) {}
+    pub fn handle(&mut self, input: Input<'_>, now: Time) {
+        self.now = self.now.max(now);
+        if self.stage == Stage::Stopped {
+            return;
+        }
+        match input {
+            Input::Datagram { from, bytes } if discovery::is_discovery(bytes) => {
+                self.discover(discovery::Input::Datagram { from, bytes });
+            }
+            Input::Datagram { from, bytes } => self.endpoint.handle(from, bytes, self.now),
+            Input::Tick => self.tick(),
+            Input::Leave => self.leave(leave::Why::Asked),
+        }
+        self.settle();
+    }
 
     /// The next thing to do, until there is none.
     pub fn poll(&mut self) -> Option<Output> {
-        None
+        if self.out.is_empty() {
+            self.send_acks();
+            self.endpoint.flush(self.now, &mut self.datagrams);
+            self.out.extend(self.datagrams.drain(..).map(|(to, bytes)| Output::Send { to, bytes }));
+        }
+        self.out.pop_front()
     }
 
     /// When [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Time {
-        Time::ZERO
+        if self.stage == Stage::Stopped {
+            return Time::from_micros(u64::MAX);
+        }
+        let mut at = self.discovery.deadline().min(self.heartbeat.deadline());
+        for next in [self.timers.next(), self.endpoint.deadline(), self.election.deadline()].into_iter().flatten() {
+            at = at.min(next);
+        }
+        at
+    }
+
+    /// Does what is due.
+    fn tick(&mut self) {
+        self.discover(discovery::Input::Tick);
+        self.endpoint.tick(self.now);
+        self.beat();
+        self.elect(election::Input::Tick);
+        while let Some(timer) = self.timers.pop(self.now) {
+            self.on_timer(timer);
+        }
+    }
+
+    fn on_timer(&mut self, timer: Timer) {
+        match timer {
+            Timer::Room(name) => self.wake_room(&name),
+            Timer::Join(name) => self.join_upstream(&name),
+            Timer::Heads(session) => self.repeat_heads(session),
+            Timer::Connect(id) => self.connect_peer(id),
+            Timer::Come(session) => self.call_over(session),
+            Timer::Joining => self.check_joined(),
+            Timer::Sweep => self.sweep(),
+            Timer::Sync => self.finish_sync(),
+            Timer::Second => {
+                self.load.second();
+                self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
+            }
+            Timer::Leave => self.step_leave(),
+        }
+    }
+
+    /// Carries what the parts have to say to each other, until none says more.
+    fn settle(&mut self) {
+        loop {
+            if let Some(event) = self.endpoint.poll_event() {
+                self.on_session(event);
+            } else if let Some(output) = self.discovery.poll() {
+                self.on_discovery(output);
+            } else if let Some(output) = self.election.poll() {
+                self.on_election(&output);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn on_session(&mut self, event: session::Event) {
+        match event {
+            session::Event::Asked { session, key, payload, .. } => self.on_asked(session, &key, &payload),
+            session::Event::Up { session, role, key, payload } => self.on_up(session, role, &key, &payload),
+            session::Event::Line { session, line } => match Frame::from_line(&line) {
+                Some(frame) => self.on_frame(session, frame),
+                None => self.count("frame_bad"),
+            },
+            session::Event::Closed { session } => self.on_closed(session),
+        }
+    }
+
+    // ---- small things that all parts need
+
+    /// Cluster time now, milliseconds since 1970.
+    fn cluster_millis(&self) -> u64 {
+        self.clock_offset + self.now.as_millis()
+    }
+
+    fn say(&mut self, session: SessionId, frame: &Frame) {
+        self.endpoint.send(session, frame.to_line().as_bytes());
+    }
+
+    /// Says something to a server, if there is a session with it.
+    fn tell(&mut self, server: ServerId, frame: &Frame) {
+        if let Some(session) = self.peers.get(&server).and_then(Peer::session) {
+            self.say(session, frame);
+        }
+    }
+
+    /// Says something to all live servers.
+    fn tell_all(&mut self, frame: &Frame) {
+        let line = frame.to_line();
+        let live: Vec<_> = self.heartbeat.live().collect();
+        for session in live.iter().filter_map(|peer| self.peers.get(&peer.id)?.session()) {
+            self.endpoint.send(session, line.as_bytes());
+        }
+    }
+
+    fn is_live(&self, peer: Origin) -> bool {
+        peer == self.me || self.heartbeat.live().any(|live| live == peer)
+    }
+
+    /// Live servers, this one included.
+    fn live_ids(&self) -> BTreeSet<ServerId> {
+        self.heartbeat.live().map(|peer| peer.id).chain([self.me.id]).collect()
+    }
+
+    /// Counts something that was dropped, or is otherwise worth seeing in `status`.
+    fn count(&mut self, cause: &'static str) {
+        *self.counters.entry(cause).or_default() += 1;
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    fn stop(&mut self, why: Stop) {
+        self.stage = Stage::Stopped;
+        self.event(Event::Stopped(why));
     }
 }

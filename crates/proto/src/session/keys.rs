@@ -115,9 +115,75 @@ pub fn discovery_key(secret: Option<&Secret>, name: &ClusterName) -> Zeroizing<[
     }
 }
 
+/// What a client shows in its handshake to be let into a closed cluster: 128 bits as base64. Bound to the client's own
+/// key, so it is of no use to anybody else, and encrypted to the cluster's key on its way.
+pub fn pass(secret: &Secret, client: &[u8; 32]) -> String {
+    let key = derive(secret.0.as_ref(), "hobnob pass");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_ref()).expect("HMAC takes keys of any length");
+    mac.update(client);
+    text::encode(&mac.finalize().into_bytes()[..16])
+}
+
+/// Whether `shown` is the client's [`pass`]. Takes as long for a wrong one as for a right one.
+pub fn is_pass(secret: &Secret, client: &[u8; 32], shown: &str) -> bool {
+    let key = derive(secret.0.as_ref(), "hobnob pass");
+    let mut mac = Hmac::<Sha256>::new_from_slice(key.as_ref()).expect("HMAC takes keys of any length");
+    mac.update(client);
+    text::decode::<16>(shown).is_some_and(|shown| mac.verify_truncated_left(&shown).is_ok())
+}
+
 /// HMAC-SHA256 of `label` under `secret`.
 fn derive(secret: &[u8], label: &str) -> Zeroizing<[u8; 32]> {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret).expect("HMAC takes keys of any length");
     mac.update(label.as_bytes());
     Zeroizing::new(mac.finalize().into_bytes().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rng() -> Rng {
+        Rng::from_seed([1; 32])
+    }
+
+    #[test]
+    fn a_key_pair_is_that_of_its_private_half() {
+        let pair = KeyPair::generate(&mut rng());
+        let again = KeyPair::from_private(pair.private.clone());
+        assert_eq!((again.public, again.person()), (pair.public, pair.person()));
+    }
+
+    #[test]
+    fn a_secret_survives_its_text_and_nothing_else_is_one() {
+        let secret = Secret::generate(&mut rng());
+        let text = secret.to_text();
+        assert_eq!(text.len(), 43);
+        assert_eq!(Secret::from_text(&format!(" {}\n", *text)).map(|secret| secret.to_text()), Some(text.clone()));
+        for wrong in ["", "hunter2", &text[1..], &format!("{}A", *text), &text.replace(&text[..1], "+")] {
+            assert!(Secret::from_text(wrong).is_none(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_secret_is_shown() {
+        let secret = Secret::generate(&mut rng());
+        let pair = KeyPair::generate(&mut rng());
+        let shown = format!("{secret:?} {pair:?}");
+        assert!(!shown.contains(&*secret.to_text()) && !shown.contains(&text::encode(pair.private.as_ref())));
+    }
+
+    #[test]
+    fn clusters_share_keys_only_where_they_should() {
+        let name: ClusterName = "lab".parse().unwrap();
+        let other: ClusterName = "pub".parse().unwrap();
+        let secret = Secret::generate(&mut rng());
+        let key = |secret, name, id| cluster_key(secret, name, ClusterId(id)).public;
+        assert_ne!(key(None, &name, 1), key(None, &name, 2), "open clusters of one name are two");
+        assert_ne!(key(None, &name, 1), key(None, &other, 1));
+        assert_eq!(key(Some(&secret), &name, 1), key(Some(&secret), &other, 2), "closed ones may be joined");
+        assert_ne!(key(Some(&secret), &name, 1), key(None, &name, 1));
+        assert_eq!(discovery_key(Some(&secret), &name), discovery_key(Some(&secret), &other));
+        assert_ne!(discovery_key(None, &name), discovery_key(None, &other));
+    }
 }

@@ -1,14 +1,27 @@
-//! Sessions: sealed conversations over datagrams. (Interface only, so far.)
+//! Sessions: sealed conversations over datagrams.
+//!
+//! A session begins with a handshake of one round trip (Noise IK), and then is two streams of numbered packets, each
+//! sealed on its own. Nothing is retransmitted and nothing is put in order: whoever needs a line again asks for it. What
+//! is promised: a line that comes out was sealed by the other side for this session, and comes out at most once for each
+//! time it was sent. Roaming is that of `WireGuard` (Donenfeld, NDSS 2017): the newest authentic packet says where the
+//! other side is.
+//!
+//! What this assumes: the initiator knows the responder's key, time does not go back, and [`Endpoint::flush`] is called
+//! at the end of each turn in which anything else was. Each cause for which a datagram is dropped has a counter.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
-use crate::{
-    rng::Rng,
-    session::keys::{KeyPair, Suite},
-    time::Time,
-};
-
+mod endpoint;
+mod half_open;
+mod handshake;
+mod incoming;
 pub mod keys;
+mod sealed;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use endpoint::Endpoint;
 
 /// A session of this endpoint: the receiver index that the other side puts on its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,82 +70,10 @@ pub enum Event {
         /// The frame's JSON.
         line: Vec<u8>,
     },
-    /// A handshake of ours was not answered, or a session has been silent for too long. It is gone.
+    /// A handshake of ours was not answered, one that was [`Event::Asked`] for was not completed, or a session has been
+    /// silent for too long. It is gone.
     Closed {
         /// Which.
         session: SessionId,
     },
-}
-
-/// All sessions of one socket.
-#[derive(Debug)]
-pub struct Endpoint;
-
-#[allow(unused_variables, clippy::unused_self, clippy::needless_pass_by_value, clippy::needless_pass_by_ref_mut)]
-impl Endpoint {
-    /// No sessions yet. `key` answers handshakes; a client, which answers none, has none.
-    pub fn new(key: Option<KeyPair>, rng: Rng) -> Self {
-        Self
-    }
-
-    /// Answers handshakes with another key from now on. Sessions stay.
-    pub fn set_key(&mut self, key: KeyPair) {}
-
-    /// Opens a session to whoever holds `remote` at `addr`, as `local`. The handshake is repeated until it is answered,
-    /// for 3 s; then [`Event::Closed`].
-    pub fn connect(
-        &mut self,
-        addr: SocketAddr,
-        local: &KeyPair,
-        remote: &[u8; 32],
-        suite: Suite,
-        payload: &[u8],
-        now: Time,
-    ) -> SessionId {
-        SessionId(0)
-    }
-
-    /// Answers a handshake.
-    pub fn accept(&mut self, session: SessionId, payload: &[u8], now: Time) {}
-
-    /// Drops a session without a word.
-    pub fn close(&mut self, session: SessionId) {}
-
-    /// Takes a datagram that is not discovery.
-    pub fn handle(&mut self, from: SocketAddr, datagram: &[u8], now: Time) {}
-
-    /// Repeats handshakes and drops what has expired.
-    pub fn tick(&mut self, now: Time) {}
-
-    /// The next event, until there is none.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        None
-    }
-
-    /// Appends a line (newline included, within [`limits::FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX)) to what
-    /// goes out with the next [`Self::flush`]. Larger entries and posts: see [`crate::wire::fragment`].
-    pub fn send(&mut self, session: SessionId, line: &[u8]) {}
-
-    /// Seals what was sent, as many lines to a packet as fit, and hands over all datagrams: (to, bytes).
-    pub fn flush(&mut self, now: Time, out: &mut Vec<(SocketAddr, Vec<u8>)>) {}
-
-    /// When [`Self::tick`] is wanted; `None`: not at all.
-    pub fn deadline(&self) -> Option<Time> {
-        None
-    }
-
-    /// Where the other side was last heard.
-    pub fn addr(&self, session: SessionId) -> Option<SocketAddr> {
-        None
-    }
-
-    /// When the other side was last heard.
-    pub fn heard(&self, session: SessionId) -> Option<Time> {
-        None
-    }
-
-    /// Datagrams dropped, by cause.
-    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
-        const { &BTreeMap::new() }
-    }
 }

@@ -105,7 +105,9 @@ pub enum Frame {
         cluster: ClusterId,
         /// Its public key, base64.
         key: String,
-        /// Members that are up, with all addresses they may answer at.
+        /// All that are up, this server included.
+        up: Vec<ServerId>,
+        /// All addresses they may answer at; of many servers, in several such frames.
         servers: Vec<ServerAddrs>,
     },
     /// A part of the answer to [`Frame::Ask`].
@@ -544,6 +546,8 @@ pub struct Fragment {
     pub at: u32,
     /// How long the line is, in bytes.
     pub len: u32,
+    /// The first 32 bits of the line's SHA-256: a post that is repeated with another `oldest` is another line.
+    pub sum: u32,
     /// The piece.
     pub piece: String,
 }

@@ -1,5 +1,10 @@
 //! What goes over the wire: packets, the frames in them, and fragments of frames that are too large.
 
+pub mod fragment;
 pub mod frame;
+pub mod greeting;
+pub mod packet;
+pub mod vectors;
 
 pub use frame::Frame;
+pub use greeting::Greeting;

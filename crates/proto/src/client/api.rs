@@ -1,13 +1,11 @@
-//! The client: finds a cluster, follows rooms, posts messages, and moves when its server dies. (Interface only, so far.)
+//! What goes into a client and what comes out of it.
 
 use std::net::SocketAddr;
 
 use crate::{
-    config::ClientConfig,
     hlc::Hlc,
     ids::{ClusterId, ClusterName, DeviceId, Origin, PersonName, RoomName, ServerId},
-    log::{Entry, VersionVector},
-    time::Time,
+    log::Entry,
     wire::frame::{Ask, Refusal, Start},
 };
 
@@ -30,7 +28,9 @@ pub enum Input<'a> {
 /// What a person or a program can want.
 #[derive(Clone, Debug)]
 pub enum Command {
-    /// Follow a room; answered by [`Event::Joined`].
+    /// Follow a room; answered by [`Event::Joined`]. At most
+    /// [`limits::ROOMS_PER_CLIENT_MAX`](crate::limits::ROOMS_PER_CLIENT_MAX) rooms; nothing comes of more, nor of a room
+    /// that is followed already.
     Join {
         /// Which.
         room: RoomName,
@@ -207,34 +207,4 @@ pub enum Event {
         /// A sentence that says what to do.
         why: String,
     },
-}
-
-/// A client.
-#[derive(Debug)]
-pub struct Client;
-
-#[allow(unused_variables, clippy::unused_self, clippy::needless_pass_by_value, clippy::needless_pass_by_ref_mut)]
-impl Client {
-    /// A client that starts to look for a server with its first [`Input::Tick`].
-    pub fn new(config: ClientConfig, seed: [u8; 32], now: Time) -> Self {
-        Self
-    }
-
-    /// Takes an input.
-    pub fn handle(&mut self, input: Input<'_>, now: Time) {}
-
-    /// The next thing to do, until there is none.
-    pub fn poll(&mut self) -> Option<Output> {
-        None
-    }
-
-    /// When [`Input::Tick`] is wanted.
-    pub fn deadline(&self) -> Time {
-        Time::ZERO
-    }
-
-    /// The cursor of a room that is followed.
-    pub fn cursor(&self, room: &RoomName) -> Option<&VersionVector> {
-        None
-    }
 }

@@ -1,0 +1,256 @@
+//! `status`, `rooms`, `who`, `clusters`, `retire`: questions to the servers, answered as a table or as JSON.
+
+use std::{net::SocketAddr, time::Duration};
+
+use hobnob_proto::{client::Event, ids::ServerId, wire::frame::Ask};
+use serde_json::{Map, Value, json};
+
+use crate::{Fail, Options, net, output, speaker::Speaker, table::Table, text};
+
+/// How long `clusters` listens.
+const LISTEN: Duration = Duration::from_secs(1);
+
+/// See [`crate::status`].
+pub(crate) async fn status(options: Options, json: bool) -> Result<(), Fail> {
+    let status = object(answer(&options, Ask::Status).await?);
+    print(&status, json, status_text)
+}
+
+/// See [`crate::rooms`].
+pub(crate) async fn rooms(options: Options, json: bool) -> Result<(), Fail> {
+    let rooms = list(answer(&options, Ask::Rooms).await?);
+    print(&rooms, json, |rooms| rooms_table(rooms).to_text())
+}
+
+/// See [`crate::who`].
+pub(crate) async fn who(options: Options, json: bool) -> Result<(), Fail> {
+    let people = list(answer(&options, Ask::Who { room: options.room.clone() }).await?);
+    print(&people, json, who_text)
+}
+
+/// See [`crate::retire`].
+pub(crate) async fn retire(options: Options, server: Option<ServerId>) -> Result<(), Fail> {
+    let mut speaker = Speaker::asking(&options)?;
+    speaker.connect().await?;
+    let server = match server {
+        Some(server) => Some(server),
+        // Whoever names an address means the server there.
+        None if !options.servers.is_empty() => None,
+        None => Some(server_of_this_machine(&object(speaker.ask(Ask::Status).await?))?),
+    };
+    speaker.ask(Ask::Retire { server }).await?;
+    speaker.quit().await;
+    output::status(&server.map_or_else(|| "the server is retired".to_owned(), |id| format!("server {id} is retired")));
+    Ok(())
+}
+
+/// See [`crate::clusters`].
+pub(crate) async fn clusters(options: Options, json: bool) -> Result<(), Fail> {
+    let mut speaker = Speaker::asking(&options)?;
+    let deadline = speaker.session().now() + LISTEN;
+    let mut found = Vec::new();
+    while let Some(event) = speaker.session().event_before(deadline).await {
+        if let Event::Found { name, cluster, addr, servers, open } = event {
+            found.push(json!({ "name": name, "cluster_id": cluster, "addr": addr, "servers": servers, "open": open }));
+        }
+    }
+    let not_found = speaker.not_found();
+    speaker.quit().await;
+    if found.is_empty() && !json {
+        return Err(not_found);
+    }
+    let is_empty = found.is_empty();
+    print(&Value::Array(found), json, |clusters| {
+        let mut table = Table::new(&["CLUSTER", "ID", "SERVERS", "ADDRESS", ""]);
+        for cluster in items(clusters) {
+            let open = if cluster["open"] == true { "open" } else { "closed" };
+            table.row(
+                ["name", "cluster_id", "servers", "addr"]
+                    .map(|key| cell(&cluster[key]))
+                    .into_iter()
+                    .chain([open.to_owned()]),
+            );
+        }
+        table.to_text()
+    })?;
+    if is_empty { Err(not_found) } else { Ok(()) }
+}
+
+async fn answer(options: &Options, ask: Ask) -> Result<Vec<Value>, Fail> {
+    let mut speaker = Speaker::asking(options)?;
+    speaker.connect().await?;
+    let parts = speaker.ask(ask).await?;
+    speaker.quit().await;
+    Ok(parts)
+}
+
+/// The server that runs on this machine, where there is one.
+fn server_of_this_machine(status: &Value) -> Result<ServerId, Fail> {
+    let is_here = |server: &&Value| {
+        let addr: Option<SocketAddr> = server["addr"].as_str().and_then(|addr| addr.parse().ok());
+        server["state"] != "down" && addr.is_some_and(|addr| net::is_local(addr.ip()))
+    };
+    let id = |server: &Value| Some(ServerId(u32::try_from(server["id"].as_u64()?).ok()?));
+    let here: Vec<ServerId> = items(&status["servers"]).iter().filter(is_here).filter_map(id).collect();
+    match here[..] {
+        [server] => Ok(server),
+        [] => {
+            Err(Fail::new(Fail::USAGE, "no server runs on this machine: say which to retire, as in `hobnob retire 2`"))
+        }
+        _ => {
+            let ids: Vec<String> = here.iter().map(ToString::to_string).collect();
+            let message = format!("servers {} run on this machine: say which to retire", ids.join(", "));
+            Err(Fail::new(Fail::USAGE, message))
+        }
+    }
+}
+
+/// One list of the parts of an answer.
+pub(crate) fn list(parts: Vec<Value>) -> Value {
+    let items = |part| if let Value::Array(items) = part { items } else { vec![part] };
+    Value::Array(parts.into_iter().flat_map(items).collect())
+}
+
+/// One object of the parts of an answer: their lists are joined, of anything else the last one counts.
+fn object(parts: Vec<Value>) -> Value {
+    let mut whole = Map::new();
+    for part in parts {
+        let Value::Object(part) = part else { continue };
+        for (key, value) in part {
+            match (whole.get_mut(&key), value) {
+                (Some(Value::Array(items)), Value::Array(more)) => items.extend(more),
+                (_, value) => {
+                    whole.insert(key, value);
+                }
+            }
+        }
+    }
+    // An empty cluster has them too.
+    for key in ["servers", "rooms"] {
+        whole.entry(key).or_insert_with(|| json!([]));
+    }
+    Value::Object(whole)
+}
+
+fn print(answer: &Value, json: bool, to_text: impl Fn(&Value) -> String) -> Result<(), Fail> {
+    let text = if json { answer.to_string() } else { to_text(answer) };
+    output::line(text.trim_end()).map(|_reader| ())
+}
+
+fn items(list: &Value) -> &[Value] {
+    list.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// A value as a table shows it.
+fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "-".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(", "),
+        value => value.to_string(),
+    }
+}
+
+/// The number that an answer gives, or the length of the list that it gives instead.
+pub(crate) fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| items(value).len() as u64)
+}
+
+fn status_text(status: &Value) -> String {
+    let leader = match &status["leader"] {
+        Value::Null => "no leader".to_owned(),
+        leader => format!("led by server {}", cell(leader)),
+    };
+    let mut servers = Table::new(&["SERVER", "ADDRESS", "STATE", "ROLE", "LOAD", "CLIENTS", "LAG"]);
+    for server in items(&status["servers"]) {
+        let lag = format!("{} ms", number(&server["lag_ms"]));
+        let cells = ["id", "addr", "state", "role", "load", "sessions"].map(|key| cell(&server[key]));
+        servers.row(cells.into_iter().chain([lag]));
+    }
+    format!(
+        "Cluster {} ({}), {leader}, term {}; answered by server {}.\n\n{}\n{}",
+        cell(&status["cluster"]),
+        cell(&status["cluster_id"]),
+        cell(&status["term"]),
+        cell(&status["me"]),
+        servers.to_text(),
+        rooms_table(&status["rooms"]).to_text()
+    )
+}
+
+fn rooms_table(rooms: &Value) -> Table {
+    let mut table = Table::new(&["ROOM", "SERVED BY", "COPIES ON", "PEOPLE", "MESSAGES"]);
+    for room in items(rooms) {
+        let numbers = ["members", "entries"].map(|key| number(&room[key]).to_string());
+        table.row(["name", "home", "successors"].map(|key| cell(&room[key])).into_iter().chain(numbers));
+    }
+    table
+}
+
+fn who_text(people: &Value) -> String {
+    let mut table = Table::new(&["NAME", "SERVED BY", "VIA", "ROOMS", "SINCE (UTC)"]);
+    for person in items(people) {
+        let since = person["since"]
+            .as_u64()
+            .map_or_else(|| "-".to_owned(), |since| format!("{} {}", text::day(since), text::time_of_day(since)));
+        table.row(["name", "server", "via", "rooms"].map(|key| cell(&person[key])).into_iter().chain([since]));
+    }
+    table.to_text()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_status_make_one_object() {
+        let parts = vec![
+            json!({ "cluster": "hobnob", "term": 3 }),
+            json!({ "servers": [1] }),
+            json!({ "servers": [2], "rooms": ["a"] }),
+            json!({ "rooms": ["b"] }),
+        ];
+        let expected = json!({ "cluster": "hobnob", "term": 3, "servers": [1, 2], "rooms": ["a", "b"] });
+        assert_eq!(object(parts), expected);
+        assert_eq!(object(vec![]), json!({ "servers": [], "rooms": [] }));
+    }
+
+    #[test]
+    fn the_parts_of_a_list_make_one_list() {
+        assert_eq!(list(vec![json!([1, 2]), json!([]), json!([3])]), json!([1, 2, 3]));
+    }
+
+    #[test]
+    fn a_status_is_a_text_for_people() {
+        let status = json!({
+            "cluster": "hobnob", "cluster_id": "00ff", "leader": 2, "term": 7, "me": 1,
+            "servers": [{ "id": 2, "addr": "127.0.0.1:5001", "role": "leader", "load": 4, "sessions": 1, "lag_ms": 0, "state": "up" }],
+            "rooms": [{ "name": "lobby", "home": 2, "successors": [1, 3], "members": 2, "entries": 40 }],
+        });
+        let expected = "\
+Cluster hobnob (00ff), led by server 2, term 7; answered by server 1.
+
+SERVER  ADDRESS         STATE  ROLE    LOAD  CLIENTS  LAG
+2       127.0.0.1:5001  up     leader  4     1        0 ms
+
+ROOM   SERVED BY  COPIES ON  PEOPLE  MESSAGES
+lobby  2          1, 3       2       40
+";
+        assert_eq!(status_text(&status), expected);
+    }
+
+    #[test]
+    fn the_server_of_this_machine_is_found_by_its_address() {
+        fn check(servers: &Value, expected: Option<u32>) {
+            let server = server_of_this_machine(&json!({ "servers": servers }));
+            assert_eq!(server.ok(), expected.map(ServerId));
+        }
+        let here = json!({ "id": 4, "addr": "127.0.0.1:5001", "state": "up" });
+        let down = json!({ "id": 5, "addr": "127.0.0.1:5002", "state": "down" });
+        let away = json!({ "id": 6, "addr": "203.0.113.9:5001", "state": "up" });
+        check(&json!([here, down, away]), Some(4));
+        check(&json!([away]), None);
+        check(&json!([here, here]), None);
+        check(&json!("nonsense"), None);
+    }
+}

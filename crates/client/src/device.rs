@@ -1,0 +1,417 @@
+//! This process as a device of its person, with the outbox in which its posts wait until they are settled.
+//!
+//! ```text
+//! people/anna/devices/
+//!   AAECAwQFBgc.jsonl    the journal of the device with that id
+//!   AAECAwQFBgc.lock     locked by the process that is that device
+//!   scan.lock            locked while a process looks for a device
+//! ```
+//!
+//! A journal is append-only JSON Lines:
+//!
+//! ```text
+//! {"device":{"cluster":"hobnob"}}
+//! {"post":{"room":"lobby","seq":7,"body":"hello"}}    fsynced before the post leaves
+//! {"settled":{"room":"lobby","seq":7}}                not fsynced: a post that is repeated is recognised
+//! {"next":{"room":"lobby","seq":8}}                   what a compaction leaves of posts that are settled
+//! ```
+//!
+//! A home knows a post by (person, device, room, seq), so a device must never use a number twice, not even in two
+//! clusters, which might be united one day. So a device belongs to one cluster, by *name*: the id is not known before a
+//! server answers, and may change while a young cluster is adopted by another. Numbers then grow for each room, whichever
+//! cluster of that name is there today.
+//!
+//! The lock is a file of its own, since a compaction replaces the journal.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, TryLockError},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use hobnob_proto::ids::{ClusterName, DeviceId, RoomName};
+use serde::{Deserialize, Serialize};
+
+use crate::{Fail, driver, identity};
+
+/// A journal is rewritten on opening once it is longer than this many bytes, and mostly settled.
+const COMPACT_BYTES: u64 = 64 * 1024;
+
+/// A line of a journal.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Device { cluster: ClusterName },
+    Post { room: RoomName, seq: u64, body: String },
+    Settled { room: RoomName, seq: u64 },
+    Next { room: RoomName, seq: u64 },
+}
+
+/// A post that waits to be settled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Post {
+    /// Where.
+    pub(crate) room: RoomName,
+    /// The device's number of it in that room.
+    pub(crate) seq: u64,
+    /// The text.
+    pub(crate) body: String,
+}
+
+/// A device that this process is.
+#[derive(Debug)]
+pub(crate) struct Device {
+    id: DeviceId,
+    directory: PathBuf,
+    journal: File,
+    /// Keeps other processes away, as long as it is open.
+    _lock: File,
+    state: State,
+    /// Whether the last write failed, and may have left a part of a line behind.
+    is_torn: bool,
+}
+
+/// What a journal says.
+#[derive(Debug)]
+struct State {
+    cluster: ClusterName,
+    next: BTreeMap<RoomName, u64>,
+    unsettled: BTreeMap<(RoomName, u64), String>,
+}
+
+impl Device {
+    /// The first device of `cluster` in `directory` that no other process is, one with unsettled posts if there is any;
+    /// else a new one.
+    pub(crate) fn open(directory: &Path, cluster: &ClusterName) -> Result<Self, Fail> {
+        take(directory, cluster).map_err(|why| failure(directory, &why))
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> DeviceId {
+        self.id
+    }
+
+    /// The posts that are not settled, in order.
+    pub(crate) fn unsettled(&self) -> Vec<Post> {
+        let post = |((room, seq), body): (&(RoomName, u64), &String)| Post {
+            room: room.clone(),
+            seq: *seq,
+            body: body.clone(),
+        };
+        self.state.unsettled.iter().map(post).collect()
+    }
+
+    /// The text of a post that is not settled.
+    pub(crate) fn body(&self, room: &RoomName, seq: u64) -> Option<&str> {
+        self.state.unsettled.get(&(room.clone(), seq)).map(String::as_str)
+    }
+
+    /// Gives each of `bodies` its number in `room` and makes them durable, with one write. Where that fails none of them
+    /// has a number, and none may leave.
+    pub(crate) fn post(&mut self, room: &RoomName, bodies: Vec<String>) -> Result<Vec<Post>, Fail> {
+        let first = self.state.next.get(room).copied().unwrap_or(1);
+        let posts: Vec<Post> =
+            (first..).zip(bodies).map(|(seq, body)| Post { room: room.clone(), seq, body }).collect();
+        let lines: Vec<Line> = posts.iter().cloned().map(Line::from).collect();
+        let written = self.append(&lines).and_then(|()| self.journal.sync_data());
+        if let Err(why) = written {
+            self.is_torn = true;
+            // The numbers may be on the disk all the same, so they are used up.
+            self.state.next.insert(room.clone(), first + posts.len() as u64);
+            return Err(failure(&self.directory, &why));
+        }
+        for line in lines {
+            self.state.apply(line);
+        }
+        Ok(posts)
+    }
+
+    /// Notes that a post is stored or refused.
+    pub(crate) fn settle(&mut self, room: &RoomName, seq: u64) {
+        if self.state.unsettled.contains_key(&(room.clone(), seq)) {
+            let line = Line::Settled { room: room.clone(), seq };
+            // Where this fails the post is repeated at the next start, and recognised by its home.
+            self.is_torn |= self.append(std::slice::from_ref(&line)).is_err();
+            self.state.apply(line);
+        }
+    }
+
+    /// Becomes a new device that takes over the numbers and the unsettled posts. For a device whose numbers somebody else
+    /// has used, as after a disk was cloned.
+    pub(crate) fn renew(&mut self) -> Result<(), Fail> {
+        let unsettled = std::mem::take(&mut self.state.unsettled);
+        let (cluster, next) = (self.state.cluster.clone(), self.state.next.clone());
+        let new = State { cluster, next, unsettled };
+        let mut device = create(&self.directory, new).map_err(|why| failure(&self.directory, &why))?;
+        std::mem::swap(self, &mut device);
+        for (room, seq) in self.state.unsettled.keys() {
+            let settled = Line::Settled { room: room.clone(), seq: *seq };
+            let _repeated_later = device.append(std::slice::from_ref(&settled));
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, lines: &[Line]) -> io::Result<()> {
+        let mut bytes = if std::mem::take(&mut self.is_torn) { b"\n".to_vec() } else { Vec::new() };
+        for line in lines {
+            bytes.extend_from_slice(&line.to_bytes());
+        }
+        self.journal.write_all(&bytes)
+    }
+}
+
+impl From<Post> for Line {
+    fn from(post: Post) -> Self {
+        Self::Post { room: post.room, seq: post.seq, body: post.body }
+    }
+}
+
+impl Line {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("lines have string keys and no failing parts");
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
+impl State {
+    /// What a journal says; `None` for one of another cluster, or one that does not begin as a journal does. A part of a
+    /// line, which a power cut or a full disk leaves, is passed over: no post left without its whole line.
+    fn read(journal: &[u8], cluster: &ClusterName) -> Option<Self> {
+        let mut lines = journal.split(|&byte| byte == b'\n');
+        match serde_json::from_slice(lines.next()?) {
+            Ok(Line::Device { cluster: named }) if named == *cluster => {}
+            _ => return None,
+        }
+        let mut state = Self { cluster: cluster.clone(), next: BTreeMap::new(), unsettled: BTreeMap::new() };
+        lines.filter_map(|line| serde_json::from_slice(line).ok()).for_each(|line| state.apply(line));
+        Some(state)
+    }
+
+    fn apply(&mut self, line: Line) {
+        match line {
+            Line::Device { .. } => {}
+            Line::Post { room, seq, body } => {
+                self.raise(&room, seq.saturating_add(1));
+                self.unsettled.insert((room, seq), body);
+            }
+            Line::Settled { room, seq } => {
+                self.raise(&room, seq.saturating_add(1));
+                self.unsettled.remove(&(room, seq));
+            }
+            Line::Next { room, seq } => self.raise(&room, seq),
+        }
+    }
+
+    fn raise(&mut self, room: &RoomName, next: u64) {
+        let held = self.next.entry(room.clone()).or_insert(1);
+        *held = next.max(*held);
+    }
+
+    /// The shortest journal that says the same.
+    fn to_journal(&self) -> Vec<u8> {
+        let mut journal = Line::Device { cluster: self.cluster.clone() }.to_bytes();
+        for (room, seq) in &self.next {
+            journal.extend(Line::Next { room: room.clone(), seq: *seq }.to_bytes());
+        }
+        for ((room, seq), body) in &self.unsettled {
+            journal.extend(Line::Post { room: room.clone(), seq: *seq, body: body.clone() }.to_bytes());
+        }
+        journal
+    }
+}
+
+fn failure(directory: &Path, why: &io::Error) -> Fail {
+    Fail::new(Fail::FAILED, format!("cannot write to {}: {why}", directory.display()))
+}
+
+/// See [`Device::open`].
+fn take(directory: &Path, cluster: &ClusterName) -> io::Result<Device> {
+    identity::create_private_dir(directory)?;
+    // One process at a time looks, so that none passes over a device that another holds only to look at it.
+    let scan = identity::create_private(&directory.join("scan.lock"))?;
+    scan.lock()?;
+    let mut journals: Vec<PathBuf> = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    journals.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    journals.sort_unstable();
+    let mut idle = None;
+    for path in journals {
+        let Some(id) = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()) else { continue };
+        let Some(device) = try_open(directory, id, cluster)? else { continue };
+        if !device.state.unsettled.is_empty() {
+            return Ok(device);
+        }
+        idle.get_or_insert(device);
+    }
+    if let Some(device) = idle {
+        return Ok(device);
+    }
+    create(directory, State { cluster: cluster.clone(), next: BTreeMap::new(), unsettled: BTreeMap::new() })
+}
+
+/// The device `id`, unless another process is it, or it belongs to another cluster.
+fn try_open(directory: &Path, id: DeviceId, cluster: &ClusterName) -> io::Result<Option<Device>> {
+    let lock = identity::create_private(&directory.join(format!("{id}.lock")))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(why)) => return Err(why),
+    }
+    let path = directory.join(format!("{id}.jsonl"));
+    let content = fs::read(&path)?;
+    let Some(state) = State::read(&content, cluster) else { return Ok(None) };
+    let compact = state.to_journal();
+    if content.len() as u64 > COMPACT_BYTES && compact.len() < content.len() / 2 {
+        identity::write_whole(&path, &compact)?;
+    }
+    let is_torn = content.last() != Some(&b'\n');
+    let journal = identity::create_private(&path)?;
+    Ok(Some(Device { id, directory: directory.to_owned(), journal, _lock: lock, state, is_torn }))
+}
+
+/// A new device that starts from `state`.
+fn create(directory: &Path, state: State) -> io::Result<Device> {
+    let random = driver::seed().map_err(|fail| io::Error::other(fail.message))?;
+    let id = DeviceId(u64::from_be_bytes(*random.first_chunk().expect("a seed has 32 bytes")));
+    let lock = identity::create_private(&directory.join(format!("{id}.lock")))?;
+    lock.lock()?;
+    let path = directory.join(format!("{id}.jsonl"));
+    identity::write_whole(&path, &state.to_journal())?;
+    let journal = identity::create_private(&path)?;
+    Ok(Device { id, directory: directory.to_owned(), journal, _lock: lock, state, is_torn: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::identity::tests::TestDir;
+
+    fn room(name: &str) -> RoomName {
+        name.parse().expect("a room's name")
+    }
+
+    fn open(directory: &TestDir) -> Device {
+        Device::open(&directory.0, &cluster("hobnob")).expect("the directory can be written to")
+    }
+
+    fn cluster(name: &str) -> ClusterName {
+        name.parse().expect("a cluster's name")
+    }
+
+    fn post(device: &mut Device, place: &str, body: &str) -> u64 {
+        device.post(&room(place), vec![body.to_owned()]).expect("the journal can be written to")[0].seq
+    }
+
+    #[test]
+    fn a_post_survives_its_process_until_it_is_settled() {
+        let directory = TestDir::new();
+        let mut device = open(&directory);
+        let id = device.id();
+        assert_eq!(
+            (post(&mut device, "a", "one"), post(&mut device, "a", "two"), post(&mut device, "b", "x")),
+            (1, 2, 1)
+        );
+        device.settle(&room("a"), 1);
+        drop(device);
+
+        let mut device = open(&directory);
+        assert_eq!(device.id(), id);
+        let two = Post { room: room("a"), seq: 2, body: "two".to_owned() };
+        let x = Post { room: room("b"), seq: 1, body: "x".to_owned() };
+        assert_eq!(device.unsettled(), [two, x]);
+        assert_eq!((post(&mut device, "a", "three"), post(&mut device, "c", "y")), (3, 1));
+    }
+
+    #[test]
+    fn one_with_unsettled_posts_is_taken_first() {
+        let directory = TestDir::new();
+        let mut devices: Vec<Device> = (0..5).map(|_| open(&directory)).collect();
+        assert_eq!(devices.iter().map(Device::id).collect::<BTreeSet<_>>().len(), 5);
+        post(&mut devices[3], "a", "one");
+        let id = devices[3].id();
+        drop(devices);
+        assert_eq!(open(&directory).id(), id);
+    }
+
+    #[test]
+    fn a_device_belongs_to_one_cluster() {
+        let directory = TestDir::new();
+        post(&mut open(&directory), "a", "one");
+        let other = Device::open(&directory.0, &cluster("other")).expect("the directory can be written to");
+        assert_eq!(other.unsettled(), []);
+        assert_ne!(other.id(), open(&directory).id());
+    }
+
+    #[test]
+    fn a_torn_line_is_passed_over_and_what_follows_is_whole() {
+        let directory = TestDir::new();
+        let mut device = open(&directory);
+        post(&mut device, "a", "one");
+        device.journal.write_all(br#"{"post":{"room":"a","se"#).expect("the journal can be written to");
+        drop(device);
+        let mut device = open(&directory);
+        assert_eq!(post(&mut device, "a", "two"), 2);
+        drop(device);
+        let bodies: Vec<String> = open(&directory).unsettled().into_iter().map(|post| post.body).collect();
+        assert_eq!(bodies, ["one", "two"]);
+    }
+
+    #[test]
+    fn a_long_journal_is_rewritten_without_what_is_settled() {
+        let directory = TestDir::new();
+        let mut device = open(&directory);
+        let body = "x".repeat(1024);
+        for seq in 1..=100 {
+            assert_eq!(post(&mut device, "a", &body), seq);
+            if seq != 50 {
+                device.settle(&room("a"), seq);
+            }
+        }
+        let path = directory.0.join(format!("{}.jsonl", device.id()));
+        drop(device);
+        let mut device = open(&directory);
+        assert!(fs::metadata(&path).expect("it exists").len() < 2048);
+        assert_eq!(device.unsettled(), [Post { room: room("a"), seq: 50, body }]);
+        assert_eq!(post(&mut device, "a", "more"), 101);
+        drop(device);
+        assert_eq!(open(&directory).unsettled().len(), 2);
+    }
+
+    #[test]
+    fn a_new_device_takes_over_what_is_not_settled() {
+        let directory = TestDir::new();
+        let mut device = open(&directory);
+        post(&mut device, "a", "one");
+        let old = device.id();
+        device.renew().expect("the directory can be written to");
+        assert_ne!(device.id(), old);
+        assert_eq!((device.unsettled().len(), post(&mut device, "a", "two")), (1, 2));
+        let abandoned = open(&directory);
+        assert_eq!((abandoned.id(), abandoned.unsettled()), (old, vec![]));
+    }
+
+    #[test]
+    fn fifty_at_once_are_fifty_devices_and_the_next_fifty_are_the_same() {
+        let directory = TestDir::new();
+        let run = || {
+            let barrier = std::sync::Barrier::new(50);
+            let ids = std::thread::scope(|scope| {
+                let start = || {
+                    let mut device = open(&directory);
+                    assert_eq!(post(&mut device, "a", "one") + 1, post(&mut device, "a", "two"));
+                    let _everybody = barrier.wait();
+                    device.settle(&room("a"), 1);
+                    device.id()
+                };
+                let threads: Vec<_> = (0..50).map(|_| scope.spawn(start)).collect();
+                threads.into_iter().map(|thread| thread.join().expect("no panic")).collect::<BTreeSet<_>>()
+            });
+            assert_eq!(ids.len(), 50);
+            ids
+        };
+        assert_eq!(run(), run());
+    }
+}

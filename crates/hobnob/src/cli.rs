@@ -1,0 +1,350 @@
+//! The arguments of every command. Each option also comes from the environment, as `HOBNOB_` and its name.
+
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use hobnob_client::{Fail, Since};
+use hobnob_proto::{
+    ids::{ClusterName, PersonName, RoomName},
+    limits,
+    session::keys::Secret,
+};
+
+use crate::secret;
+
+/// What people see of the exit codes.
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no cluster found, 4 not trusted or not \
+                          allowed, 5 accepted but not stored in time.";
+
+/// Chat that needs nothing but a local network
+///
+/// Without a command: finds a cluster and joins it, or starts one; then chats. While the cluster has fewer than three
+/// servers, this process serves too, so that two machines are two servers.
+#[derive(Debug, Parser)]
+#[command(version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+pub(crate) struct Cli {
+    /// Options of the bare command.
+    #[command(flatten)]
+    pub(crate) bare: BareArgs,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a server
+    Server(ServerArgs),
+    /// Chat, and never serve
+    Client(ChatArgs),
+    /// Post one message, or each line of standard input; waits up to 10 s for it to be stored
+    Send(SendArgs),
+    /// Print messages of a room
+    Tail(TailArgs),
+    /// Print the state of the cluster
+    Status(ShowArgs),
+    /// Print the rooms
+    Rooms(ShowArgs),
+    /// Print who is here, and which server each is served by
+    Who(WhoArgs),
+    /// Print the clusters that can be heard
+    Clusters(ShowArgs),
+    /// Remove a server from the cluster for good
+    Retire(RetireArgs),
+    /// Print a new secret for a closed cluster
+    Secret,
+    /// Show it: three servers and four people on this machine, a leader that dies, and a chat that goes on
+    Demo,
+}
+
+/// Which cluster, and how to reach it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct NetworkArgs {
+    /// The cluster's name
+    #[arg(long, env = "HOBNOB_CLUSTER", value_name = "NAME", default_value = "hobnob")]
+    pub(crate) cluster: ClusterName,
+    /// A file with the secret of a closed cluster, as `hobnob secret` prints it; else from `HOBNOB_SECRET`
+    #[arg(long, env = "HOBNOB_SECRET_FILE", value_name = "FILE")]
+    pub(crate) secret_file: Option<std::path::PathBuf>,
+    /// Use this network interface alone; may be repeated (in the environment: with commas)
+    #[arg(long = "interface", env = "HOBNOB_INTERFACE", value_name = "IF", value_delimiter = ',')]
+    pub(crate) interfaces: Vec<String>,
+    /// The port at which servers are found, the same on all machines
+    #[arg(
+        long,
+        env = "HOBNOB_DISCOVERY_PORT",
+        value_name = "PORT",
+        default_value_t = hobnob_server::DISCOVERY_PORT_DEFAULT,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub(crate) discovery_port: u16,
+}
+
+impl NetworkArgs {
+    /// The secret, from the file or the environment.
+    pub(crate) fn secret(&self) -> Result<Option<Secret>, Fail> {
+        secret::read(self.secret_file.as_deref())
+    }
+}
+
+/// What every client command takes.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ClientArgs {
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// Ask the server at this address instead of looking for one
+    #[arg(long, alias = "server_ip", env = "HOBNOB_SERVER_IP", value_name = "IP")]
+    pub(crate) server_ip: Option<Ipv4Addr>,
+    /// The port of that server
+    #[arg(
+        long,
+        alias = "server_port",
+        env = "HOBNOB_SERVER_PORT",
+        value_name = "PORT",
+        default_value_t = hobnob_server::PORT_DEFAULT,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub(crate) server_port: u16,
+}
+
+impl ClientArgs {
+    /// The client's options.
+    pub(crate) fn options(
+        &self,
+        name: Option<PersonName>,
+        room: Option<RoomName>,
+    ) -> Result<hobnob_client::Options, Fail> {
+        Ok(hobnob_client::Options {
+            cluster: self.network.cluster.clone(),
+            secret: self.network.secret()?,
+            interfaces: self.network.interfaces.clone(),
+            discovery_port: self.network.discovery_port,
+            servers: self.server_ip.map(|ip| (ip, self.server_port).into()).into_iter().collect(),
+            name,
+            room,
+        })
+    }
+}
+
+/// Options of a chat.
+#[derive(Args, Debug)]
+pub(crate) struct ChatArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The name to be shown under
+    #[arg(long, env = "HOBNOB_NAME")]
+    pub(crate) name: Option<PersonName>,
+    /// The room to be in
+    #[arg(long, env = "HOBNOB_ROOM")]
+    pub(crate) room: Option<RoomName>,
+    /// Read lines and print messages plainly, as without a terminal
+    #[arg(long, env = "HOBNOB_PLAIN", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) plain: bool,
+}
+
+/// Options of the bare command.
+#[derive(Args, Debug)]
+pub(crate) struct BareArgs {
+    #[command(flatten)]
+    pub(crate) chat: ChatArgs,
+    /// Never serve: only chat
+    #[arg(long, env = "HOBNOB_NO_SERVE", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) no_serve: bool,
+}
+
+/// How a server's log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// A line for people
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// Options of a server.
+#[derive(Args, Debug)]
+pub(crate) struct ServerArgs {
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+    /// The server's id, of which the highest leads; else the lowest that is free
+    #[arg(long, env = "HOBNOB_ID", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) id: Option<u32>,
+    /// The UDP port for sessions (0: any); else 5001, or the next that is free
+    #[arg(long, env = "HOBNOB_PORT")]
+    pub(crate) port: Option<u16>,
+    /// Keep messages in memory and write no file. This version always does: what all servers forget at once is gone
+    #[arg(long, env = "HOBNOB_IN_MEMORY", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) in_memory: bool,
+    /// On how many servers a message is to be before it counts as stored
+    #[arg(
+        long,
+        env = "HOBNOB_REPLICAS",
+        value_name = "R",
+        default_value_t = 2,
+        value_parser = clap::value_parser!(u32).range(1..=limits::SERVERS_MAX as i64)
+    )]
+    pub(crate) replicas: u32,
+    /// A server that no broadcast reaches; may be repeated (in the environment: with commas)
+    #[arg(
+        long = "peer",
+        env = "HOBNOB_PEER",
+        value_name = "HOST:PORT",
+        value_delimiter = ',',
+        value_parser = host_port
+    )]
+    pub(crate) peers: Vec<HostPort>,
+    /// How the log on standard error is written
+    #[arg(long, env = "HOBNOB_LOG", value_enum, default_value = "text")]
+    pub(crate) log: LogFormat,
+}
+
+/// Options of `send`.
+#[derive(Args, Debug)]
+pub(crate) struct SendArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The room to post in
+    #[arg(long, env = "HOBNOB_ROOM")]
+    pub(crate) room: RoomName,
+    /// The name to be shown under
+    #[arg(long, env = "HOBNOB_NAME")]
+    pub(crate) name: Option<PersonName>,
+    /// One JSON object for each step of each message
+    #[arg(long, env = "HOBNOB_JSON", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) json: bool,
+    /// The message; without it each line of standard input is one
+    pub(crate) text: Option<String>,
+}
+
+/// Options of `tail`.
+#[derive(Args, Debug)]
+pub(crate) struct TailArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The room to print
+    #[arg(long, env = "HOBNOB_ROOM")]
+    pub(crate) room: RoomName,
+    /// One JSON object a line
+    #[arg(long, env = "HOBNOB_JSON", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) json: bool,
+    /// From when on: `all`, a span like 10m, 2h or 1d, or a time like 2026-11-22T10:00:00Z; else the last 50
+    #[arg(long, env = "HOBNOB_SINCE", value_name = "TIME")]
+    pub(crate) since: Option<Since>,
+    /// Go on with what is new
+    #[arg(long, env = "HOBNOB_FOLLOW", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) follow: bool,
+    /// End after so many messages
+    #[arg(long, env = "HOBNOB_COUNT", value_name = "N")]
+    pub(crate) count: Option<u64>,
+}
+
+/// Options of what only prints.
+#[derive(Args, Debug)]
+pub(crate) struct ShowArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// JSON instead of text
+    #[arg(long, env = "HOBNOB_JSON", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) json: bool,
+}
+
+/// Options of `who`.
+#[derive(Args, Debug)]
+pub(crate) struct WhoArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Only those in this room
+    #[arg(long, env = "HOBNOB_ROOM")]
+    pub(crate) room: Option<RoomName>,
+    /// JSON instead of text
+    #[arg(long, env = "HOBNOB_JSON", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) json: bool,
+}
+
+/// Options of `retire`.
+#[derive(Args, Debug)]
+pub(crate) struct RetireArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Which server; else the one on this machine
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) id: Option<u32>,
+}
+
+/// A switch from the environment: `0`, `no`, `false`, `off` and nothing are no, all else is yes.
+fn yes_or_no() -> clap::builder::FalseyValueParser {
+    clap::builder::FalseyValueParser::new()
+}
+
+/// A host, by name or address, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HostPort(String);
+
+/// Reads `HOST:PORT`; the host is looked up later.
+fn host_port(text: &str) -> Result<HostPort, String> {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
+    match port {
+        Some(1_u16..) => Ok(HostPort(text.to_owned())),
+        _ => Err("this is not HOST:PORT: name the machine and the session port of its server, as in ship:5001".into()),
+    }
+}
+
+impl HostPort {
+    /// Its first IPv4 address. Asks the system's resolver, which may take a while.
+    pub(crate) fn look_up(&self) -> Result<SocketAddr, Fail> {
+        let mut found = self.0.to_socket_addrs().map_err(|error| self.unknown(&error.to_string()))?;
+        found.find(SocketAddr::is_ipv4).ok_or_else(|| self.unknown("it has no IPv4 address"))
+    }
+
+    /// Why it cannot be used.
+    fn unknown(&self, why: &str) -> Fail {
+        Fail::new(Fail::FAILED, format!("the peer {} cannot be looked up ({why}): give its IPv4 address", self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory as _, error::ErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_fit_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_says_what_to_do() {
+        fn check(args: &[&str], expected: &str) {
+            let error = Cli::try_parse_from(std::iter::once(&"hobnob").chain(args)).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{args:?}");
+            assert!(error.to_string().contains(expected), "{args:?}: {error}");
+        }
+        check(&["send", "--room", "", "x"], "it is empty: type at least one character");
+        check(&["send", "x"], "--room <ROOM>");
+        check(&["client", "--name", &"n".repeat(40)], "it is too long: use at most 32 characters");
+        check(&["server", "--id", "0"], "0 is not in 1..");
+        check(&["server", "--replicas", "17"], "17 is not in 1..=16");
+        check(&["server", "--peer", "ship"], "this is not HOST:PORT");
+        check(&["server", "--peer", "ship:0"], "this is not HOST:PORT");
+        check(&["tail", "--room", "tea", "--since", "yesterday"], "this is not a time");
+        check(&["dance"], "dance");
+    }
+
+    #[test]
+    fn both_spellings_of_a_servers_address_are_understood() {
+        for args in [["--server-ip", "--server-port"], ["--server_ip", "--server_port"]] {
+            let cli = Cli::try_parse_from(["hobnob", "client", args[0], "100.64.156.17", args[1], "5002"]).unwrap();
+            let Some(Command::Client(chat)) = cli.command else { panic!("it is a client") };
+            let options = chat.client.options(None, None).unwrap();
+            assert_eq!(options.servers, ["100.64.156.17:5002".parse().unwrap()]);
+        }
+    }
+
+    #[test]
+    fn help_is_no_error() {
+        let help = Cli::try_parse_from(["hobnob", "server", "--help"]).unwrap_err();
+        assert_eq!((help.kind(), help.exit_code()), (ErrorKind::DisplayHelp, 0));
+    }
+}

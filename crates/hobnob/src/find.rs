@@ -1,0 +1,144 @@
+//! Is there a cluster already? The bare command asks before it decides whether to start one.
+//!
+//! It lets a [`Client`] look around, but sends only its broadcasts: no session is opened, so nobody sees us come and go.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use hobnob_client::{Fail, Options};
+use hobnob_proto::{
+    client::{Client, Event, Input, Output},
+    config::ClientConfig,
+    ids::{DeviceId, PersonName},
+    rng::Rng,
+    session::keys::{KeyPair, Suite},
+    time::Time,
+};
+use hobnob_server::interfaces;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::{net::UdpSocket, time::timeout_at};
+
+/// What is out there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Around {
+    /// No cluster of that name.
+    Nobody,
+    /// A cluster that we may join, or at least ask.
+    Cluster {
+        /// How many servers it says it has.
+        servers: usize,
+        /// Whether it has the secret that we have, or neither has one. Else its servers will not talk to us.
+        fits: bool,
+    },
+}
+
+impl Around {
+    /// The same cluster, which has another secret.
+    fn without_trust(self) -> Self {
+        match self {
+            Self::Nobody => Self::Nobody,
+            Self::Cluster { servers, .. } => Self::Cluster { servers, fits: false },
+        }
+    }
+}
+
+/// Looks for a cluster of that name, for `limit` at most.
+pub(crate) async fn look(options: &Options, limit: Duration) -> Result<Around, Fail> {
+    let start = Instant::now();
+    let now = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
+    let chosen = interfaces::up()
+        .map_err(hobnob_server::Error::Interfaces)
+        .and_then(|all| interfaces::choose(all, &options.interfaces))
+        .or_else(|error| crate::serve::end(Err(error)).map(|()| Vec::new()))?;
+    let socket = open(interfaces::only_loopback(&chosen)).map_err(|error| {
+        Fail::new(Fail::FAILED, format!("this machine does not let us send anything ({error}): check its network"))
+    })?;
+    let broadcast: Vec<SocketAddr> = chosen
+        .iter()
+        .flat_map(|interface| interface.addrs.iter().filter_map(|addr| addr.broadcast))
+        .map(|ip| (ip, options.discovery_port).into())
+        .collect();
+    let mut client = client(options, now())?;
+    client.handle(Input::Tick, now());
+    let mut seen = Around::Nobody;
+    let end = start + limit;
+    while Instant::now() < end {
+        match perform(&mut client, options, &socket, &broadcast).await {
+            Some(fitting @ Around::Cluster { fits: true, .. }) => return Ok(fitting),
+            Some(other) => seen = other,
+            None => {}
+        }
+        // At least a millisecond, so that a deadline that stands still costs nothing.
+        let due = start + Duration::from_micros(client.deadline().as_micros()).min(limit);
+        let wake = due.max(Instant::now() + Duration::from_millis(1)).min(end);
+        let mut buffer = [0; hobnob_proto::limits::DATAGRAM_BYTES_MAX + 1];
+        if let Ok(Ok((len, from))) = timeout_at(wake.into(), socket.recv_from(&mut buffer)).await {
+            client.handle(Input::Datagram { from, bytes: &buffer[..len] }, now());
+        }
+        if client.deadline() <= now() {
+            client.handle(Input::Tick, now());
+        }
+    }
+    Ok(seen)
+}
+
+/// Does what the client wants done, as far as we let it. What was found by it.
+async fn perform(
+    client: &mut Client,
+    options: &Options,
+    socket: &UdpSocket,
+    broadcast: &[SocketAddr],
+) -> Option<Around> {
+    let mut found = None;
+    while let Some(output) = client.poll() {
+        match output {
+            Output::Broadcast { bytes } => {
+                for to in broadcast {
+                    // An interface that does not take it is an interface without servers.
+                    let _lost = socket.send_to(&bytes, to).await;
+                }
+            }
+            Output::Event(Event::Found { name, servers, open, .. }) if name == options.cluster => {
+                found = Some(Around::Cluster { servers, fits: open == options.secret.is_none() });
+            }
+            // Said of what was found with the same datagram: another secret.
+            Output::Event(Event::NotTrusted { .. }) => found = found.map(Around::without_trust),
+            Output::Send { .. } | Output::Event(_) => {}
+        }
+    }
+    found
+}
+
+/// A socket that may broadcast.
+fn open(only_loopback: bool) -> std::io::Result<UdpSocket> {
+    let ip = if only_loopback { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_nonblocking(true)?;
+    socket.set_broadcast(true)?;
+    socket.bind(&SocketAddr::from((ip, 0)).into())?;
+    UdpSocket::from_std(socket.into())
+}
+
+/// A client that is nobody in particular.
+fn client(options: &Options, now: Time) -> Result<Client, Fail> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)
+        .map_err(|error| Fail::new(Fail::FAILED, format!("this machine gives no random numbers: {error}")))?;
+    let mut rng = Rng::from_seed(seed);
+    let name: PersonName = "hobnob".parse().expect("it is a short word");
+    let config = ClientConfig {
+        cluster: options.cluster.clone(),
+        secret: options.secret.clone(),
+        person: KeyPair::generate(&mut rng),
+        device: DeviceId(rng.u64()),
+        name,
+        via: "pipe".into(),
+        servers: Vec::new(),
+        suite: Suite::ChaChaPoly,
+        session: 1,
+    };
+    rng.fill(&mut seed);
+    Ok(Client::new(config, seed, now))
+}

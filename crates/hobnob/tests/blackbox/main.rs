@@ -1,0 +1,16 @@
+//! Black-box tests: the program as people start it, in separate processes on loopback.
+//!
+//! Each test has its own home directory, cluster name, ports and discovery port, so they run side by side. Nothing
+//! waits for a fixed time: conditions are polled, and limits are generous ([`common::patience`]).
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bare;
+mod closed;
+mod cluster;
+mod common;
+mod demo;
+mod hostile;
+mod kills;
+mod posts;
+mod usage;

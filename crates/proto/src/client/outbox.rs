@@ -1,0 +1,244 @@
+//! Posts that are not settled: each is repeated until it is stored or refused.
+//!
+//! A home admits a device's posts in order, so they are sent in order, and only [`IN_FLIGHT_MAX`] beyond the oldest that
+//! is not settled; the rest waits here. A post that was accepted is repeated too, slowly: that is how its author learns
+//! that it is stored, and how it comes to life again if its home dies before it had a copy.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    client::{api::Event, repeat::Repeat},
+    hlc::Hlc,
+    ids::RoomName,
+    limits,
+    log::entry::MESSAGE,
+    time::{Duration, Time},
+    wire::frame::{Ack, Post, Refusal, Refuse},
+};
+
+/// Posts of a room that are sent before the oldest of them is settled.
+const IN_FLIGHT_MAX: usize = 64;
+/// The first repetition of a post that was not acknowledged.
+const FIRST: Duration = Duration::from_millis(100);
+/// The first repetition of a post that was accepted, but not stored.
+const FIRST_ACCEPTED: Duration = Duration::from_secs(1);
+/// The longest interval.
+const MAX: Duration = Duration::from_secs(5);
+
+/// All posts of a client that are not settled.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    rooms: BTreeMap<RoomName, Posts>,
+}
+
+#[derive(Debug, Default)]
+struct Posts {
+    unsettled: BTreeMap<u64, Waiting>,
+    /// Whether they wait for a new device.
+    clashed: bool,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    body: String,
+    /// What its author had been shown of the room: fixed, so that every repetition says the same.
+    shown: Hlc,
+    /// `None` until it is sent to the present server.
+    repeat: Option<Repeat>,
+    accepted: bool,
+}
+
+impl Outbox {
+    /// Takes a post. `shown` is the newest timestamp of the room that its author was shown.
+    pub(super) fn push(&mut self, room: RoomName, seq: u64, body: String, shown: Hlc, events: &mut VecDeque<Event>) {
+        if body.len() > limits::BODY_BYTES_MAX {
+            events.push_back(Event::Refused { room, seq, why: Refusal::TooLong });
+            return;
+        }
+        let posts = self.rooms.entry(room).or_default();
+        posts.unsettled.entry(seq).or_insert(Waiting { body, shown, repeat: None, accepted: false });
+    }
+
+    /// A server serves us from now on: it is sent everything again.
+    pub(super) fn moved(&mut self) {
+        for waiting in self.rooms.values_mut().flat_map(|posts| posts.unsettled.values_mut()) {
+            waiting.repeat = None;
+        }
+    }
+
+    /// The device is another one: everything is posted again, under the same numbers.
+    pub(super) fn new_device(&mut self) {
+        for posts in self.rooms.values_mut() {
+            posts.clashed = false;
+            for waiting in posts.unsettled.values_mut() {
+                waiting.accepted = false;
+                waiting.repeat = None;
+            }
+        }
+    }
+
+    /// The posts that are due.
+    pub(super) fn poll(&mut self, now: Time) -> Vec<Post> {
+        let mut due = Vec::new();
+        for (room, posts) in self.rooms.iter_mut().filter(|(_, posts)| !posts.clashed) {
+            let Some(oldest) = posts.unsettled.keys().next().copied() else { continue };
+            for (seq, waiting) in posts.unsettled.iter_mut().take(IN_FLIGHT_MAX) {
+                if waiting.repeat.get_or_insert(Repeat::new(FIRST, MAX, now)).poll(now) {
+                    due.push(Post {
+                        room: room.clone(),
+                        seq: *seq,
+                        oldest,
+                        shown: waiting.shown,
+                        kind: MESSAGE.into(),
+                        body: waiting.body.clone(),
+                        author: None,
+                    });
+                }
+            }
+        }
+        due
+    }
+
+    /// Takes an acknowledgement: each step is told once.
+    pub(super) fn ack(&mut self, ack: Ack, now: Time, events: &mut VecDeque<Event>) {
+        let Some(posts) = self.rooms.get_mut(&ack.room) else { return };
+        let Some(waiting) = posts.unsettled.get_mut(&ack.seq) else { return };
+        if !ack.stored {
+            if waiting.accepted {
+                return;
+            }
+            waiting.accepted = true;
+            waiting.repeat = Some(Repeat::later(FIRST_ACCEPTED, MAX, now));
+        }
+        let Ack { room, seq, origin, entry, hlc, copies, stored, durable, to: _ } = ack;
+        if stored {
+            posts.unsettled.remove(&seq);
+        }
+        self.forget_settled(&room);
+        events.push_back(Event::Acked { room, seq, origin, entry, hlc, copies, stored, durable });
+    }
+
+    /// Takes a refusal.
+    pub(super) fn refuse(&mut self, refuse: Refuse, events: &mut VecDeque<Event>) {
+        let Refuse { room, seq, why, to: _ } = refuse;
+        let Some(posts) = self.rooms.get_mut(&room) else { return };
+        if why == Refusal::Clash {
+            if posts.clashed || !posts.unsettled.contains_key(&seq) {
+                return;
+            }
+            posts.clashed = true;
+        } else if posts.unsettled.remove(&seq).is_none() {
+            return;
+        }
+        self.forget_settled(&room);
+        events.push_back(Event::Refused { room, seq, why });
+    }
+
+    /// Since when the oldest post that was sent waits for any answer.
+    pub(super) fn waiting_since(&self) -> Option<Time> {
+        let open = self.rooms.values().filter(|posts| !posts.clashed);
+        let sent = open.flat_map(|posts| posts.unsettled.values().take(IN_FLIGHT_MAX));
+        sent.filter(|waiting| !waiting.accepted).filter_map(|waiting| Some(waiting.repeat?.since)).min()
+    }
+
+    /// When the next post is due; at once where one has not been sent.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let open = self.rooms.values().filter(|posts| !posts.clashed);
+        let sent = open.flat_map(|posts| posts.unsettled.values().take(IN_FLIGHT_MAX));
+        sent.map(|waiting| waiting.repeat.map_or(Time::ZERO, |repeat| repeat.at)).min()
+    }
+
+    fn forget_settled(&mut self, room: &RoomName) {
+        if self.rooms.get(room).is_some_and(|posts| posts.unsettled.is_empty()) {
+            self.rooms.remove(room);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Boot, Origin, ServerId};
+
+    fn outbox(seqs: impl IntoIterator<Item = u64>) -> Outbox {
+        let mut outbox = Outbox::default();
+        for seq in seqs {
+            outbox.push(RoomName::lobby(), seq, format!("body {seq}"), Hlc::default(), &mut VecDeque::new());
+        }
+        outbox
+    }
+
+    fn at(millis: u64) -> Time {
+        Time::from_micros(millis * 1_000)
+    }
+
+    fn ack(seq: u64, stored: bool) -> Ack {
+        let origin = Origin { id: ServerId(1), boot: Boot(1) };
+        let (room, hlc) = (RoomName::lobby(), Hlc::default());
+        Ack { room, seq, origin, entry: seq, hlc, copies: 1, stored, durable: false, to: None }
+    }
+
+    fn refuse(seq: u64, why: Refusal) -> Refuse {
+        Refuse { room: RoomName::lobby(), seq, why, to: None }
+    }
+
+    fn seqs(posts: &[Post]) -> Vec<(u64, u64)> {
+        posts.iter().map(|post| (post.seq, post.oldest)).collect()
+    }
+
+    #[test]
+    fn a_post_is_repeated_until_it_is_stored() {
+        let (mut outbox, mut events) = (outbox([7]), VecDeque::new());
+        let due = |outbox: &mut Outbox, from: u64, to: u64| -> Vec<u64> {
+            (from..to).filter(|ms| !outbox.poll(at(*ms)).is_empty()).collect()
+        };
+        assert_eq!(due(&mut outbox, 0, 500), [0, 100, 300]);
+        outbox.ack(ack(7, false), at(500), &mut events);
+        outbox.ack(ack(7, false), at(501), &mut events);
+        assert_eq!(due(&mut outbox, 500, 10_000), [1_500, 3_500, 7_500]);
+        outbox.ack(ack(7, true), at(10_000), &mut events);
+        outbox.ack(ack(7, true), at(10_001), &mut events);
+        assert_eq!(outbox.deadline(), None);
+        let steps: Vec<_> = events.iter().map(|event| matches!(event, Event::Acked { stored: true, .. })).collect();
+        assert_eq!(steps, [false, true], "each step once");
+    }
+
+    #[test]
+    fn posts_go_out_in_order_and_name_the_oldest_that_is_not_settled() {
+        let (mut outbox, mut events) = (outbox([3, 1, 2]), VecDeque::new());
+        assert_eq!(seqs(&outbox.poll(at(0))), [(1, 1), (2, 1), (3, 1)]);
+        outbox.ack(ack(1, true), at(1), &mut events);
+        outbox.refuse(refuse(2, Refusal::UnknownKind), &mut events);
+        assert_eq!(seqs(&outbox.poll(at(100))), [(3, 3)]);
+    }
+
+    #[test]
+    fn only_so_many_are_in_flight() {
+        let (mut outbox, mut events) = (outbox(1..=100), VecDeque::new());
+        assert_eq!(outbox.poll(at(0)).len(), 64);
+        outbox.ack(ack(1, true), at(1), &mut events);
+        assert_eq!(seqs(&outbox.poll(at(1))), [(65, 2)]);
+    }
+
+    #[test]
+    fn a_clash_waits_for_another_device_and_then_posts_everything_again() {
+        let (mut outbox, mut events) = (outbox([1, 2]), VecDeque::new());
+        outbox.poll(at(0));
+        outbox.ack(ack(1, false), at(1), &mut events);
+        outbox.refuse(refuse(2, Refusal::Clash), &mut events);
+        outbox.refuse(refuse(2, Refusal::Clash), &mut events);
+        assert_eq!(events.len(), 2, "it is told once");
+        assert!(outbox.poll(at(60_000)).is_empty());
+        outbox.new_device();
+        assert_eq!(seqs(&outbox.poll(at(60_001))), [(1, 1), (2, 1)]);
+    }
+
+    #[test]
+    fn a_body_that_no_server_takes_is_refused_at_once() {
+        let (mut outbox, mut events) = (Outbox::default(), VecDeque::new());
+        let body = "x".repeat(limits::BODY_BYTES_MAX + 1);
+        outbox.push(RoomName::lobby(), 1, body, Hlc::default(), &mut events);
+        assert!(matches!(events[0], Event::Refused { seq: 1, why: Refusal::TooLong, .. }));
+        assert!(outbox.poll(at(0)).is_empty());
+    }
+}

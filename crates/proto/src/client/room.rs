@@ -1,0 +1,207 @@
+//! A room that is followed: joins it, orders its history, and shows each post once.
+//!
+//! What there was on joining is held back until all of it is there, and then shown in display order: whoever reads it
+//! sees the past once, and in order. A history of more than [`HELD_BACK_MAX`] entries is shown in portions: whenever so
+//! many are held back, the earlier half goes out. Servers answer pulls in display order, so that is the right order but
+//! for what was lost on the way; what turns up above something that was shown already is marked as late.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::{
+    client::{api::Event, repeat::Repeat, shown::Shown},
+    delivery::receiver::Receiver,
+    hlc::Hlc,
+    ids::RoomName,
+    log::{Entry, VersionVector, entry::DisplayOrder},
+    time::{Duration, Time},
+    wire::{Frame, frame::Start, vectors},
+};
+
+/// Entries of history that are held back at most.
+const HELD_BACK_MAX: usize = 2_048;
+/// History that makes no progress for so long is shown as far as it has come.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The first repetition of a join, and the longest interval.
+const JOIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
+
+/// A room that is followed.
+#[derive(Debug)]
+pub(super) struct Room {
+    name: RoomName,
+    from: Start,
+    /// Repeats the join until the present server has answered it.
+    join: Option<Repeat>,
+    /// There once a server has answered the first join.
+    receiver: Option<Receiver>,
+    shown: Shown,
+    newest: Option<DisplayOrder>,
+    /// There until all history has been shown.
+    history: Option<History>,
+    /// What there was on joining.
+    target: VersionVector,
+    /// Whether the first join has been answered.
+    started: bool,
+}
+
+#[derive(Debug, Default)]
+struct History {
+    held_back: BTreeMap<DisplayOrder, Entry>,
+    progress_at: Time,
+}
+
+impl Room {
+    /// A room to be followed from `from` on. It is joined with the next [`Self::moved`].
+    pub(super) fn new(name: RoomName, from: Start) -> Self {
+        Self {
+            name,
+            from,
+            join: None,
+            receiver: None,
+            shown: Shown::default(),
+            newest: None,
+            history: None,
+            target: VersionVector::default(),
+            started: false,
+        }
+    }
+
+    /// What is held without a hole.
+    pub(super) fn cursor(&self) -> Option<&VersionVector> {
+        self.receiver.as_ref().map(Receiver::held)
+    }
+
+    /// The newest timestamp that was shown.
+    pub(super) fn newest(&self) -> Hlc {
+        self.newest.map(|order| order.0).unwrap_or_default()
+    }
+
+    /// The receiving side, while the present server has answered the join.
+    pub(super) fn receiver(&mut self) -> Option<&mut Receiver> {
+        if self.join.is_some() { None } else { self.receiver.as_mut() }
+    }
+
+    /// A server serves us from now on: joins there.
+    pub(super) fn moved(&mut self, now: Time) {
+        self.join = Some(Repeat::new(JOIN.0, JOIN.1, now));
+    }
+
+    /// Since when the join waits for its answer.
+    pub(super) fn waiting_since(&self) -> Option<Time> {
+        self.join.map(|join| join.since)
+    }
+
+    /// The join, when it is due.
+    pub(super) fn poll_join(&mut self, now: Time) -> Option<Frame> {
+        if !self.join.as_mut()?.poll(now) {
+            return None;
+        }
+        let from = match &self.receiver {
+            Some(receiver) => Start::After(vectors::fitting(receiver.held())),
+            None => match &self.from {
+                Start::After(cursor) => Start::After(vectors::fitting(cursor)),
+                other => other.clone(),
+            },
+        };
+        Some(Frame::Join { room: self.name.clone(), from })
+    }
+
+    /// The present server follows up: from `start`, and there is `heads`.
+    pub(super) fn joined(
+        &mut self,
+        start: &VersionVector,
+        heads: &VersionVector,
+        now: Time,
+        events: &mut VecDeque<Event>,
+    ) {
+        if self.join.take().is_none() {
+            return;
+        }
+        if !self.started {
+            self.started = true;
+            let cursor = match &self.from {
+                Start::After(cursor) => cursor.clone(),
+                _ => start.clone(),
+            };
+            self.target.clone_from(heads);
+            let history =
+                heads.beyond(&cursor).fold(0_u64, |sum, (_, first, last)| sum.saturating_add(last - first + 1));
+            self.history = Some(History { held_back: BTreeMap::new(), progress_at: now });
+            self.receiver = Some(Receiver::new(self.name.clone(), cursor));
+            events.push_back(Event::Joined { room: self.name.clone(), history });
+        }
+        if let Some(receiver) = &mut self.receiver {
+            receiver.moved(now);
+            receiver.heads(heads, now);
+        }
+        if let Some(history) = &mut self.history {
+            history.progress_at = now;
+        }
+        self.catch_up(now, events);
+    }
+
+    /// Takes an entry whose hash is right.
+    pub(super) fn entry(&mut self, entry: Entry, now: Time, events: &mut VecDeque<Event>) {
+        let Some(receiver) = &mut self.receiver else { return };
+        let mut released = receiver.entry(entry, now);
+        if released.is_empty() {
+            return;
+        }
+        let Some(history) = &mut self.history else {
+            released.sort_unstable_by_key(Entry::order);
+            for entry in released {
+                self.show(entry, events);
+            }
+            return;
+        };
+        history.progress_at = now;
+        history.held_back.extend(released.into_iter().map(|entry| (entry.order(), entry)));
+        if history.held_back.len() > HELD_BACK_MAX {
+            let portion: Vec<_> =
+                std::iter::from_fn(|| history.held_back.pop_first()).take(HELD_BACK_MAX / 2).collect();
+            for (_, entry) in portion {
+                self.show(entry, events);
+            }
+        }
+        self.catch_up(now, events);
+    }
+
+    /// Shows the history once it is complete, or no longer grows.
+    pub(super) fn catch_up(&mut self, now: Time, events: &mut VecDeque<Event>) {
+        let (Some(history), Some(receiver)) = (&self.history, &self.receiver) else { return };
+        let given_up = self.join.is_none() && history.progress_at + PATIENCE <= now;
+        if !receiver.held().covers(&self.target) && !given_up {
+            return;
+        }
+        let held_back = self.history.take().map(|history| history.held_back).unwrap_or_default();
+        let (past, live): (Vec<_>, Vec<_>) =
+            held_back.into_values().partition(|entry| self.target.holds(entry.origin, entry.seq));
+        for entry in past {
+            self.show(entry, events);
+        }
+        events.push_back(Event::CaughtUp { room: self.name.clone() });
+        for entry in live {
+            self.show(entry, events);
+        }
+    }
+
+    /// When something is to be done.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        if let Some(join) = self.join {
+            return Some(join.at);
+        }
+        let patience = self.history.as_ref().map(|history| history.progress_at + PATIENCE);
+        let receiver = self.receiver.as_ref().and_then(Receiver::deadline);
+        [patience, receiver].into_iter().flatten().min()
+    }
+
+    fn show(&mut self, entry: Entry, events: &mut VecDeque<Event>) {
+        if !self.shown.insert(entry.post_key()) {
+            return;
+        }
+        let order = entry.order();
+        let late = self.newest.is_some_and(|newest| order < newest);
+        self.newest = self.newest.max(Some(order));
+        let history = self.target.holds(entry.origin, entry.seq);
+        events.push_back(Event::Message { entry, history, late });
+    }
+}

@@ -1,0 +1,9 @@
+//! A client against a scripted cluster in fake time: servers that share one log, and do the least that a server does.
+
+mod fake_server;
+mod finding;
+mod hostile;
+mod moving;
+mod posting;
+mod rooms;
+mod world;

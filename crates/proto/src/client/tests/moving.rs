@@ -1,0 +1,126 @@
+use super::world::{World, entry, lobby, origin};
+use crate::{
+    client::Event,
+    ids::ServerId,
+    time::Duration,
+    wire::{Frame, frame::Start},
+};
+
+/// Three servers, the client served by one, another standing by, and one message shown.
+fn settled() -> (World, u32, u32) {
+    let mut world = World::joined(3);
+    world.publish(&entry(8, 1, 10, "a"));
+    world.run(2_000);
+    let (Some(primary), Some(standby)) = world.links() else { panic!("no standby: {:?}", world.events) };
+    (world, primary, standby)
+}
+
+#[test]
+fn a_standby_is_told_whom_it_stands_by_for() {
+    let (mut world, primary, standby) = settled();
+    let hi = world.server(standby).his.last().unwrap().clone();
+    assert_eq!(hi.standby, Some(ServerId(primary)));
+    assert!(world.server(standby).joins.is_empty());
+}
+
+#[test]
+fn a_standby_calls_us_over_and_nothing_is_lost_or_shown_twice() {
+    let (mut world, primary, standby) = settled();
+    world.server(primary).alive = false;
+    world.publish(&entry(8, 2, 20, "b"));
+    world.post(1, "mine");
+    let died = world.now;
+    world.run(50);
+    world.server(standby).say_to_all(&Frame::Come { dead: ServerId(primary) });
+    world.run(2_000);
+    assert_eq!(world.served_by(), [i64::from(primary), -i64::from(primary), i64::from(standby)]);
+    assert_eq!(world.shown(), ["--", "a", "b", "mine"]);
+    assert_eq!(world.acked(), [(1, false), (1, true)]);
+    let cursor = [(origin(8), 1)].into_iter().collect();
+    assert_eq!(world.server(standby).joins, [Start::After(cursor)]);
+    let served = world.events.iter().rev().find(|(_, event)| matches!(event, Event::Connected { .. })).unwrap().0;
+    assert!(served.since(died) < Duration::from_millis(60), "without a handshake");
+    assert!(world.links().1.is_some(), "another stands by");
+}
+
+#[test]
+fn a_server_that_falls_silent_is_left_without_being_called() {
+    let (mut world, primary, standby) = settled();
+    world.server(primary).alive = false;
+    let died = world.now;
+    world.post(1, "mine");
+    world.run(3_000);
+    assert_eq!(world.served_by(), [i64::from(primary), -i64::from(primary), i64::from(standby)]);
+    assert_eq!(world.acked(), [(1, false), (1, true)]);
+    let lost = world.when(|event| matches!(event, Event::Lost { .. })).unwrap().since(died);
+    assert!(lost <= Duration::from_millis(1_050), "{lost:?}");
+}
+
+#[test]
+fn a_quiet_client_notices_a_silent_server_by_its_keepalive() {
+    let (mut world, primary, standby) = settled();
+    world.server(primary).alive = false;
+    world.run(35_000);
+    assert_eq!(world.served_by(), [i64::from(primary), -i64::from(primary), i64::from(standby)]);
+}
+
+#[test]
+fn with_both_gone_the_third_is_found() {
+    let (mut world, primary, standby) = settled();
+    world.server(primary).alive = false;
+    world.server(standby).alive = false;
+    let third = 6 - primary - standby;
+    world.publish(&entry(8, 2, 20, "b"));
+    world.post(1, "mine");
+    world.run(6_000);
+    assert_eq!(world.served_by().last(), Some(&i64::from(third)));
+    assert_eq!(world.shown(), ["--", "a", "b", "mine"]);
+    assert_eq!(world.acked(), [(1, false), (1, true)]);
+}
+
+#[test]
+fn with_all_gone_it_waits_for_one_to_come_back() {
+    let mut world = World::joined(1);
+    world.server(1).alive = false;
+    world.post(1, "mine");
+    world.run(30_000);
+    world.server(1).alive = true;
+    world.run(6_000);
+    assert_eq!(world.served_by(), [1, -1, 1]);
+    assert_eq!(world.acked(), [(1, false), (1, true)]);
+    assert_eq!(world.shown(), ["--", "mine"]);
+}
+
+#[test]
+fn a_call_about_another_server_is_not_followed() {
+    let (mut world, primary, standby) = settled();
+    world.server(standby).say_to_all(&Frame::Come { dead: ServerId(99) });
+    world.run(1_000);
+    assert_eq!(world.links(), (Some(primary), Some(standby)));
+    assert_eq!(world.served_by().len(), 1);
+}
+
+#[test]
+fn a_standby_that_dies_is_replaced() {
+    let (mut world, primary, standby) = settled();
+    world.server(standby).alive = false;
+    world.run(60_000);
+    let third = 6 - primary - standby;
+    assert_eq!(world.links(), (Some(primary), Some(third)));
+    assert_eq!(world.served_by().len(), 1, "that is nobody's business");
+    assert_eq!(world.client.cursor(&lobby()).unwrap().count(), 1);
+}
+
+#[test]
+fn a_bad_link_alone_moves_nobody() {
+    let (mut world, ..) = settled();
+    world.loss = 20;
+    for seq in 1..=200 {
+        world.post(seq, &seq.to_string());
+        world.run(100);
+    }
+    world.loss = 0;
+    world.run_with_heads(10);
+    assert_eq!(world.served_by().len(), 1);
+    assert_eq!(world.shown().len(), 202);
+}

@@ -1,0 +1,228 @@
+//! Who belongs to the cluster, up or down.
+//!
+//! For each id the greatest of all that was heard: of the later boot; of one boot, that it left counts for ever, and
+//! addresses are put together. So copies that have heard the same agree. A server that comes back with a later boot is
+//! a member again.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use super::{chunk, digest::SetDigest};
+use crate::{
+    ids::{Boot, ServerId},
+    wire::frame::Member,
+};
+
+/// Addresses kept of one member: as many as fit a frame. Of more, the lowest, which is the same choice everywhere.
+pub const ADDRS_MAX: usize = 12;
+/// Ids that are remembered, those that left included.
+pub const MEMBERS_MAX: usize = 256;
+
+/// All members that a server knows.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    members: BTreeMap<ServerId, Member>,
+    digest: SetDigest,
+}
+
+impl Members {
+    /// Nobody yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes what is said of a member; whether that changed anything. An id beyond [`MEMBERS_MAX`] changes nothing.
+    pub fn merge(&mut self, mut member: Member) -> bool {
+        let known = self.members.get(&member.id);
+        if let Some(known) = known {
+            if member.boot < known.boot {
+                return false;
+            }
+            if member.boot == known.boot {
+                member.left |= known.left;
+                member.addrs.extend(&known.addrs);
+            }
+        } else if self.members.len() >= MEMBERS_MAX {
+            return false;
+        }
+        member.addrs = lowest(std::mem::take(&mut member.addrs));
+        if known == Some(&member) {
+            return false;
+        }
+        if let Some(known) = known {
+            self.digest.remove(known);
+        }
+        self.digest.add(&member);
+        self.members.insert(member.id, member);
+        true
+    }
+
+    /// What is known of an id, whether it left or not.
+    pub fn get(&self, id: ServerId) -> Option<&Member> {
+        self.members.get(&id)
+    }
+
+    /// Whether `id` is a member: known, and has not left.
+    pub fn contains(&self, id: ServerId) -> bool {
+        self.get(id).is_some_and(|member| !member.left)
+    }
+
+    /// All that is known, by id, those that left included: they are to be gossiped too.
+    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+        self.members.values()
+    }
+
+    /// The members, by id: those that have not left.
+    pub fn present(&self) -> impl Iterator<Item = &Member> {
+        self.members.values().filter(|member| !member.left)
+    }
+
+    /// How many members there are, up or down: R is never more than that.
+    pub fn count(&self) -> usize {
+        self.present().count()
+    }
+
+    /// The ids that members hold, up or down.
+    pub fn ids(&self) -> Vec<ServerId> {
+        self.present().map(|member| member.id).collect()
+    }
+
+    /// The last boot that was known under `id`: whoever takes the id needs a later one to be heard of.
+    pub fn last_boot(&self, id: ServerId) -> Option<Boot> {
+        self.get(id).map(|member| member.boot)
+    }
+
+    /// 53 bits: equal where the content is.
+    pub fn digest(&self) -> u64 {
+        self.digest.value()
+    }
+
+    /// Forgets everybody: the server has adopted another cluster.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// Members as lists that each fit a frame; at least one list.
+pub fn chunks<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Vec<Member>> {
+    chunk::chunks(members.into_iter().cloned())
+}
+
+/// The lowest [`ADDRS_MAX`] of `addrs`, in order, each once. The lowest of a union are the same however it was built.
+fn lowest(mut addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    addrs.sort_unstable();
+    addrs.dedup();
+    addrs.truncate(ADDRS_MAX);
+    addrs
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv6Addr, SocketAddrV6};
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{limits, wire::frame::Frame};
+
+    fn member(id: u32, boot: u64, left: bool, ports: &[u16]) -> Member {
+        let addrs = ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect();
+        Member { id: ServerId(id), boot: Boot(boot), left, addrs }
+    }
+
+    fn members() -> impl Strategy<Value = Vec<Member>> {
+        let one = (1..4u32, 0..3u64, any::<bool>(), proptest::collection::vec(1..30u16, 0..10));
+        proptest::collection::vec(one.prop_map(|(id, boot, left, ports)| member(id, boot, left, &ports)), 0..15)
+    }
+
+    fn merged(list: &[Member]) -> Members {
+        let mut members = Members::new();
+        for member in list {
+            members.merge(member.clone());
+        }
+        members
+    }
+
+    #[test]
+    fn the_later_boot_wins_and_leaving_counts_for_one_boot() {
+        #[allow(clippy::needless_pass_by_value)]
+        fn check(first: Member, second: Member, expected: Member) {
+            let members = merged(&[first.clone(), second.clone()]);
+            assert_eq!(members.get(ServerId(1)), Some(&expected), "{first:?} {second:?}");
+        }
+        check(member(1, 1, false, &[1]), member(1, 2, false, &[2]), member(1, 2, false, &[2]));
+        check(member(1, 2, false, &[2]), member(1, 1, true, &[1]), member(1, 2, false, &[2]));
+        check(member(1, 1, true, &[1]), member(1, 1, false, &[1]), member(1, 1, true, &[1]));
+        check(member(1, 1, true, &[1]), member(1, 2, false, &[1]), member(1, 2, false, &[1]));
+        check(member(1, 1, false, &[2]), member(1, 1, false, &[1, 2]), member(1, 1, false, &[1, 2]));
+    }
+
+    #[test]
+    fn those_that_left_hold_no_id_and_do_not_count() {
+        let members = merged(&[member(1, 1, false, &[]), member(2, 1, true, &[]), member(3, 1, false, &[])]);
+        assert_eq!((members.count(), members.ids()), (2, vec![ServerId(1), ServerId(3)]));
+        assert!(!members.contains(ServerId(2)) && members.last_boot(ServerId(2)) == Some(Boot(1)));
+    }
+
+    #[test]
+    fn ids_are_bounded() {
+        let many: Vec<_> = (0..1_000).map(|id| member(id, 1, false, &[])).collect();
+        assert_eq!(merged(&many).iter().count(), MEMBERS_MAX);
+    }
+
+    #[test]
+    fn the_longest_addresses_fit_their_frames() {
+        let longest = |port| SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from([0xff; 16]), port, 0, u32::MAX));
+        let many: Vec<_> = (0..20)
+            .map(|id| Member {
+                id: ServerId(u32::MAX - id),
+                boot: Boot(u64::MAX),
+                left: true,
+                addrs: (0..40).map(|port| longest(u16::MAX - port)).collect(),
+            })
+            .collect();
+        let members = merged(&many);
+        let chunks = chunks(members.iter());
+        assert_eq!(chunks.concat().len(), 20);
+        for members in chunks {
+            assert!(Frame::Members { members }.to_line().len() <= limits::FRAME_BYTES_MAX);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn servers_that_heard_the_same_agree(list in members(), by in any::<u64>()) {
+            let once = merged(&list);
+            let mut shuffled = list.clone();
+            if !shuffled.is_empty() {
+                let at = by as usize % shuffled.len();
+                shuffled.rotate_left(at);
+                shuffled.reverse();
+                shuffled.extend(list);
+            }
+            let again = merged(&shuffled);
+            prop_assert_eq!(&once.members, &again.members);
+            prop_assert_eq!(once.digest(), again.digest());
+        }
+
+        #[test]
+        fn a_merge_of_merges_is_one_merge(a in members(), b in members(), c in members()) {
+            let join = |left: &Members, right: &Members| {
+                let mut joined = left.clone();
+                for member in right.iter() {
+                    joined.merge(member.clone());
+                }
+                joined
+            };
+            let (a, b, c) = (merged(&a), merged(&b), merged(&c));
+            prop_assert_eq!(join(&join(&a, &b), &c).members, join(&a, &join(&b, &c)).members);
+            prop_assert_eq!(join(&a, &b).members, join(&b, &a).members);
+            prop_assert_eq!(&join(&a, &a).members, &a.members);
+        }
+
+        #[test]
+        fn digests_are_equal_where_the_content_is(a in members(), b in members()) {
+            let (a, b) = (merged(&a), merged(&b));
+            prop_assert_eq!(a.digest() == b.digest(), a.members == b.members);
+        }
+    }
+}

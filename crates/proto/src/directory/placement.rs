@@ -1,0 +1,200 @@
+//! Where rooms go: pure functions that a leader, a successor and a server that greets a client decide by.
+//!
+//! The load of a server is the deliveries a second that it reports, and 1 for each room that it homes. Rooms are counted
+//! from the directory, not from reports: so what was placed a moment ago counts already, and a burst of new rooms does
+//! not all go to the server that was idle when it began. The lobby does not count, so that thirty rooms on three servers
+//! lie ten, ten and ten, whoever has the lobby.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
+
+use super::rooms::{Rooms, next_fence};
+use crate::{
+    ids::{Boot, Origin, RoomName, ServerId},
+    limits,
+    wire::frame::{Epoch, RoomRecord},
+};
+
+/// A live server, as whoever places sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its id.
+    pub id: ServerId,
+    /// Its boot.
+    pub boot: Boot,
+    /// Deliveries a second, as it reports them.
+    pub load: u32,
+    /// How many clients it serves, as it reports them, and those that it was promised since.
+    pub clients: u32,
+    /// Whether it may be given rooms. One that leaves, or cannot write, keeps none; its rooms move on.
+    pub takes_rooms: bool,
+}
+
+impl Server {
+    /// Its id and boot.
+    pub fn origin(&self) -> Origin {
+        Origin { id: self.id, boot: self.boot }
+    }
+}
+
+/// Places rooms on live servers; what it has placed counts for what it places next.
+#[derive(Debug)]
+pub struct Placer<'a> {
+    rooms: &'a Rooms,
+    servers: BTreeMap<ServerId, Server>,
+    epoch: Epoch,
+    /// Rooms given and taken by this placer, which are not in the directory yet.
+    moved: BTreeMap<ServerId, i64>,
+    has_lobby: Option<ServerId>,
+}
+
+impl<'a> Placer<'a> {
+    /// For a leader with this epoch. `servers` are all that are live, the leader included.
+    pub fn new(rooms: &'a Rooms, servers: impl IntoIterator<Item = Server>, epoch: Epoch) -> Self {
+        let servers: BTreeMap<_, _> = servers.into_iter().map(|server| (server.id, server)).collect();
+        let lobby = rooms.get(&RoomName::lobby()).map(|record| record.fence.home);
+        let has_lobby = lobby.filter(|home| is_live(&servers, *home)).map(|home| home.id);
+        Self { rooms, servers, epoch, moved: BTreeMap::new(), has_lobby }
+    }
+
+    /// A record for a room that needs a home: the least loaded server, then the fewest rooms, then the lowest id. The
+    /// record as it is where its home lives; `None` where no server can take it. While a new leader has not heard from
+    /// all servers, it should wait with rooms that it does not know: they may have a home.
+    pub fn place(&mut self, room: &RoomName) -> Option<RoomRecord> {
+        match self.rooms.get(room) {
+            Some(known) if self.is_well_homed(known) => Some(known.clone()),
+            Some(known) => self.rehome(known),
+            None => {
+                let home = self.by_load().next()?;
+                Some(self.record(room, None, home, &[]))
+            }
+        }
+    }
+
+    /// Records that put right what has changed: rooms whose home is dead or leaves go to the first live successor, or
+    /// to the least loaded server; rooms that lack successors (a server has joined) get them, and keep their home. A
+    /// room whose home is one of `unknown` (servers that have not yet told what they know) is left alone.
+    pub fn repair(&mut self, unknown: &BTreeSet<ServerId>) -> Vec<RoomRecord> {
+        let known = self.rooms.iter().filter(|record| !unknown.contains(&record.fence.home.id));
+        known
+            .filter_map(|known| if self.is_well_homed(known) { self.complete(known) } else { self.rehome(known) })
+            .collect()
+    }
+
+    /// Whether the home lives and need not give the room away. Where no server can take rooms, each keeps its own.
+    fn is_well_homed(&self, record: &RoomRecord) -> bool {
+        let home = record.fence.home;
+        let nobody_takes = !self.servers.values().any(|server| server.takes_rooms);
+        is_live(&self.servers, home) && (nobody_takes || self.servers[&home.id].takes_rooms)
+    }
+
+    /// The room at another home.
+    fn rehome(&mut self, known: &RoomRecord) -> Option<RoomRecord> {
+        let takes = |id: &ServerId| self.servers.get(id).is_some_and(|server| server.takes_rooms);
+        let next = known.successors.iter().copied().find(takes);
+        let home = next.or_else(|| self.by_load().next())?;
+        if is_live(&self.servers, known.fence.home) && known.room != RoomName::lobby() {
+            *self.moved.entry(known.fence.home.id).or_default() -= 1;
+        }
+        let heirs: Vec<_> = known.successors.iter().copied().filter(|id| self.servers.contains_key(id)).collect();
+        Some(self.record(&known.room, Some(known), home, &heirs))
+    }
+
+    /// The room with the successors that it lacks; `None` where it lacks none.
+    fn complete(&self, known: &RoomRecord) -> Option<RoomRecord> {
+        let successors = self.successors(known.fence.home.id, &known.successors);
+        if successors == known.successors {
+            return None;
+        }
+        let fence = next_fence(Some(known), self.epoch, known.fence.home);
+        Some(RoomRecord { room: known.room.clone(), fence, successors })
+    }
+
+    fn record(
+        &mut self,
+        room: &RoomName,
+        known: Option<&RoomRecord>,
+        home: ServerId,
+        heirs: &[ServerId],
+    ) -> RoomRecord {
+        let origin = self.servers[&home].origin();
+        let successors = self.successors(home, heirs);
+        let fence = next_fence(known, self.epoch, origin);
+        if *room == RoomName::lobby() {
+            self.has_lobby = Some(home);
+        } else {
+            *self.moved.entry(home).or_default() += 1;
+        }
+        RoomRecord { room: room.clone(), fence, successors }
+    }
+
+    /// `have`, in its order, and the least loaded of those that are missing: all servers up to
+    /// [`limits::FULL_COPY_SERVERS_MAX`], and so many that there are [`limits::COPIES`] copies in a larger cluster.
+    fn successors(&self, home: ServerId, have: &[ServerId]) -> Vec<ServerId> {
+        let mut successors: Vec<_> = have.iter().copied().filter(|id| *id != home).collect();
+        let wanted = if self.servers.len() <= limits::FULL_COPY_SERVERS_MAX {
+            self.servers.len() - usize::from(self.servers.contains_key(&home))
+        } else {
+            limits::COPIES - 1
+        };
+        let live = successors.iter().filter(|id| self.servers.contains_key(id)).count();
+        let missing: Vec<_> = self.by_load().filter(|id| *id != home && !successors.contains(id)).collect();
+        let added = missing.into_iter().take(wanted.saturating_sub(live));
+        successors.extend(added);
+        if successors.len() > limits::SERVERS_MAX {
+            successors.retain(|id| self.servers.contains_key(id));
+            successors.truncate(limits::SERVERS_MAX);
+        }
+        successors
+    }
+
+    /// The servers that may be given rooms, least loaded first.
+    fn by_load(&self) -> impl Iterator<Item = ServerId> + use<> {
+        let takers = self.servers.values().filter(|server| server.takes_rooms);
+        let mut order: Vec<_> = takers.map(|server| (self.load(server), server.id)).collect();
+        order.sort_unstable();
+        order.into_iter().map(|(_, id)| id)
+    }
+
+    /// Load, then rooms with the lobby.
+    fn load(&self, server: &Server) -> (i64, i64) {
+        let moved = self.moved.get(&server.id).copied().unwrap_or_default();
+        let known_lobby = self.rooms.get(&RoomName::lobby()).is_some_and(|lobby| lobby.fence.home == server.origin());
+        let rooms =
+            i64::try_from(self.rooms.homed_by(server.origin())).unwrap_or(i64::MAX) - i64::from(known_lobby) + moved;
+        (i64::from(server.load) + rooms, rooms + i64::from(self.has_lobby == Some(server.id)))
+    }
+}
+
+fn is_live(servers: &BTreeMap<ServerId, Server>, home: Origin) -> bool {
+    servers.get(&home.id).is_some_and(|server| server.boot == home.boot)
+}
+
+/// Who goes on with a room when its home dies: the first successor that lives.
+pub fn first_live_successor(record: &RoomRecord, live: &BTreeSet<ServerId>) -> Option<ServerId> {
+    record.successors.iter().copied().find(|id| *id != record.fence.home.id && live.contains(id))
+}
+
+/// The record under which `me`, the first live successor, goes on with a room whose home has died, without waiting for a
+/// leader. `epoch` is the newest that is known. The other live successors stay in line.
+pub fn go_on(known: &RoomRecord, me: Origin, epoch: Epoch, live: &BTreeSet<ServerId>) -> RoomRecord {
+    let successors = known.successors.iter().copied().filter(|id| *id != me.id && live.contains(id)).collect();
+    RoomRecord { room: known.room.clone(), fence: next_fence(Some(known), epoch, me), successors }
+}
+
+/// The server that a client of `me` should move to, if that is worth a move: the one with the least load, where the
+/// load is deliveries a second + clients, and `me` has more than 2 + 25 % above it. Whoever sends a client there adds it
+/// to [`Server::clients`] until the next report, so that a crowd that arrives together does not move together.
+pub fn least_loaded(servers: &[Server], me: ServerId) -> Option<ServerId> {
+    let load = |server: &Server| u64::from(server.load) + u64::from(server.clients);
+    let mine = load(servers.iter().find(|server| server.id == me)?);
+    // Of equals the highest id: the lowest is where most people knock first.
+    let best = servers.iter().min_by_key(|server| (load(server), Reverse(server.id)))?;
+    let margin = 2 + load(best) / 4;
+    (best.id != me && mine > load(best) + margin).then_some(best.id)
+}
+
+#[cfg(test)]
+mod tests;

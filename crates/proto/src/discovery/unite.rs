@@ -1,0 +1,74 @@
+//! Which cluster: whether two servers that hear each other belong together, and who comes over to whom.
+//!
+//! Both sides decide by the same facts and come to the same answer, so that exactly one of them moves. Clusters that
+//! both hold messages of people stay apart, however they are named: last night's rooms at home never merge into the
+//! café's. Only where both are younger than a minute did somebody start two halves of the same evening.
+
+use super::packet::Facts;
+
+/// Clusters younger than this, in seconds, unite although both hold messages.
+pub const YOUNG_SECS: u32 = 60;
+
+/// What two servers of one name and one secret are to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Of one cluster.
+    Same,
+    /// We adopt their cluster.
+    WeAdopt,
+    /// They adopt ours.
+    TheyAdopt,
+    /// They stay apart.
+    Apart,
+}
+
+/// Decides. The names are equal, and the tag has been verified.
+pub fn verdict(ours: &Facts, theirs: &Facts) -> Verdict {
+    let lower_wins = if theirs.cluster < ours.cluster { Verdict::WeAdopt } else { Verdict::TheyAdopt };
+    let young = ours.age_secs < YOUNG_SECS && theirs.age_secs < YOUNG_SECS;
+    match (ours.empty, theirs.empty) {
+        _ if ours.cluster == theirs.cluster => Verdict::Same,
+        (true, true) => lower_wins,
+        (true, false) => Verdict::WeAdopt,
+        (false, true) => Verdict::TheyAdopt,
+        (false, false) if young => lower_wins,
+        (false, false) => Verdict::Apart,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{discovery::tests::facts, ids::ClusterId};
+
+    /// (cluster, empty, age)
+    type Brief = (u128, bool, u32);
+
+    fn check(ours: Brief, theirs: Brief, expected: Verdict) {
+        let make = |(cluster, empty, age_secs): Brief| crate::discovery::packet::Facts {
+            cluster: ClusterId(cluster),
+            empty,
+            age_secs,
+            ..facts(1)
+        };
+        let (ours, theirs) = (make(ours), make(theirs));
+        assert_eq!(verdict(&ours, &theirs), expected, "{ours:?} {theirs:?}");
+        let mirrored = match expected {
+            Verdict::WeAdopt => Verdict::TheyAdopt,
+            Verdict::TheyAdopt => Verdict::WeAdopt,
+            same => same,
+        };
+        assert_eq!(verdict(&theirs, &ours), mirrored, "the other side sees it likewise");
+    }
+
+    #[test]
+    fn exactly_one_side_comes_over() {
+        check((5, false, 900), (5, true, 0), Verdict::Same);
+        check((5, true, 900), (3, true, 900), Verdict::WeAdopt);
+        check((3, true, 0), (5, true, 0), Verdict::TheyAdopt);
+        check((3, true, 0), (5, false, 900), Verdict::WeAdopt);
+        check((5, false, 59), (3, false, 59), Verdict::WeAdopt);
+        check((5, false, 60), (3, false, 59), Verdict::Apart);
+        check((5, false, 3_600), (3, false, 3_600), Verdict::Apart);
+    }
+}

@@ -1,0 +1,237 @@
+//! One server against a scripted world. (Whole clusters: `tests/detect`.)
+
+use super::*;
+use crate::{
+    rng::Rng,
+    time::{Duration, Time},
+};
+
+const ME: u32 = 3;
+
+fn origin(id: u32) -> Origin {
+    Origin { id: ServerId(id), boot: Boot(u64::from(id) * 10) }
+}
+
+fn epoch(term: u64, leader: u32) -> Epoch {
+    Epoch { term, leader: ServerId(leader), boot: origin(leader).boot }
+}
+
+/// Server 3 in a virtual world, and what it wants done.
+struct Bench {
+    election: Election,
+    now: Time,
+    outputs: Vec<Output>,
+}
+
+impl Bench {
+    /// It has joined `live`, who follow the leader of `epoch`.
+    fn new(live: &[u32], epoch: Epoch) -> Self {
+        let election = Election::new(origin(ME), 0, Rng::from_seed([1; 32]));
+        let mut bench = Self { election, now: Time::ZERO, outputs: Vec::new() };
+        bench.view(live, epoch);
+        bench.input(Input::Joined);
+        bench
+    }
+
+    fn input(&mut self, input: Input) -> &mut Self {
+        self.election.handle(input, self.now);
+        self.outputs.extend(std::iter::from_fn(|| self.election.poll()));
+        self
+    }
+
+    fn view(&mut self, live: &[u32], epoch: Epoch) -> &mut Self {
+        let peer =
+            |id: &u32| (ServerId(*id), PeerView { boot: origin(*id).boot, eligible: true, led: epoch.term > 0, epoch });
+        self.input(Input::View { live: live.iter().map(peer).collect(), eligible: true })
+    }
+
+    fn says(&mut self, from: u32, message: Message) -> &mut Self {
+        self.input(Input::Message { from: origin(from), message })
+    }
+
+    /// Its next deadline comes.
+    fn tick(&mut self) -> &mut Self {
+        self.now = self.election.deadline().expect("it waits for nothing");
+        self.input(Input::Tick)
+    }
+
+    /// Deadlines come until it stands like that.
+    fn until(&mut self, state: State) -> &mut Self {
+        for _ in 0..10 {
+            if self.election.state() == state {
+                return self;
+            }
+            self.tick();
+        }
+        panic!("still {:?}", self.election.state());
+    }
+
+    /// What it wanted done since the last call.
+    fn took(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.outputs)
+    }
+}
+
+fn to(to: u32, message: Message) -> Output {
+    Output::Send { to: ServerId(to), message }
+}
+
+#[test]
+fn a_term_is_durable_before_it_is_announced() {
+    let mut bench = Bench::new(&[1, 2], Epoch::NONE);
+    bench.until(State::Syncing);
+    let won = epoch(1, 3);
+    assert_eq!(
+        bench.took()[3..],
+        [
+            Output::PersistTerm(1),
+            Output::Broadcast(Message::Coordinator { epoch: won }),
+            Output::Won(won),
+            Output::Leader(Some(won)),
+        ]
+    );
+    bench.input(Input::Synced(epoch(0, 3)));
+    assert_eq!(bench.election.state(), State::Syncing, "that was another epoch's directory");
+    bench.input(Input::Synced(won));
+    assert_eq!(bench.election.state(), State::Leader);
+}
+
+#[test]
+fn a_server_alone_wins_at_once() {
+    assert_eq!(Bench::new(&[], Epoch::NONE).election.state(), State::Syncing);
+}
+
+#[test]
+fn a_candidate_is_answered_by_what_it_should_know() {
+    fn check(bench: &mut Bench, from: u32, expected: &[Output]) {
+        bench.took();
+        bench.says(from, Message::Election { term: 7 });
+        assert_eq!(bench.took(), expected, "a candidacy of {from}");
+    }
+    let (alive, ask) = (Message::Alive { term: 7 }, Output::Broadcast(Message::Election { term: 8 }));
+    // Without a leader: from below, it takes over; from above, it waits.
+    check(&mut Bench::new(&[2, 4], Epoch::NONE), 2, &[to(2, alive), ask]);
+    check(&mut Bench::new(&[2, 4], Epoch::NONE), 4, &[]);
+    // Behind a leader: it says so, unless the candidate is above that leader.
+    let led = epoch(5, 4);
+    check(&mut Bench::new(&[2, 4, 5], led), 2, &[to(2, Message::LeaderOk { epoch: led })]);
+    check(&mut Bench::new(&[2, 4, 5], led), 5, &[]);
+    // As the leader.
+    let mut leader = Bench::new(&[], Epoch::NONE);
+    leader.view(&[2, 4], Epoch::NONE);
+    let mine = epoch(1, 3);
+    check(&mut leader, 2, &[to(2, alive), to(2, Message::Coordinator { epoch: mine })]);
+    check(&mut leader, 4, &[]);
+}
+
+#[test]
+fn a_higher_one_answers_and_is_waited_for() {
+    let mut bench = Bench::new(&[1, 4], Epoch::NONE);
+    bench.until(State::Electing).says(1, Message::Alive { term: 1 });
+    assert_eq!(bench.election.state(), State::Electing, "1 is below");
+    bench.says(4, Message::Alive { term: 9 });
+    assert_eq!(bench.election.state(), State::Electing, "that answers another question");
+    bench.says(4, Message::Alive { term: 1 });
+    assert_eq!(bench.election.state(), State::AwaitingCoordinator);
+    let asked = bench.now;
+    bench.until(State::Electing);
+    assert!((300..=500).contains(&bench.now.since(asked).as_millis()), "then it asks again");
+    bench.says(4, Message::Coordinator { epoch: epoch(6, 4) });
+    assert_eq!((bench.election.state(), bench.election.leader()), (State::Follower, Some(ServerId(4))));
+    assert_eq!(bench.election.deadline(), None);
+}
+
+#[test]
+fn those_who_hear_the_leader_hold_a_suspecter_back() {
+    fn check(live: &[u32], content: &[u32], expected: State) {
+        let mut bench = Bench::new(&[1, 2, 4, 5, 9], epoch(5, 9));
+        bench.view(live, epoch(5, 9)).until(State::Electing);
+        for from in content {
+            bench.says(*from, Message::LeaderOk { epoch: epoch(5, 9) });
+        }
+        if bench.election.state() == State::Electing {
+            bench.until(State::Syncing);
+        }
+        assert_eq!(bench.election.state(), expected, "{live:?}, of whom {content:?} hear it");
+    }
+    check(&[1], &[1], State::Follower);
+    check(&[1], &[], State::Syncing);
+    check(&[1, 2], &[1], State::Syncing);
+    check(&[1, 2], &[1, 2], State::Follower);
+    check(&[1, 2, 4, 5], &[1, 2], State::Syncing);
+    check(&[1, 2, 4, 5], &[1, 2, 4], State::Follower);
+}
+
+#[test]
+fn one_that_stood_down_tries_again_when_the_others_lose_the_leader_too() {
+    let mut bench = Bench::new(&[1, 2, 9], epoch(5, 9));
+    bench.view(&[1, 2], epoch(5, 9)).until(State::Electing);
+    for from in [1, 2] {
+        bench.says(from, Message::LeaderOk { epoch: epoch(5, 9) });
+    }
+    let retry = bench.election.deadline().unwrap();
+    assert!(retry.since(bench.now) >= Duration::from_millis(300));
+    bench.view(&[1, 2], Epoch::NONE);
+    let sooner = bench.election.deadline().unwrap();
+    assert!(sooner.since(bench.now) <= Duration::from_millis(30));
+}
+
+#[test]
+fn an_epoch_deposes_only_a_lower_one() {
+    fn check(heard: Epoch, expected: State) {
+        let mut bench = Bench::new(&[], Epoch::NONE);
+        bench.view(&[2, 4], Epoch::NONE).input(Input::Synced(epoch(1, 3))).took();
+        let from = Origin { id: heard.leader, boot: heard.boot };
+        bench.input(Input::HeardEpoch { from, epoch: heard });
+        assert_eq!(bench.election.state(), expected, "{heard:?}");
+        assert!(bench.election.epoch() >= epoch(1, 3));
+        let told = bench.took().contains(&to(heard.leader.0, Message::Coordinator { epoch: epoch(1, 3) }));
+        assert_eq!(told, heard < epoch(1, 3), "a lower one hears of the higher");
+    }
+    check(epoch(1, 2), State::Leader);
+    check(epoch(1, 4), State::Follower);
+    check(epoch(2, 2), State::Follower);
+    check(Epoch { boot: Boot(31), ..epoch(1, 3) }, State::Follower);
+    check(epoch(u64::MAX, 4), State::Leader);
+}
+
+#[test]
+fn a_lower_leader_is_bullied_but_not_at_once() {
+    let mut bench = Bench::new(&[1, 2], epoch(5, 2));
+    assert_eq!(bench.election.leader(), Some(ServerId(2)));
+    let wait = bench.election.deadline().unwrap().since(bench.now).as_millis();
+    assert!((200..=400).contains(&wait), "{wait} ms");
+    bench.until(State::Syncing);
+    assert_eq!(bench.election.epoch(), epoch(6, 3));
+}
+
+#[test]
+fn nobody_coordinates_in_the_name_of_another() {
+    let mut bench = Bench::new(&[1, 4], Epoch::NONE);
+    bench.says(1, Message::Coordinator { epoch: epoch(9, 4) });
+    assert_eq!(bench.election.epoch(), Epoch::NONE);
+}
+
+#[test]
+fn a_restart_forgets_no_term() {
+    let election = Election::new(origin(ME), 7, Rng::from_seed([1; 32]));
+    assert!(!election.accepts(epoch(6, 9)));
+    assert!(election.accepts(epoch(7, 1)));
+    assert_eq!(election.leader(), None);
+}
+
+#[test]
+fn a_lie_about_our_own_epoch_makes_us_no_leader() {
+    let mut bench = Bench::new(&[1, 2], epoch(5, 2));
+    bench.input(Input::HeardEpoch { from: origin(1), epoch: epoch(8, 3) });
+    assert_eq!((bench.election.state(), bench.election.leader()), (State::Follower, None));
+    bench.until(State::Syncing);
+    assert_eq!(bench.election.epoch(), epoch(9, 3));
+}
+
+#[test]
+fn a_newer_boot_of_the_leader_is_not_the_leader() {
+    let mut bench = Bench::new(&[1, 9], Epoch { boot: Boot(89), ..epoch(5, 9) });
+    assert_eq!(bench.election.leader(), None);
+    bench.until(State::Electing);
+}

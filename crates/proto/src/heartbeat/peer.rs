@@ -1,0 +1,78 @@
+//! What is known of one peer, and how long it may be silent.
+
+use std::collections::VecDeque;
+
+use super::Config;
+use crate::{
+    ids::Boot,
+    time::{Duration, Time},
+};
+
+/// Spans between beats that a timeout is computed from.
+const WINDOW: usize = 32;
+/// Fewer spans than this say nothing yet.
+const SPANS_MIN: usize = 8;
+
+/// A peer that is known.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) boot: Boot,
+    /// When it was last heard, or given credit.
+    pub(super) heard: Time,
+    /// When it last said that it hears us, or was given credit.
+    pub(super) heard_us: Time,
+    /// When its last beat arrived, if the span to the next one is worth counting.
+    pub(super) arrived: Option<Time>,
+    /// The newest spans between its beats, microseconds.
+    spans: VecDeque<u64>,
+    /// How long it may be silent, in a detector in perfect health. Kept, since deadlines are asked for far more often than
+    /// beats arrive.
+    pub(super) timeout: Duration,
+    /// It is heard.
+    pub(super) audible: bool,
+    /// It is heard and hears us.
+    pub(super) live: bool,
+    /// It said goodbye in this boot: what still arrives from it does not count.
+    pub(super) gone: bool,
+}
+
+impl Peer {
+    /// A peer of which a session stands, but no beat has come yet.
+    pub(super) fn new(boot: Boot, now: Time, config: &Config) -> Self {
+        Self {
+            boot,
+            heard: now,
+            heard_us: now,
+            arrived: None,
+            spans: VecDeque::new(),
+            timeout: config.timeout_first,
+            audible: false,
+            live: false,
+            gone: false,
+        }
+    }
+
+    /// Its beat has come: it is heard, and its timeout follows.
+    pub(super) fn arrival(&mut self, now: Time, config: &Config) {
+        if let Some(before) = self.arrived.replace(now) {
+            if self.spans.len() == WINDOW {
+                self.spans.pop_front();
+            }
+            self.spans.push_back(micros(now.since(before).min(config.timeout_max)));
+        }
+        self.heard = now;
+        self.audible = true;
+        if self.spans.len() >= SPANS_MIN {
+            let n = self.spans.len() as u64;
+            let mean = self.spans.iter().sum::<u64>() / n;
+            let variance = self.spans.iter().map(|span| span.abs_diff(mean).pow(2)).sum::<u64>() / n;
+            let timeout = Duration::from_micros(mean + 4 * variance.isqrt());
+            self.timeout = timeout.clamp(config.timeout_min, config.timeout_max);
+        }
+    }
+}
+
+/// A span in microseconds.
+pub(super) fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}

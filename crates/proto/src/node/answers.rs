@@ -1,0 +1,175 @@
+//! Answers to questions of people and programs: status, rooms, who, retire.
+//!
+//! An answer goes as parts that each fit a frame; a client that has missed one asks again.
+
+use serde_json::{Value, json};
+
+use super::{Node, Party, Stage};
+use crate::{
+    ids::{RoomName, ServerId},
+    limits,
+    session::SessionId,
+    wire::{
+        Frame,
+        frame::{Ask, Member},
+    },
+};
+
+/// Bytes of data in one part: the rest of the frame is around it.
+const PART_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - 100;
+
+impl Node {
+    /// A client asks.
+    pub(super) fn on_ask(&mut self, session: SessionId, id: u64, ask: Ask) {
+        if !matches!(self.sessions.get(&session), Some(Party::Client(served)) if served.is_served()) {
+            return self.count("frame_out_of_place");
+        }
+        match ask {
+            Ask::Rooms => self.answer(session, id, lists(self.room_items(), |list| json!(list))),
+            Ask::Who { room } => self.answer(session, id, lists(self.who_items(room.as_ref()), |list| json!(list))),
+            Ask::Status => {
+                let mut parts = vec![self.status_head()];
+                parts.extend(lists(self.server_items(), |servers| json!({ "servers": servers })));
+                parts.extend(lists(self.room_items(), |rooms| json!({ "rooms": rooms })));
+                self.answer(session, id, parts);
+            }
+            Ask::Retire { server } => match self.retire(session, server) {
+                Ok(what) => self.answer(session, id, vec![json!(what)]),
+                Err(why) => self.say(session, &Frame::AnswerError { id, why }),
+            },
+        }
+    }
+
+    fn answer(&mut self, session: SessionId, id: u64, parts: Vec<Value>) {
+        let last = parts.len().saturating_sub(1);
+        for (part, data) in parts.into_iter().enumerate() {
+            self.say(session, &Frame::Answer { id, part: part as u32, last: part == last, data });
+        }
+    }
+
+    fn status_head(&self) -> Value {
+        let mut counters = self.counters.clone();
+        for (cause, count) in self.endpoint.counters().iter().chain(self.discovery.counters()) {
+            *counters.entry(cause).or_default() += count;
+        }
+        counters.insert("deliveries", self.load.total());
+        json!({
+            "cluster": self.config.cluster,
+            "cluster_id": self.cluster,
+            "leader": self.election.leader(),
+            "term": self.epoch().term,
+            "me": self.me.id,
+            "counters": counters,
+        })
+    }
+
+    fn server_items(&self) -> Vec<Value> {
+        self.members.present().map(|member| self.server_item(member)).collect()
+    }
+
+    fn server_item(&self, member: &Member) -> Value {
+        let role = if self.election.leader() == Some(member.id) { "leader" } else { "follower" };
+        let addr = member.addrs.first();
+        let homes = self.records.iter().filter(|record| record.fence.home.id == member.id).count();
+        if member.id == self.me.id {
+            let lag = self.heartbeat.lag().as_millis() as u64;
+            let load = homes + self.load.rate() as usize;
+            return json!({"id": member.id, "addr": self.config.addrs.first(), "role": role, "load": load,
+                "sessions": self.devices.len(), "lag_ms": lag, "state": "up"});
+        }
+        let peer = self.peers.get(&member.id);
+        let addr = peer.and_then(|peer| self.endpoint.addr(peer.session()?)).or(addr.copied());
+        let live = peer.is_some_and(|peer| peer.origin.boot == member.boot && self.is_live(peer.origin));
+        let beat = peer.and_then(|peer| peer.beat.as_ref()).filter(|_| live);
+        let (load, sessions, lag) =
+            beat.map_or((0, 0, 0), |beat| (beat.load as usize + homes, beat.sessions, beat.lag));
+        json!({"id": member.id, "addr": addr, "role": role, "load": load, "sessions": sessions, "lag_ms": lag,
+            "state": if live { "up" } else { "down" }})
+    }
+
+    fn room_items(&self) -> Vec<Value> {
+        let who = self.clients.who(None);
+        let members = |name: &RoomName| who.iter().filter(|who| who.client.rooms.contains(name)).count();
+        self.records
+            .iter()
+            .map(|record| {
+                let epoch = record.fence.epoch;
+                let entries = self.rooms.get(&record.room).map_or(0, |room| room.log.len());
+                json!({"name": record.room, "home": record.fence.home.id, "successors": record.successors,
+                    "fence": [epoch.term, epoch.leader, record.fence.n], "members": members(&record.room),
+                    "entries": entries})
+            })
+            .collect()
+    }
+
+    fn who_items(&self, room: Option<&RoomName>) -> Vec<Value> {
+        self.clients
+            .who(room)
+            .into_iter()
+            .map(|who| {
+                json!({"name": who.client.name, "server": who.server, "via": who.client.via,
+                    "rooms": who.client.rooms, "since": who.client.since})
+            })
+            .collect()
+    }
+
+    /// Removes a member for good. In an open cluster only from the server's own machine.
+    fn retire(&mut self, session: SessionId, server: Option<ServerId>) -> Result<String, String> {
+        let from_here = self.endpoint.addr(session).is_some_and(|addr| addr.ip().is_loopback());
+        if !from_here {
+            let why = "only somebody on the machine of a server may retire it: run `hobnob retire` there";
+            return Err(why.to_owned());
+        }
+        if self.stage != Stage::Serving {
+            return Err("this server is not ready: try again in a moment".to_owned());
+        }
+        let id = server.unwrap_or(self.me.id);
+        if id == self.me.id {
+            self.leave(super::leave::Why::Retired);
+            return Ok(format!("server {id} hands its rooms over and stops"));
+        }
+        let Some(member) = self.members.get(id).filter(|member| !member.left).cloned() else {
+            return Err(format!("there is no server {id}: `hobnob status` lists them"));
+        };
+        if self.heartbeat.live().any(|peer| peer.id == id) {
+            self.tell(id, &Frame::Retire);
+            return Ok(format!("server {id} hands its rooms over and stops"));
+        }
+        let gone = Member { left: true, ..member };
+        self.on_members(vec![gone.clone()]);
+        self.tell_all(&Frame::Members { members: vec![gone] });
+        Ok(format!("server {id} is no member any more"))
+    }
+}
+
+/// Puts items into as few lists as fit a part each; at least one.
+fn lists(items: Vec<Value>, wrap: impl Fn(Vec<Value>) -> Value) -> Vec<Value> {
+    let mut parts = Vec::new();
+    let (mut list, mut bytes) = (Vec::new(), 0);
+    for item in items {
+        let size = item.to_string().len() + 1;
+        if bytes + size > PART_BYTES_MAX - 20 && !list.is_empty() {
+            parts.push(wrap(std::mem::take(&mut list)));
+            bytes = 0;
+        }
+        bytes += size;
+        list.push(item);
+    }
+    parts.push(wrap(list));
+    parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_list_goes_in_parts_that_fit_and_an_empty_one_in_one() {
+        let items: Vec<_> = (0..100).map(|n| json!({"name": "x".repeat(90), "n": n})).collect();
+        let parts = lists(items, |list| json!({ "rooms": list }));
+        assert!(parts.len() > 5);
+        assert!(parts.iter().all(|part| part.to_string().len() <= PART_BYTES_MAX));
+        assert_eq!(parts.iter().map(|part| part["rooms"].as_array().unwrap().len()).sum::<usize>(), 100);
+        assert_eq!(lists(Vec::new(), |list| json!(list)), [json!([])]);
+    }
+}

@@ -1,0 +1,302 @@
+//! Clients of this server: who they are, what they are told, and the directory of all clients of the cluster.
+
+use super::{Node, Party, Stage, Timer};
+use crate::{
+    directory::{Applied, placement},
+    ids::{DeviceId, PersonId, PersonName, RoomName, ServerId},
+    session::SessionId,
+    text,
+    time::Duration,
+    wire::{
+        Frame,
+        frame::{ClientRecord, Clients, Hi, ServerAddrs, Welcome},
+    },
+};
+
+/// Rooms of a client that its record names: as many as fit a frame.
+const ROOMS_NAMED_MAX: usize = 12;
+/// A client of a dead server is called over again after this.
+const COME_AGAIN: Duration = Duration::from_millis(200);
+/// So often, at the most.
+const COMES_MAX: u8 = 10;
+/// Addresses of one server that clients are told.
+const ADDRS_MAX: usize = 4;
+
+/// A client, or somebody who may become one with their first frame.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) person: PersonId,
+    pub(super) device: DeviceId,
+    pub(super) name: PersonName,
+    session: u64,
+    via: String,
+    since: u64,
+    role: Role,
+    comes: u8,
+}
+
+/// What a session of a client is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Role {
+    /// It has not said hi.
+    Unknown,
+    /// We serve it.
+    Served,
+    /// Another server does; we call it over when that one dies.
+    Standby(ServerId),
+}
+
+impl Served {
+    pub(super) fn new(person: PersonId) -> Self {
+        let name = "somebody".parse().expect("this is a name");
+        Self {
+            person,
+            device: DeviceId(0),
+            name,
+            session: 0,
+            via: String::new(),
+            since: 0,
+            role: Role::Unknown,
+            comes: 0,
+        }
+    }
+
+    /// Whether we serve it.
+    pub(super) fn is_served(&self) -> bool {
+        self.role == Role::Served
+    }
+}
+
+impl Node {
+    fn served(&self, session: SessionId) -> Option<&Served> {
+        match self.sessions.get(&session) {
+            Some(Party::Client(served)) => Some(served),
+            _ => None,
+        }
+    }
+
+    fn served_mut(&mut self, session: SessionId) -> Option<&mut Served> {
+        match self.sessions.get_mut(&session) {
+            Some(Party::Client(served)) => Some(served),
+            _ => None,
+        }
+    }
+
+    /// A client says who it is, or says it again.
+    pub(super) fn on_hi(&mut self, session: SessionId, hi: Hi) {
+        if self.stage != Stage::Serving {
+            return self.count("not_ready");
+        }
+        let since = self.cluster_millis();
+        let Some(served) = self.served(session) else { return };
+        let (person, was, before) = (served.person, served.role, served.session);
+        if hi.session < before {
+            return self.count("hi_old");
+        }
+        if let Some(holder) = self.clients.name_holder(&hi.name)
+            && holder != person
+        {
+            let suggestion = Some(self.clients.suggest(&hi.name));
+            let why = format!("the name {} is taken: choose another", hi.name);
+            return self.say(session, &Frame::NotWelcome { why, suggestion });
+        }
+        let role = hi.standby.map_or(Role::Served, Role::Standby);
+        let is_repeated = was == role && hi.session == before;
+        let go = self.better_server(&hi, role, was);
+        let Some(served) = self.served_mut(session) else { return };
+        (served.device, served.name, served.session, served.via) = (hi.device, hi.name, hi.session, hi.via);
+        served.via.truncate(served.via.floor_char_boundary(16));
+        served.role = role;
+        if was != Role::Served {
+            served.since = since;
+        }
+        served.comes = 0;
+        self.timers.clear(&Timer::Come(session));
+        if role == Role::Served {
+            self.serve(session, person, hi.device);
+        } else if was == Role::Served {
+            self.stop_serving(session, person, hi.device);
+        }
+        let standby = role != Role::Served;
+        let welcome = Welcome { server: self.me.id, session: hi.session, standby, go, time: since };
+        self.say(session, &Frame::Welcome(welcome));
+        if !is_repeated || go.is_none() {
+            self.say_servers(session);
+        }
+    }
+
+    /// A less loaded server, for a client that has just arrived and would move.
+    fn better_server(&self, hi: &Hi, role: Role, was: Role) -> Option<ServerId> {
+        if !hi.movable || role != Role::Served || was == Role::Served {
+            return None;
+        }
+        placement::least_loaded(&self.candidates(), self.me.id)
+    }
+
+    /// From now on this session is where the device is.
+    fn serve(&mut self, session: SessionId, person: PersonId, device: DeviceId) {
+        if let Some(old) = self.devices.insert((person, device), session).filter(|old| *old != session) {
+            self.unfollow_all(old);
+            if let Some(served) = self.served_mut(old) {
+                served.role = Role::Unknown;
+            }
+        }
+        self.publish_client(session);
+    }
+
+    fn stop_serving(&mut self, session: SessionId, person: PersonId, device: DeviceId) {
+        self.unfollow_all(session);
+        if self.devices.get(&(person, device)) == Some(&session) {
+            self.devices.remove(&(person, device));
+            if let Some(change) = self.clients.own_gone(person, device) {
+                self.tell_all(&Frame::Clients(change));
+            }
+        }
+    }
+
+    /// A client's session is gone.
+    pub(super) fn client_gone(&mut self, session: SessionId, served: &Served) {
+        self.timers.clear(&Timer::Come(session));
+        if served.is_served() {
+            self.stop_serving(session, served.person, served.device);
+        }
+    }
+
+    /// A client has joined or left a room.
+    pub(super) fn client_rooms_changed(&mut self, session: SessionId) {
+        if self.served(session).is_some_and(Served::is_served) {
+            self.publish_client(session);
+        }
+    }
+
+    /// Tells all servers who this client is, where that has changed.
+    fn publish_client(&mut self, session: SessionId) {
+        let rooms: Vec<RoomName> =
+            self.follows.get(&session).into_iter().flatten().take(ROOMS_NAMED_MAX).cloned().collect();
+        let Some(served) = self.served(session) else { return };
+        let record = ClientRecord {
+            name: served.name.clone(),
+            person: served.person,
+            device: served.device,
+            session: served.session,
+            via: served.via.clone(),
+            rooms,
+            since: served.since,
+        };
+        if let Some(change) = self.clients.own_put(record) {
+            self.tell_all(&Frame::Clients(change));
+        }
+    }
+
+    /// A server's list of clients, or a change of it.
+    pub(super) fn on_clients(&mut self, session: SessionId, id: ServerId, clients: Clients) {
+        let Some(origin) = self.peers.get(&id).map(|peer| peer.origin) else { return };
+        if self.clients.apply(origin, clients) == Applied::Gap {
+            self.say(session, &Frame::ClientsReq);
+        }
+    }
+
+    /// Sends our whole list of clients.
+    pub(super) fn share_clients(&mut self, session: SessionId) {
+        for clients in self.clients.own_all() {
+            self.say(session, &Frame::Clients(clients));
+        }
+    }
+
+    // ---- what clients are told about servers
+
+    fn servers_frame(&self) -> Vec<Frame> {
+        let peers = self.heartbeat.live().filter_map(|origin| {
+            let peer = self.peers.get(&origin.id)?;
+            let mut addrs = self.members.get(origin.id).map(|member| member.addrs.clone()).unwrap_or_default();
+            if let Some(addr) = peer.session().and_then(|session| self.endpoint.addr(session))
+                && !addrs.contains(&addr)
+            {
+                addrs.push(addr);
+            }
+            Some((origin, addrs))
+        });
+        let all = [(self.me, self.config.addrs.clone())].into_iter().chain(peers);
+        let servers: Vec<_> = all
+            .map(|(origin, mut addrs)| {
+                addrs.truncate(ADDRS_MAX);
+                ServerAddrs { id: origin.id, boot: origin.boot, addrs }
+            })
+            .collect();
+        let up: Vec<_> = servers.iter().map(|server| server.id).collect();
+        let key = text::encode(&self.key.public);
+        servers
+            .chunks(4)
+            .map(|servers| Frame::Servers {
+                cluster: self.cluster,
+                key: key.clone(),
+                up: up.clone(),
+                servers: servers.to_vec(),
+            })
+            .collect()
+    }
+
+    fn say_servers(&mut self, session: SessionId) {
+        for frame in self.servers_frame() {
+            self.say(session, &frame);
+        }
+    }
+
+    /// Servers have come or gone: all clients hear of it.
+    pub(super) fn tell_servers(&mut self) {
+        let lines: Vec<_> = self.servers_frame().iter().map(Frame::to_line).collect();
+        for (session, party) in &self.sessions {
+            if matches!(party, Party::Client(served) if served.role != Role::Unknown) {
+                for line in &lines {
+                    self.endpoint.send(*session, line.as_bytes());
+                }
+            }
+        }
+    }
+
+    /// A client's keepalive; what it may have missed is said again with the answer.
+    pub(super) fn on_ping(&mut self, session: SessionId, n: u64) {
+        self.say(session, &Frame::Pong { n });
+        if self.served(session).is_some_and(|served| served.role != Role::Unknown) {
+            self.say_servers(session);
+        }
+    }
+
+    // ---- clients of dead servers
+
+    /// A server is dead: its clients that stand by here are called over.
+    pub(super) fn call_over_clients_of(&mut self, dead: ServerId) {
+        let waiting: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, party)| matches!(party, Party::Client(served) if served.role == Role::Standby(dead)))
+            .map(|(session, _)| *session)
+            .collect();
+        for session in waiting {
+            self.call_over(session);
+        }
+    }
+
+    /// Calls one client over, and again until it says hi.
+    pub(super) fn call_over(&mut self, session: SessionId) {
+        let Some(served) = self.served_mut(session) else { return };
+        let Role::Standby(dead) = served.role else { return };
+        served.comes += 1;
+        let again = served.comes < COMES_MAX;
+        if self.heartbeat.live().any(|peer| peer.id == dead) {
+            return;
+        }
+        self.say(session, &Frame::Come { dead });
+        if again {
+            self.timers.set(Timer::Come(session), self.now + COME_AGAIN);
+        }
+    }
+
+    /// We are about to stop: our clients are to go to their standbys at once.
+    pub(super) fn send_clients_away(&mut self) {
+        let sessions: Vec<_> = self.devices.values().copied().collect();
+        for session in sessions {
+            self.say(session, &Frame::Come { dead: self.me.id });
+        }
+    }
+}

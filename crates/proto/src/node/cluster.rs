@@ -1,0 +1,342 @@
+//! Who this server is, and in which cluster: ids, handshakes with other servers, coming over to another cluster, and
+//! collisions of ids.
+//!
+//! Nothing follows from a HELLO but an attempt to open a session. In its handshake both servers name (id, boot) and prove
+//! the cluster's key; whoever reflects our own handshake, or answers for somebody else, is refused.
+
+use std::net::SocketAddr;
+
+use super::{Event, Node, Output, Party, Stage, Stop, Timer, clients::Served, peers::Peer};
+use crate::{
+    discovery::{self, Facts},
+    election::{self, Election},
+    heartbeat::{self, Heartbeat},
+    ids::{Boot, ClusterId, Origin, ServerId},
+    limits,
+    session::{Role, SessionId, keys},
+    time::Duration,
+    wire::{
+        Frame, Greeting,
+        frame::{Epoch, Member},
+    },
+};
+
+/// How long a server listens at the least before it takes itself for alone.
+const LISTEN: Duration = Duration::from_millis(300);
+/// How long it waits for servers that it has heard to become live.
+const JOIN_MAX: Duration = Duration::from_secs(2);
+/// An older boot that has been silent for so long is dead, whatever else we think.
+const SILENT: Duration = Duration::from_secs(1);
+
+/// A session that we have opened and that does not stand yet.
+#[derive(Debug)]
+pub(super) struct Connecting {
+    /// Who should answer.
+    to: Origin,
+    /// Of which cluster: another than ours where we come over.
+    cluster: ClusterId,
+}
+
+/// A server with our own id.
+#[derive(Debug)]
+pub(super) struct Rival {
+    boot: Boot,
+}
+
+impl Node {
+    /// What we tell of ourselves.
+    fn facts(&self) -> Facts {
+        Facts {
+            cluster: self.cluster,
+            name: self.config.cluster.clone(),
+            id: (self.stage != Stage::Choosing).then_some(self.me.id),
+            boot: self.me.boot,
+            port: self.config.session_port,
+            key: self.key.public,
+            open: self.config.secret.is_none(),
+            empty: self.is_empty(),
+            age_secs: u32::try_from(self.now.since(self.founded).as_secs()).unwrap_or(u32::MAX).min(3600),
+            servers: self.heartbeat.live().count() as u32 + 1,
+            suite: self.config.suite,
+            ids: self.members.ids(),
+        }
+    }
+
+    /// Whether no person has said anything here.
+    fn is_empty(&self) -> bool {
+        self.rooms.values().all(|room| room.log.is_empty())
+    }
+
+    pub(super) fn discover(&mut self, input: discovery::Input<'_>) {
+        let facts = self.facts();
+        self.discovery.handle(input, &facts, self.now);
+    }
+
+    pub(super) fn on_discovery(&mut self, output: discovery::Output) {
+        match output {
+            discovery::Output::Broadcast { bytes } => self.out.push_back(Output::Broadcast { bytes }),
+            discovery::Output::Send { to, bytes } => self.out.push_back(Output::Send { to, bytes }),
+            discovery::Output::Candidate(contact) => {
+                let origin = Origin { id: contact.id, boot: contact.boot };
+                if contact.id == self.me.id {
+                    self.open_session(origin, contact.addr, self.cluster, contact.suite);
+                } else {
+                    self.meet(origin, contact.addr, contact.suite);
+                }
+            }
+            discovery::Output::Adopt(contact) => {
+                let origin = Origin { id: contact.id, boot: contact.boot };
+                self.open_session(origin, contact.addr, contact.cluster, contact.suite);
+            }
+            discovery::Output::Foreign(_) => {}
+            discovery::Output::Choose(id) => {
+                if self.stage == Stage::Choosing {
+                    self.me.id = id;
+                    self.begin();
+                }
+            }
+        }
+    }
+
+    /// Takes part under the id that we have now, from the beginning.
+    pub(super) fn begin(&mut self) {
+        self.stage = Stage::Joining;
+        self.started = self.now;
+        self.heartbeat = Heartbeat::new(heartbeat::Config::default(), self.rng.fork(), self.now);
+        self.election = Election::new(self.me, 0, self.rng.fork());
+        self.clients.set_me(self.me);
+        self.members.merge(self.myself());
+        self.timers.set(Timer::Joining, self.now + LISTEN);
+    }
+
+    /// Our own entry among the members.
+    pub(super) fn myself(&self) -> Member {
+        Member { id: self.me.id, boot: self.me.boot, left: false, addrs: self.config.addrs.clone() }
+    }
+
+    /// Whether joining is over: those that were heard are live, or have had time enough.
+    pub(super) fn check_joined(&mut self) {
+        if self.stage != Stage::Joining {
+            return;
+        }
+        let waiting = !self.connecting.is_empty()
+            || self.peers.values().any(|peer| !self.is_live(peer.origin) || peer.beat.is_none());
+        if waiting && self.now.since(self.started) < JOIN_MAX {
+            self.timers.set(Timer::Joining, self.now + Duration::from_millis(20));
+            return;
+        }
+        self.stage = Stage::Serving;
+        self.timers.set(Timer::Sweep, self.now);
+        let founded = self.peers.is_empty();
+        self.event(Event::Ready { me: self.me, cluster: self.cluster, founded });
+        self.update_view();
+        self.elect(election::Input::Joined);
+    }
+
+    // ---- handshakes
+
+    /// Opens a session to a server, unless one is being opened.
+    pub(super) fn open_session(&mut self, to: Origin, addr: SocketAddr, cluster: ClusterId, suite: keys::Suite) {
+        let is_open = |(session, party): (&SessionId, &Party)| match party {
+            Party::Rival(rival) => {
+                to.id == self.me.id && rival.boot == to.boot && self.endpoint.heard(*session).is_some()
+            }
+            _ => false,
+        };
+        if to == self.me
+            || self.connecting.values().any(|connecting| connecting.to == to)
+            || self.sessions.iter().any(is_open)
+            || self.connecting.len() >= 4 * limits::SERVERS_MAX
+        {
+            return;
+        }
+        let key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster);
+        let greeting = Greeting::Server { id: self.me.id, boot: self.me.boot, cluster, to: Some(to) };
+        let payload = greeting.to_payload();
+        let session = self.endpoint.connect(addr, &key, &key.public, suite, &payload, self.now);
+        self.connecting.insert(session, Connecting { to, cluster });
+    }
+
+    /// Somebody opens a session to us. Until it is up, it has no effect.
+    pub(super) fn on_asked(&mut self, session: SessionId, key: &[u8; 32], payload: &[u8]) {
+        let Some(greeting) = Greeting::from_payload(payload) else {
+            self.endpoint.close(session);
+            return self.count("greeting_bad");
+        };
+        if let Err(cause) = self.vet(&greeting, key) {
+            self.endpoint.close(session);
+            return self.count(cause);
+        }
+        let answer = Greeting::Server { id: self.me.id, boot: self.me.boot, cluster: self.cluster, to: None };
+        self.endpoint.accept(session, &answer.to_payload(), self.now);
+    }
+
+    /// Whether somebody may have a session: the cause for which not, otherwise.
+    fn vet(&self, greeting: &Greeting, key: &[u8; 32]) -> Result<(), &'static str> {
+        match greeting {
+            Greeting::Server { id, boot, cluster, to } => {
+                let other = Origin { id: *id, boot: *boot };
+                if *key != self.key.public {
+                    Err("server_not_trusted")
+                } else if *cluster != self.cluster || to.is_some_and(|to| to != self.me) {
+                    Err("greeting_not_for_us")
+                } else if other == self.me {
+                    Err("reflected")
+                } else if id.0 == 0 || (!self.peers.contains_key(id) && self.peers.len() + 1 >= limits::SERVERS_MAX) {
+                    Err("servers_full")
+                } else {
+                    Ok(())
+                }
+            }
+            Greeting::Client { pass } => {
+                let is_allowed = self
+                    .config
+                    .secret
+                    .as_ref()
+                    .is_none_or(|secret| pass.as_deref().is_some_and(|pass| keys::is_pass(secret, key, pass)));
+                if self.stage == Stage::Choosing {
+                    Err("not_ready")
+                } else if !is_allowed {
+                    Err("client_without_pass")
+                } else if self.sessions.len() >= limits::SESSIONS_MAX {
+                    Err("sessions_full")
+                } else {
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// A session stands, and the other side has proved its key.
+    pub(super) fn on_up(&mut self, session: SessionId, role: Role, key: &[u8; 32], payload: &[u8]) {
+        let Some(greeting) = Greeting::from_payload(payload) else {
+            self.connecting.remove(&session);
+            self.endpoint.close(session);
+            return self.count("greeting_bad");
+        };
+        let expected = self.connecting.remove(&session);
+        match (greeting, expected) {
+            (Greeting::Server { id, boot, cluster, .. }, Some(expected)) => {
+                let origin = Origin { id, boot };
+                if origin != expected.to || cluster != expected.cluster {
+                    self.endpoint.close(session);
+                    return self.count("greeting_not_for_us");
+                }
+                if cluster != self.cluster {
+                    self.adopt(cluster);
+                }
+                self.server_up(session, role, origin);
+            }
+            // We were asked; what was vetted then may not hold any more.
+            (greeting @ Greeting::Server { id, boot, .. }, None) => {
+                if self.vet(&greeting, key).is_err()
+                    && !matches!(greeting, Greeting::Server { to: Some(to), .. } if to.id == self.me.id)
+                {
+                    self.endpoint.close(session);
+                    return self.count("greeting_not_for_us");
+                }
+                self.server_up(session, role, Origin { id, boot });
+            }
+            (Greeting::Client { .. }, None) => {
+                self.sessions.insert(session, Party::Client(Box::new(Served::new(keys::person_id(key)))));
+            }
+            (Greeting::Client { .. }, Some(_)) => {
+                self.endpoint.close(session);
+                self.count("greeting_not_for_us");
+            }
+        }
+    }
+
+    fn server_up(&mut self, session: SessionId, role: Role, origin: Origin) {
+        if origin.id == self.me.id {
+            self.sessions.insert(session, Party::Rival(Rival { boot: origin.boot }));
+            self.claim_id(session);
+        } else {
+            self.peer_up(session, origin, role);
+        }
+    }
+
+    // ---- another cluster
+
+    /// Leaves our own cluster, empty or young, for another. What people said here comes along; who leads and where rooms
+    /// live is decided there.
+    fn adopt(&mut self, cluster: ClusterId) {
+        self.cluster = cluster;
+        self.key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster);
+        self.endpoint.set_key(self.key.clone());
+        let servers: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, party)| !matches!(party, Party::Client(_)))
+            .map(|(session, _)| *session)
+            .chain(self.connecting.keys().copied())
+            .collect();
+        for session in servers {
+            self.endpoint.close(session);
+            self.on_closed(session);
+        }
+        for id in std::mem::take(&mut self.peers).into_keys() {
+            self.clients.drop_server(id);
+        }
+        self.connecting.clear();
+        self.members.clear();
+        self.records.clear();
+        self.sync = None;
+        let names: Vec<_> = self.rooms.keys().cloned().collect();
+        for name in &names {
+            self.close_room(name);
+        }
+        self.begin();
+        self.event(Event::Adopted { cluster });
+    }
+
+    // ---- one id, two servers
+
+    /// Tells a rival how we stand.
+    fn claim_id(&mut self, session: SessionId) {
+        let (boot, asked) = (self.me.boot, self.config.id.is_some());
+        self.say(session, &Frame::Collision { boot, asked, starting: self.stage == Stage::Joining });
+    }
+
+    /// A rival says how it stands: one of us gives way. Both come to the same result.
+    pub(super) fn on_collision(&mut self, session: SessionId, boot: Boot, asked: bool, starting: bool) {
+        let Some(Party::Rival(_)) = self.sessions.get(&session) else { return self.count("frame_out_of_place") };
+        let (we_asked, we_start) = (self.config.id.is_some(), self.stage == Stage::Joining);
+        let younger = self.me.boot > boot;
+        let we_yield = match (we_asked, asked) {
+            (false, true) => true,
+            (true, false) => false,
+            _ if we_start != starting => we_start,
+            _ => younger,
+        };
+        let addr = self.endpoint.addr(session);
+        if !we_yield {
+            return;
+        }
+        if let (true, Some(by)) = (we_asked, addr) {
+            return self.stop(Stop::IdTaken { by });
+        }
+        let free = (1..=u32::MAX).map(ServerId).find(|id| *id != self.me.id && !self.members.contains(*id));
+        let Some(free) = free else { return };
+        self.be_another(free);
+    }
+
+    /// Takes another id, and with it another boot: nothing of this origin may be written twice.
+    fn be_another(&mut self, id: ServerId) {
+        let secs = self.cluster_millis() / 1000;
+        let cluster = self.cluster;
+        self.me = Origin { id, boot: Boot::new(secs, Some(self.me.boot), &mut self.rng) };
+        self.adopt(cluster);
+    }
+
+    /// Whether a boot of a server that we know has certainly ended, so that a newer one may take its place.
+    pub(super) fn is_silent(&self, peer: &Peer) -> bool {
+        let heard = peer.sessions.iter().filter_map(|held| self.endpoint.heard(held.session)).max();
+        heard.is_none_or(|heard| self.now.since(heard) >= SILENT)
+    }
+
+    /// The highest epoch that this server has accepted.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.election.epoch()
+    }
+}

@@ -1,0 +1,332 @@
+//! What the leader does: learns what everybody knows, places rooms, and mends placements; and what every server does for
+//! rooms whose home has died.
+//!
+//! The leader is advisory: it says where rooms live, and never touches a log. A room whose home dies does not wait for
+//! it: the first live successor takes the next fence and goes on. That two may do so at once is harmless, since the
+//! higher fence wins and logs merge.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{Event, Node, Stage, Timer, peers::Peer, rooms::Upstream};
+use crate::{
+    directory::{
+        self,
+        placement::{self, Placer},
+    },
+    election,
+    heartbeat::Change,
+    ids::{RoomName, ServerId},
+    session::SessionId,
+    time::{Duration, Time},
+    wire::{
+        Frame,
+        frame::{Epoch, RoomRecord},
+    },
+};
+
+/// Between two looks at all rooms.
+const SWEEP: Duration = Duration::from_millis(250);
+/// How long a new leader waits for what the others know, before it asks once more, and after.
+const SYNC_FIRST: Duration = Duration::from_millis(100);
+const SYNC_AGAIN: Duration = Duration::from_millis(200);
+/// A room without a live home is left to its successors for so long, before the leader or a later one steps in.
+const ORPHAN: Duration = Duration::from_secs(1);
+/// Between two requests to place one room.
+const PLACE_AGAIN: Duration = Duration::from_millis(100);
+
+/// A new leader's questions.
+#[derive(Debug)]
+pub(super) struct Sync {
+    epoch: Epoch,
+    /// Servers that have not answered in full, with the parts that are there.
+    missing: BTreeMap<ServerId, BTreeSet<u32>>,
+    /// The number of parts of those whose last part is there.
+    parts: BTreeMap<ServerId, u32>,
+    asked_again: bool,
+}
+
+impl Node {
+    // ---- the election
+
+    pub(super) fn elect(&mut self, input: election::Input) {
+        self.election.handle(input, self.now);
+    }
+
+    pub(super) fn on_election(&mut self, output: &election::Output) {
+        match output {
+            election::Output::Send { to, message } => self.tell(*to, &Frame::Election(*message)),
+            election::Output::Broadcast(message) => self.tell_all(&Frame::Election(*message)),
+            // Nothing is durable yet; the boot in the epoch keeps terms of servers without a disk apart.
+            election::Output::PersistTerm(_) => {}
+            election::Output::Won(epoch) => self.start_sync(*epoch),
+            election::Output::Leader(epoch) => {
+                let (leader, term) = (epoch.map(|epoch| epoch.leader), self.epoch().term);
+                self.event(Event::Leader { leader, term });
+                self.placing.clear();
+                self.timers.hasten(Timer::Sweep, self.now);
+            }
+        }
+    }
+
+    // ---- a new leader learns what the others know
+
+    fn start_sync(&mut self, epoch: Epoch) {
+        let missing: BTreeMap<_, _> = self.heartbeat.live().map(|peer| (peer.id, BTreeSet::new())).collect();
+        if missing.is_empty() {
+            return self.elect(election::Input::Synced(epoch));
+        }
+        self.sync = Some(Sync { epoch, missing, parts: BTreeMap::new(), asked_again: false });
+        self.tell_all(&Frame::SyncReq { epoch });
+        self.timers.set(Timer::Sync, self.now + SYNC_FIRST);
+    }
+
+    pub(super) fn on_sync_req(&mut self, session: SessionId, id: ServerId, epoch: Epoch) {
+        if epoch.leader != id || !self.election.accepts(epoch) {
+            return self.count("command_of_old_epoch");
+        }
+        let parts = directory::rooms::chunks(self.records.iter());
+        let last = parts.len() - 1;
+        for (part, rooms) in parts.into_iter().enumerate() {
+            self.say(session, &Frame::SyncRep { epoch, part: part as u32, last: part == last, rooms });
+        }
+        self.share_clients(session);
+    }
+
+    pub(super) fn on_sync_rep(
+        &mut self,
+        session: SessionId,
+        id: ServerId,
+        epoch: Epoch,
+        part: u32,
+        last: bool,
+        rooms: Vec<RoomRecord>,
+    ) {
+        self.on_rooms(session, rooms);
+        let Some(sync) = self.sync.as_mut().filter(|sync| sync.epoch == epoch) else { return };
+        let Some(there) = sync.missing.get_mut(&id) else { return };
+        there.insert(part);
+        if last {
+            sync.parts.insert(id, part + 1);
+        }
+        if sync.parts.get(&id).is_some_and(|parts| there.len() as u32 >= *parts) {
+            sync.missing.remove(&id);
+        }
+        if sync.missing.is_empty() {
+            self.finish_sync();
+        }
+    }
+
+    /// All have answered, or have had time enough: leads, after asking once more those that have not answered.
+    pub(super) fn finish_sync(&mut self) {
+        let Some(sync) = &mut self.sync else { return };
+        let epoch = sync.epoch;
+        if self.election.epoch() != epoch {
+            self.sync = None;
+            return;
+        }
+        if !sync.missing.is_empty() && !sync.asked_again {
+            sync.asked_again = true;
+            let silent: Vec<_> = sync.missing.keys().copied().collect();
+            for id in silent {
+                self.tell(id, &Frame::SyncReq { epoch });
+            }
+            return self.timers.set(Timer::Sync, self.now + SYNC_AGAIN);
+        }
+        if sync.missing.is_empty() {
+            self.sync = None;
+        }
+        self.timers.clear(&Timer::Sync);
+        self.elect(election::Input::Synced(epoch));
+        self.timers.hasten(Timer::Sweep, self.now);
+    }
+
+    // ---- placing rooms
+
+    pub(super) fn is_leader(&self) -> bool {
+        self.election.state() == election::State::Leader
+    }
+
+    /// Wants a home for a room: decides, as the leader, or asks the leader.
+    pub(super) fn ask_place(&mut self, name: &RoomName) {
+        if self.is_leader() {
+            return self.on_place(name);
+        }
+        let now = self.now;
+        if self.placing.get(name).is_some_and(|asked| now.since(*asked) < PLACE_AGAIN) {
+            return;
+        }
+        if let Some(leader) = self.election.leader() {
+            self.placing.insert(name.clone(), now);
+            self.tell(leader, &Frame::Place { room: name.clone() });
+        }
+    }
+
+    pub(super) fn on_place(&mut self, name: &RoomName) {
+        if !self.is_leader() {
+            return self.count("place_not_leader");
+        }
+        let record = match self.records.get(name) {
+            // Whoever asks has missed the answer.
+            Some(record) => Some(record.clone()),
+            None => self.placer().place(name),
+        };
+        if let Some(record) = record {
+            self.assign(&[record]);
+        }
+    }
+
+    /// Places rooms on the servers that are live now.
+    fn placer(&self) -> Placer<'_> {
+        Placer::new(&self.records, self.candidates(), self.epoch())
+    }
+
+    /// Live servers, with their loads.
+    pub(super) fn candidates(&self) -> Vec<placement::Server> {
+        let leaver = self.granted_now();
+        let me = placement::Server {
+            id: self.me.id,
+            boot: self.me.boot,
+            load: self.load.rate(),
+            clients: self.devices.len() as u32,
+            takes_rooms: self.leaving.is_none(),
+        };
+        let peers = self.heartbeat.live().filter_map(|origin| {
+            let beat = self.peers.get(&origin.id)?.beat.as_ref()?;
+            let takes_rooms = beat.eligible && Some(origin.id) != leaver;
+            let (load, clients) = (beat.load, beat.sessions);
+            Some(placement::Server { id: origin.id, boot: origin.boot, load, clients, takes_rooms })
+        });
+        peers.chain([me]).collect()
+    }
+
+    /// The leader's word goes to all.
+    fn assign(&mut self, records: &[RoomRecord]) {
+        let epoch = self.epoch();
+        for record in records {
+            if self.records.merge(record.clone()) {
+                self.record_changed(&record.room);
+            }
+        }
+        for rooms in directory::rooms::chunks(records) {
+            self.tell_all(&Frame::Assign { epoch, rooms });
+        }
+    }
+
+    pub(super) fn on_assign(&mut self, session: SessionId, id: ServerId, epoch: Epoch, rooms: Vec<RoomRecord>) {
+        if epoch.leader != id || !self.election.accepts(epoch) {
+            return self.count("command_of_old_epoch");
+        }
+        self.on_rooms(session, rooms);
+    }
+
+    // ---- looking after rooms
+
+    /// Who is live has changed: rooms of the dead go on at their successors, and clients hear of it.
+    pub(super) fn live_changed(&mut self, changes: &[Change]) {
+        self.settle_all();
+        if self.stage == Stage::Serving {
+            for change in changes {
+                if let Change::Dead { peer, .. } = change {
+                    self.claim(|record, _| record.fence.home == *peer);
+                    self.call_over_clients_of(peer.id);
+                }
+            }
+        }
+        self.tell_servers();
+        self.timers.hasten(Timer::Sweep, self.now);
+    }
+
+    /// Goes on with rooms whose home is dead, where we are the first live successor.
+    fn claim(&mut self, may: impl Fn(&RoomRecord, &BTreeMap<RoomName, Time>) -> bool) {
+        let live = self.live_ids();
+        let epoch = self.epoch();
+        let ours: Vec<RoomRecord> = self
+            .records
+            .iter()
+            .filter(|record| !self.is_live(record.fence.home) && may(record, &self.orphans))
+            .filter(|record| placement::first_live_successor(record, &live) == Some(self.me.id))
+            .map(|record| placement::go_on(record, self.me, epoch, &live))
+            .collect();
+        for record in &ours {
+            if self.records.merge(record.clone()) {
+                self.record_changed(&record.room);
+            }
+        }
+        if !ours.is_empty() {
+            for rooms in directory::rooms::chunks(&ours) {
+                self.tell_all(&Frame::Rooms { rooms });
+            }
+        }
+    }
+
+    /// Looks at all rooms, a few times a second.
+    pub(super) fn sweep(&mut self) {
+        self.timers.set(Timer::Sweep, self.now + SWEEP);
+        if self.stage != Stage::Serving {
+            return;
+        }
+        let now = self.now;
+        let orphans: BTreeSet<RoomName> = self
+            .records
+            .iter()
+            .filter(|record| !self.is_live(record.fence.home))
+            .map(|record| record.room.clone())
+            .collect();
+        self.orphans.retain(|name, _| orphans.contains(name));
+        for name in orphans {
+            self.orphans.entry(name).or_insert(now);
+        }
+        self.claim(|record, orphans| orphans.get(&record.room).is_some_and(|since| now.since(*since) >= ORPHAN));
+        if self.is_leader() {
+            self.mend_placements();
+        }
+        let unplaced: Vec<_> = self
+            .rooms
+            .iter()
+            .filter(|(name, room)| {
+                self.records.get(name).is_none() && (!room.log.is_empty() || !room.followers.is_empty())
+            })
+            .map(|(name, _)| name.clone())
+            .collect();
+        for name in &unplaced {
+            self.ask_place(name);
+        }
+    }
+
+    /// The leader gives homes to rooms that have lost theirs, copies to servers that have come, and the lobby to all.
+    pub(super) fn mend_placements(&mut self) {
+        let lobby = RoomName::lobby();
+        if self.records.get(&lobby).is_none() {
+            self.on_place(&lobby);
+        }
+        let now = self.now;
+        // Rooms of servers that have not told us yet what they know stay where they are.
+        let unknown: BTreeSet<ServerId> = self.sync.iter().flat_map(|sync| sync.missing.keys().copied()).collect();
+        let settled = |name: &RoomName| match self.orphans.get(name) {
+            Some(since) => now.since(*since) >= ORPHAN,
+            None => true,
+        };
+        let mut mended = self.placer().repair(&unknown);
+        mended.retain(|record| settled(&record.room));
+        if !mended.is_empty() {
+            self.assign(&mended);
+        }
+    }
+
+    /// Nobody is the room's home any more, as far as we know.
+    pub(super) fn close_room(&mut self, name: &RoomName) {
+        let now = self.now;
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.upstream = Upstream::Nowhere;
+            room.waiters.clear();
+            room.early.clear();
+            room.receiver.moved(now);
+        }
+        self.timers.clear(&Timer::Join(name.clone()));
+    }
+
+    /// The session with the leader, if another server leads.
+    pub(super) fn leader_session(&self) -> Option<SessionId> {
+        self.peers.get(&self.election.leader()?).and_then(Peer::session)
+    }
+}

@@ -1,0 +1,399 @@
+//! Other servers: sessions with them, heartbeats, who is live, and the directory that all of them share.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use super::{Event, Node, Party, Stage, Timer};
+use crate::{
+    directory,
+    election::{self, PeerView},
+    heartbeat::Change,
+    ids::{Origin, RoomName, ServerId},
+    session::{Role, SessionId, keys::Suite},
+    time::{Duration, Time},
+    wire::{
+        Frame,
+        frame::{Beat, Member, RoomRecord},
+    },
+};
+
+/// The server with the higher (id, boot) leaves it to the other to open the session, for so long.
+const YIELD: Duration = Duration::from_millis(300);
+/// Between attempts to open a session with a server that is not live.
+const CONNECT_AGAIN: Duration = Duration::from_secs(1);
+/// A difference of directories that lasts for so long is mended.
+const DIRECTORY_DIFFERS: Duration = Duration::from_millis(300);
+/// A difference of logs that lasts for so long is mended.
+const LOGS_DIFFER: Duration = Duration::from_secs(1);
+/// Sessions that are kept with one server: both sides may have opened one at the same time.
+const SESSIONS_MAX: usize = 4;
+
+/// Another server of the cluster.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// Which, in which run.
+    pub(super) origin: Origin,
+    /// Sessions with it; the last is used. Both sides may have opened one at the same time, and both must use the same:
+    /// a session that only one of them uses is silent, and closes. So those that the lower server opened come last.
+    pub(super) sessions: Vec<Held>,
+    /// Its newest heartbeat.
+    pub(super) beat: Option<Beat>,
+    addr: SocketAddr,
+    suite: Suite,
+    met: Time,
+    directory_differs: Option<Time>,
+    logs_differ: Option<Time>,
+}
+
+/// A session with another server.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) session: SessionId,
+    by_lower: bool,
+}
+
+impl Peer {
+    /// The session to use.
+    pub(super) fn session(&self) -> Option<SessionId> {
+        self.sessions.last().map(|held| held.session)
+    }
+
+    /// Whether it is one of the sessions with this server.
+    fn holds(&self, session: SessionId) -> bool {
+        self.sessions.iter().any(|held| held.session == session)
+    }
+}
+
+impl Node {
+    // ---- sessions
+
+    /// A server of our cluster has been heard of at `addr`.
+    pub(super) fn meet(&mut self, origin: Origin, addr: SocketAddr, suite: Suite) {
+        let now = self.now;
+        if let Some(peer) = self.peers.get_mut(&origin.id) {
+            if peer.origin == origin {
+                if peer.sessions.is_empty() {
+                    (peer.addr, peer.suite) = (addr, suite);
+                }
+                let live = self.is_live(origin);
+                if !live && !self.timers.is_set(&Timer::Connect(origin.id)) {
+                    self.timers.set(Timer::Connect(origin.id), now);
+                }
+                return;
+            }
+            if origin.boot < peer.origin.boot {
+                return self.count("hello_of_old_boot");
+            }
+            // A new run of a server that we know. A HELLO is only a hint: the session will settle it.
+            return self.open_session(origin, addr, self.cluster, suite);
+        }
+        let peer = Peer {
+            origin,
+            sessions: Vec::new(),
+            beat: None,
+            addr,
+            suite,
+            met: now,
+            directory_differs: None,
+            logs_differ: None,
+        };
+        self.peers.insert(origin.id, peer);
+        self.timers.set(Timer::Connect(origin.id), now);
+    }
+
+    /// Opens a session to a server that is not live, unless that is still up to the other side.
+    pub(super) fn connect_peer(&mut self, id: ServerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let (origin, addr, suite, met) = (peer.origin, peer.addr, peer.suite, peer.met);
+        if self.is_live(origin) {
+            return;
+        }
+        let theirs_to_open = origin < self.me && peer.sessions.is_empty() && self.now.since(met) < YIELD;
+        if theirs_to_open {
+            self.timers.set(Timer::Connect(id), met + YIELD);
+            return;
+        }
+        self.open_session(origin, addr, self.cluster, suite);
+        self.timers.set(Timer::Connect(id), self.now + CONNECT_AGAIN);
+    }
+
+    /// A session with another server stands.
+    pub(super) fn peer_up(&mut self, session: SessionId, origin: Origin, role: Role) {
+        let Some(addr) = self.endpoint.addr(session) else { return };
+        self.sessions.insert(session, Party::Server(origin.id));
+        if let Some(peer) = self.peers.get(&origin.id) {
+            if origin.boot < peer.origin.boot {
+                self.count("session_of_old_boot");
+                self.endpoint.close(session);
+                return self.on_closed(session);
+            }
+            if origin.boot > peer.origin.boot {
+                if peer.addr != addr && !self.is_silent(peer) {
+                    // Perhaps two servers with one id: they settle that between themselves, and come again.
+                    self.count("id_in_use");
+                    self.endpoint.close(session);
+                    return self.on_closed(session);
+                }
+                self.forget_boot(origin.id);
+            }
+        }
+        if !self.peers.contains_key(&origin.id) {
+            self.meet(origin, addr, self.config.suite);
+        }
+        let Some(peer) = self.peers.get_mut(&origin.id) else { return };
+        peer.addr = addr;
+        let by_lower = (role == Role::Initiator) == (self.me < origin);
+        let at = if by_lower { peer.sessions.len() } else { peer.sessions.partition_point(|held| !held.by_lower) };
+        peer.sessions.insert(at, Held { session, by_lower });
+        if peer.sessions.len() > SESSIONS_MAX {
+            let oldest = peer.sessions.remove(0).session;
+            self.endpoint.close(oldest);
+            self.on_closed(oldest);
+        }
+        self.heartbeat.up(origin, self.now);
+        self.discovery.set_connected(addr, true, self.now);
+        self.members.merge(Member { id: origin.id, boot: origin.boot, left: false, addrs: vec![addr] });
+        self.say_beat(session);
+        self.share_directory(session);
+        self.say(session, &Frame::ClientsReq);
+    }
+
+    /// The last boot of a server has ended: a newer one has shown itself.
+    fn forget_boot(&mut self, id: ServerId) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        for Held { session, .. } in peer.sessions {
+            self.endpoint.close(session);
+            self.on_closed(session);
+        }
+        self.clients.drop_server(id);
+        self.timers.clear(&Timer::Connect(id));
+    }
+
+    /// A session is gone, or never came to be.
+    pub(super) fn on_closed(&mut self, session: SessionId) {
+        self.connecting.remove(&session);
+        match self.sessions.remove(&session) {
+            Some(Party::Server(id)) => {
+                self.unfollow_all(session);
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.sessions.retain(|held| held.session != session);
+                    if peer.sessions.is_empty() {
+                        let addr = peer.addr;
+                        self.discovery.set_connected(addr, false, self.now);
+                    }
+                }
+                self.settle_all();
+            }
+            Some(Party::Client(served)) => {
+                self.unfollow_all(session);
+                self.client_gone(session, &served);
+            }
+            Some(Party::Rival(_)) | None => {}
+        }
+    }
+
+    // ---- heartbeats
+
+    /// Looks whether somebody has died or come to life, and sends our own beat where it is due.
+    pub(super) fn beat(&mut self) {
+        let (due, changes) = self.heartbeat.tick(self.now);
+        if due {
+            let line = Frame::Beat(self.my_beat()).to_line();
+            for session in self.peers.values().filter_map(Peer::session) {
+                self.endpoint.send(session, line.as_bytes());
+            }
+        }
+        for change in &changes {
+            match *change {
+                Change::Alive(peer) => {
+                    let addr = self.peers.get(&peer.id).map(|peer| peer.addr);
+                    if let Some(addr) = addr {
+                        self.event(Event::PeerUp { peer, addr });
+                    }
+                    self.timers.clear(&Timer::Connect(peer.id));
+                }
+                Change::Dead { peer, silent } => {
+                    let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+                    self.event(Event::PeerDown { peer, silent_ms });
+                    self.clients.drop_server(peer.id);
+                    if self.peers.get(&peer.id).is_some_and(|known| known.origin == peer) {
+                        self.timers.set(Timer::Connect(peer.id), self.now + CONNECT_AGAIN);
+                    }
+                }
+            }
+        }
+        if !changes.is_empty() {
+            self.update_view();
+            self.live_changed(&changes);
+        }
+    }
+
+    fn say_beat(&mut self, session: SessionId) {
+        let beat = Frame::Beat(self.my_beat());
+        self.say(session, &beat);
+    }
+
+    fn my_beat(&self) -> Beat {
+        Beat {
+            epoch: self.epoch(),
+            led: self.election.leader().is_some(),
+            load: self.load.rate(),
+            lag: u32::try_from(self.heartbeat.lag().as_millis()).unwrap_or(u32::MAX),
+            sessions: self.devices.len() as u32,
+            hears: self.heartbeat.hears(),
+            eligible: self.is_eligible(),
+            time: self.cluster_millis(),
+            directory: self.directory_digest(),
+            clients: self.clients.own_version(),
+            logs: self.logs_digest(),
+        }
+    }
+
+    /// Whether we may lead.
+    pub(super) fn is_eligible(&self) -> bool {
+        self.stage == Stage::Serving && self.leaving.is_none()
+    }
+
+    /// A peer's heartbeat.
+    pub(super) fn on_beat(&mut self, session: SessionId, id: ServerId, beat: Beat) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let origin = peer.origin;
+        if !peer.holds(session) {
+            return;
+        }
+        let hears_me = beat.hears.contains(&self.me.id);
+        let epoch = beat.epoch;
+        let leads = epoch.leader == id && beat.led;
+        let time = beat.time;
+        let clients = beat.clients;
+        peer.beat = Some(beat);
+        self.heartbeat.heard(origin, hears_me, self.now);
+        self.beat();
+        if leads && self.is_live(origin) && self.election.leader() == Some(id) {
+            // Cluster time is the leader's; it goes forward and never back.
+            self.clock_offset = self.clock_offset.max(time.saturating_sub(self.now.as_millis()));
+        }
+        if clients != self.clients.version(origin) {
+            self.say(session, &Frame::ClientsReq);
+        }
+        self.update_view();
+        if self.stage == Stage::Serving && self.is_live(origin) {
+            self.elect(election::Input::HeardEpoch { from: origin, epoch });
+        }
+        self.mend_differences(session, id);
+    }
+
+    /// Tells the election who is live.
+    pub(super) fn update_view(&mut self) {
+        let view = |origin: Origin| {
+            let beat = self.peers.get(&origin.id).filter(|peer| peer.origin == origin)?.beat.as_ref()?;
+            let view = PeerView { boot: origin.boot, eligible: beat.eligible, led: beat.led, epoch: beat.epoch };
+            Some((origin.id, view))
+        };
+        let live: BTreeMap<_, _> = self.heartbeat.live().filter_map(view).collect();
+        let eligible = self.is_eligible();
+        self.elect(election::Input::View { live, eligible });
+    }
+
+    /// What a peer holds differs from what we hold: after a while something is done about it.
+    fn mend_differences(&mut self, session: SessionId, id: ServerId) {
+        let (directory, logs, now) = (self.directory_digest(), self.logs_digest(), self.now);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(beat) = &peer.beat else { return };
+        let lasts = |since: &mut Option<Time>, differs: bool, span: Duration| {
+            let start = *since.get_or_insert(now);
+            let lasts = differs && now.since(start) >= span;
+            if lasts || !differs {
+                *since = None;
+            }
+            lasts
+        };
+        let directory = lasts(&mut peer.directory_differs, beat.directory != directory, DIRECTORY_DIFFERS);
+        let logs = lasts(&mut peer.logs_differ, beat.logs != logs, LOGS_DIFFER);
+        if directory {
+            self.share_directory(session);
+        }
+        if logs {
+            self.compare_with(session);
+        }
+    }
+
+    // ---- the directory that all share
+
+    fn directory_digest(&self) -> u64 {
+        self.records.digest() ^ self.members.digest()
+    }
+
+    /// Tells a server all that we know of members and rooms.
+    pub(super) fn share_directory(&mut self, session: SessionId) {
+        for members in directory::members::chunks(self.members.iter()) {
+            self.say(session, &Frame::Members { members });
+        }
+        for rooms in directory::rooms::chunks(self.records.iter()) {
+            self.say(session, &Frame::Rooms { rooms });
+        }
+    }
+
+    /// A server tells what it knows of members.
+    pub(super) fn on_members(&mut self, members: Vec<Member>) {
+        for member in members {
+            let (id, boot, left) = (member.id, member.boot, member.left);
+            if id == self.me.id {
+                if boot == self.me.boot && left && self.leaving.is_none() {
+                    self.leave(super::leave::Why::Retired);
+                }
+                continue;
+            }
+            if !self.members.merge(member) || !left {
+                continue;
+            }
+            let origin = Origin { id, boot };
+            if self.peers.get(&id).is_some_and(|peer| peer.origin == origin) {
+                self.member_left(origin);
+            }
+        }
+    }
+
+    /// A member has left for good: no alarm, no reconnecting.
+    fn member_left(&mut self, origin: Origin) {
+        self.heartbeat.gone(origin.id);
+        self.forget_boot(origin.id);
+        self.update_view();
+        self.live_changed(&[Change::Dead { peer: origin, silent: Duration::ZERO }]);
+    }
+
+    /// A server tells where rooms live.
+    pub(super) fn on_rooms(&mut self, session: SessionId, rooms: Vec<RoomRecord>) {
+        let mut behind = Vec::new();
+        for record in rooms {
+            let name = record.room.clone();
+            let fence = record.fence;
+            if self.records.merge(record) {
+                self.record_changed(&name);
+            } else if let Some(known) = self.records.get(&name).filter(|known| known.fence > fence) {
+                behind.push(known.clone());
+            }
+        }
+        if !behind.is_empty() {
+            for rooms in directory::rooms::chunks(&behind) {
+                self.say(session, &Frame::Rooms { rooms });
+            }
+        }
+    }
+
+    /// A room's record has changed: everything that hangs on it follows.
+    pub(super) fn record_changed(&mut self, name: &RoomName) {
+        self.placing.remove(name);
+        if self.room(name).is_some() {
+            self.settle_upstream(name);
+            self.answer_joins(name);
+        }
+    }
+
+    /// Decides anew whom each room is followed at.
+    pub(super) fn settle_all(&mut self) {
+        let names: Vec<_> = self.rooms.keys().cloned().collect();
+        for name in &names {
+            self.settle_upstream(name);
+        }
+    }
+}

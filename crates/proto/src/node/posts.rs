@@ -1,0 +1,268 @@
+//! Posts: from a client to the home of its room, and the acknowledgements back.
+//!
+//! ```text
+//! client -- Post --> its server -- Post (with author) --> home: dot, HLC, push to all followers
+//! client <-- Ack --- its server <------- Ack ------------ home: accepted; later stored
+//! ```
+//!
+//! A post is repeated by its client until it is settled, so nothing here has to be: a server that is not the home keeps a
+//! post only until the home has accepted it, and sends it again when the room gets another home. A post that comes twice
+//! is known by its author, their device and its number.
+
+use std::collections::BTreeMap;
+
+use super::{Node, Party, rooms::Waiter};
+use crate::{
+    ids::{DeviceId, Origin, PersonId, RoomName},
+    limits,
+    log::{Entry, Hash, PostKey, entry::MESSAGE},
+    node::rooms::Upstream,
+    session::SessionId,
+    wire::{
+        Frame,
+        frame::{Ack, Author, FragmentOf, Post, Refusal, Refuse},
+    },
+};
+
+/// Posts of one device that wait at a home for an earlier one.
+const EARLY_MAX: u64 = 256;
+/// Posts that a server keeps for homes that have not accepted them yet.
+const RELAYS_MAX: usize = 16_384;
+
+/// Posts under way to their homes.
+pub(super) type Relays = BTreeMap<(RoomName, PersonId, DeviceId, u64), Post>;
+
+impl Node {
+    /// A client, or a server on behalf of one, posts.
+    pub(super) fn on_post(&mut self, session: SessionId, mut post: Post) {
+        let forwarded = match self.sessions.get(&session) {
+            Some(Party::Server(_)) if post.author.is_some() => true,
+            Some(Party::Client(client)) if client.is_served() => {
+                let vouched = self.rooms.get(&post.room).map(|room| room.log.newest()).unwrap_or_default();
+                let (name, person, device) = (client.name.clone(), client.person, client.device);
+                post.author = Some(Author { name, person, device, vouched });
+                false
+            }
+            _ => return self.count("frame_out_of_place"),
+        };
+        let refusal = if post.body.len() > limits::BODY_BYTES_MAX {
+            Some(Refusal::TooLong)
+        } else if post.kind != MESSAGE {
+            Some(Refusal::UnknownKind)
+        } else {
+            None
+        };
+        if let Some(why) = refusal {
+            return self.refuse(session, &post, why);
+        }
+        if self.room(&post.room).is_none() {
+            return;
+        }
+        if self.records.get(&post.room).is_none() {
+            self.ask_place(&post.room);
+        }
+        let is_home = self.rooms[&post.room].upstream == Upstream::Home;
+        match (is_home, forwarded) {
+            (true, _) => self.admit(session, post),
+            (false, true) => self.point_home(session, &post.room),
+            (false, false) => self.relay(post),
+        }
+    }
+
+    /// Tells a server that takes us for a home what we know better.
+    fn point_home(&mut self, session: SessionId, room: &RoomName) {
+        if let Some(record) = self.records.get(room).cloned() {
+            self.say(session, &Frame::Rooms { rooms: vec![record] });
+        }
+    }
+
+    /// Keeps a post until its home has accepted it, and sends it there.
+    fn relay(&mut self, post: Post) {
+        let Some(author) = &post.author else { return };
+        let key = (post.room.clone(), author.person, author.device, post.seq);
+        self.forward(&post);
+        if self.relays.len() < RELAYS_MAX || self.relays.contains_key(&key) {
+            self.relays.insert(key, post);
+        } else {
+            self.count("relays_full");
+        }
+    }
+
+    fn forward(&mut self, post: &Post) {
+        let Some(author) = &post.author else { return };
+        let Some(Upstream::Server { session, .. }) = self.rooms.get(&post.room).map(|room| &room.upstream) else {
+            return;
+        };
+        let of = || FragmentOf::Forwarded(post.room.clone(), author.person, author.device, post.seq);
+        self.endpoint.send_large(*session, of, &Frame::Post(post.clone()).to_line());
+    }
+
+    /// The room has a new home: what the last one had not accepted goes there.
+    pub(super) fn resend_relays(&mut self, name: &RoomName) {
+        let from = (name.clone(), PersonId([0; 16]), DeviceId(0), 0);
+        let posts: Vec<_> = self
+            .relays
+            .range(from..)
+            .take_while(|((room, ..), _)| room == name)
+            .map(|(_, post)| post.clone())
+            .collect();
+        if self.rooms.get(name).is_some_and(|room| room.upstream == Upstream::Home) {
+            self.relays.retain(|(room, ..), _| room != name);
+            for post in posts {
+                let Some(author) = &post.author else { continue };
+                if let Some(&session) = self.devices.get(&(author.person, author.device)) {
+                    self.admit(session, post);
+                }
+            }
+        } else {
+            for post in &posts {
+                self.forward(post);
+            }
+        }
+    }
+
+    /// At the home: sequences a post, or finds that it has been.
+    fn admit(&mut self, session: SessionId, post: Post) {
+        let Some(author) = post.author.clone() else { return };
+        let Some(room) = self.rooms.get_mut(&post.room) else { return };
+        let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
+        if let Some(kept) = room.log.post(key) {
+            if *kept.entry.body != *post.body || *kept.entry.kind != *post.kind {
+                return self.refuse(session, &post, Refusal::Clash);
+            }
+            let (origin, seq) = (kept.entry.origin, kept.entry.seq);
+            return self.acknowledge(&post.room, origin, seq, session);
+        }
+        let next = room.log.next_post(author.person, author.device, post.oldest.max(1));
+        if post.seq > next {
+            let early = room.early.entry((author.person, author.device)).or_default();
+            if post.seq - next <= EARLY_MAX {
+                early.insert(post.seq, post);
+            }
+            return;
+        }
+        if post.seq < next {
+            // Below the oldest that is unsettled: an echo of something settled long ago.
+            return self.count("post_stale");
+        }
+        let name = post.room.clone();
+        self.sequence(session, post, &author);
+        self.admit_early(session, &name, &author, next + 1);
+    }
+
+    /// Posts that had to wait for the one that has just been admitted.
+    fn admit_early(&mut self, session: SessionId, name: &RoomName, author: &Author, next: u64) {
+        let device = (author.person, author.device);
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let Some(early) = room.early.get_mut(&device) else { return };
+        *early = early.split_off(&next);
+        let post = early.remove(&next);
+        if early.is_empty() {
+            room.early.remove(&device);
+        }
+        if let Some(post) = post {
+            self.admit(session, post);
+        }
+    }
+
+    /// Makes an entry of a post.
+    fn sequence(&mut self, session: SessionId, post: Post, author: &Author) {
+        let now_millis = self.cluster_millis();
+        let Some(room) = self.rooms.get_mut(&post.room) else { return };
+        let mut claim = post.shown;
+        claim.millis = claim.millis.min(now_millis + limits::CLAIM_AHEAD_MAX.as_millis() as u64);
+        let seen = room.log.newest().max(author.vouched).max(claim);
+        let mut entry = Entry {
+            room: post.room.clone(),
+            origin: self.me,
+            seq: room.held().get(self.me) + 1,
+            hlc: seen.next(now_millis),
+            from: author.name.clone(),
+            person: author.person,
+            device: author.device,
+            client_seq: post.seq,
+            kind: post.kind.into(),
+            body: post.body.into(),
+            hash: Hash::default(),
+        };
+        entry.hash = entry.digest();
+        room.receiver.note(&entry);
+        let seq = entry.seq;
+        self.keep(&post.room, entry, None);
+        self.acknowledge(&post.room, self.me, seq, session);
+    }
+
+    /// Tells how it stands with a post, and remembers whom to tell when it is stored.
+    fn acknowledge(&mut self, name: &RoomName, origin: Origin, seq: u64, session: SessionId) {
+        let wanted = self.copies_wanted();
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        if room.copies(origin, seq) < wanted {
+            room.waiters.insert((origin, seq), Waiter { session });
+        }
+        self.send_ack(name, origin, seq, session);
+    }
+
+    /// Entries may have got enough copies: tells those who wait.
+    pub(super) fn check_stored(&mut self, name: &RoomName) {
+        let wanted = self.copies_wanted();
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let stored: Vec<_> =
+            room.waiters.keys().filter(|(origin, seq)| room.copies(*origin, *seq) >= wanted).copied().collect();
+        for dot in stored {
+            let Some(room) = self.rooms.get_mut(name) else { return };
+            if let Some(waiter) = room.waiters.remove(&dot) {
+                self.send_ack(name, dot.0, dot.1, waiter.session);
+            }
+        }
+    }
+
+    fn send_ack(&mut self, name: &RoomName, origin: Origin, seq: u64, session: SessionId) {
+        let wanted = self.copies_wanted();
+        let Some(room) = self.rooms.get(name) else { return };
+        let Some(kept) = room.log.get(origin, seq) else { return };
+        let copies = room.copies(origin, seq);
+        let entry = &kept.entry;
+        let to = matches!(self.sessions.get(&session), Some(Party::Server(_))).then_some((entry.person, entry.device));
+        let ack = Ack {
+            room: name.clone(),
+            seq: entry.client_seq,
+            origin,
+            entry: seq,
+            hlc: entry.hlc,
+            copies,
+            stored: copies >= wanted,
+            durable: false,
+            to,
+        };
+        self.say(session, &Frame::Ack(ack));
+    }
+
+    /// On how many servers a message has to be to count as stored: never shrunk to what happens to be alive.
+    fn copies_wanted(&self) -> u32 {
+        self.config.replicas.min(self.members.count() as u32).max(1)
+    }
+
+    fn refuse(&mut self, session: SessionId, post: &Post, why: Refusal) {
+        let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
+        let to = post.author.as_ref().filter(|_| is_server).map(|author| (author.person, author.device));
+        self.say(session, &Frame::Refuse(Refuse { room: post.room.clone(), seq: post.seq, why, to }));
+    }
+
+    /// A home has answered for a client of ours.
+    pub(super) fn on_ack(&mut self, mut ack: Ack) {
+        let Some((person, device)) = ack.to.take() else { return self.count("frame_out_of_place") };
+        self.relays.remove(&(ack.room.clone(), person, device, ack.seq));
+        if let Some(&session) = self.devices.get(&(person, device)) {
+            self.say(session, &Frame::Ack(ack));
+        }
+    }
+
+    /// A home has refused a post of a client of ours.
+    pub(super) fn on_refuse(&mut self, mut refuse: Refuse) {
+        let Some((person, device)) = refuse.to.take() else { return self.count("frame_out_of_place") };
+        self.relays.remove(&(refuse.room.clone(), person, device, refuse.seq));
+        if let Some(&session) = self.devices.get(&(person, device)) {
+            self.say(session, &Frame::Refuse(refuse));
+        }
+    }
+}

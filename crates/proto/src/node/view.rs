@@ -1,0 +1,104 @@
+//! A look inside a server, for whoever checks it: the invariants of a simulator, and tests.
+//!
+//! It is read-only and cheap: it is taken after every step of a simulated server, and lends what the server has rather
+//! than copying it. Nothing of the protocol goes through it.
+
+use std::borrow::Cow;
+
+use crate::{
+    election,
+    ids::{ClusterId, Origin, RoomName, ServerId},
+    log::{Entry, VersionVector},
+    node::{Node, Stage, rooms::Upstream},
+    wire::frame::{Epoch, Fence},
+};
+
+/// What a server does in the election.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// It looks for others, and has no id or no cluster yet.
+    #[default]
+    Joining,
+    /// It follows a leader.
+    Follower,
+    /// It has asked those above it.
+    Electing,
+    /// Somebody above it has answered, and has not taken over yet.
+    AwaitingCoordinator,
+    /// It has won, and asks everybody what they know.
+    Syncing,
+    /// It leads.
+    Leader,
+}
+
+/// What a server holds and believes, at one moment.
+#[derive(Debug)]
+pub struct View<'a> {
+    /// Who it is, once it knows.
+    pub me: Option<Origin>,
+    /// In which cluster, once it has one.
+    pub cluster: Option<ClusterId>,
+    /// What it does in the election.
+    pub role: Role,
+    /// Whether it may lead.
+    pub eligible: bool,
+    /// The highest epoch that it has accepted.
+    pub epoch: Epoch,
+    /// Who leads, as far as it knows.
+    pub leader: Option<ServerId>,
+    /// The servers that it takes for alive, itself among them, in order.
+    pub live: Vec<ServerId>,
+    /// The rooms that it knows, in order of their names; not the cluster's own records.
+    pub rooms: Vec<RoomView<'a>>,
+}
+
+/// What a server holds and believes of one room.
+#[derive(Debug)]
+pub struct RoomView<'a> {
+    /// Its name.
+    pub name: &'a RoomName,
+    /// The highest fence that the server has accepted.
+    pub fence: Fence,
+    /// Whether this server sequences it now.
+    pub open: bool,
+    /// What it holds of its log without holes.
+    pub held: Cow<'a, VersionVector>,
+}
+
+impl Node {
+    /// What it holds and believes now.
+    pub fn view(&self) -> View<'_> {
+        let role = match self.election.state() {
+            election::State::Joining => Role::Joining,
+            election::State::Follower => Role::Follower,
+            election::State::Electing => Role::Electing,
+            election::State::AwaitingCoordinator => Role::AwaitingCoordinator,
+            election::State::Syncing => Role::Syncing,
+            election::State::Leader => Role::Leader,
+        };
+        let rooms = self.records.iter().filter_map(|record| {
+            let room = self.rooms.get(&record.room)?;
+            let (name, open) = (&record.room, room.upstream == Upstream::Home);
+            Some(RoomView { name, fence: record.fence, open, held: Cow::Borrowed(room.held()) })
+        });
+        View {
+            me: (self.stage == Stage::Serving).then_some(self.me),
+            cluster: Some(self.cluster),
+            role,
+            eligible: self.is_eligible(),
+            epoch: self.epoch(),
+            leader: self.election.leader(),
+            live: self.live_ids().into_iter().collect(),
+            rooms: rooms.collect(),
+        }
+    }
+
+    /// The entries of a room that it holds without holes and `seen` does not cover: by origin, then by seq.
+    pub fn entries<'a>(&'a self, room: &RoomName, seen: &'a VersionVector) -> impl Iterator<Item = &'a Entry> + 'a {
+        let room = self.rooms.get(room);
+        let ranges = room.into_iter().flat_map(|room| room.held().beyond(seen).map(move |range| (room, range)));
+        ranges.flat_map(|(room, (origin, from, to))| {
+            (from..=to).filter_map(move |seq| room.log.get(origin, seq)).map(|kept| &*kept.entry)
+        })
+    }
+}

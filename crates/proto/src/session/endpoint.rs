@@ -1,0 +1,289 @@
+//! The endpoint: the table of sessions, and what its owner can ask of them. What arrives is dealt with in `incoming`.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    mem,
+    net::SocketAddr,
+};
+
+use crate::{
+    limits,
+    rng::Rng,
+    session::{
+        Event, Role, SessionId,
+        half_open::HalfOpen,
+        handshake::Initiator,
+        keys::{KeyPair, Suite},
+        sealed::Sealed,
+        state::{Calling, Due, Phase, Repeats, Session, Timers},
+    },
+    time::Time,
+    wire::{
+        fragment,
+        frame::FragmentOf,
+        packet::{self, Packet},
+    },
+};
+
+/// All sessions of one socket.
+#[derive(Debug)]
+pub struct Endpoint {
+    pub(super) key: Option<KeyPair>,
+    pub(super) rng: Rng,
+    pub(super) sessions: BTreeMap<SessionId, Box<Session>>,
+    pub(super) half_open: HalfOpen,
+    pub(super) timers: Timers,
+    /// Sessions that the next flush looks at, each once.
+    pub(super) listed: Vec<SessionId>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) counters: Counters,
+    /// Where packets are opened.
+    pub(super) opened: Vec<u8>,
+}
+
+/// Datagrams and lines dropped, by cause.
+#[derive(Debug, Default)]
+pub(super) struct Counters(BTreeMap<&'static str, u64>);
+
+impl Counters {
+    pub(super) fn add(&mut self, cause: &'static str) {
+        *self.0.entry(cause).or_default() += 1;
+    }
+}
+
+impl Endpoint {
+    /// No sessions yet. `key` answers handshakes; a client, which answers none, has none.
+    pub fn new(key: Option<KeyPair>, rng: Rng) -> Self {
+        Self {
+            key,
+            rng,
+            sessions: BTreeMap::new(),
+            half_open: HalfOpen::default(),
+            timers: Timers::default(),
+            listed: Vec::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            opened: vec![0; limits::DATAGRAM_BYTES_MAX],
+        }
+    }
+
+    /// Answers handshakes with another key from now on. Sessions stay.
+    pub fn set_key(&mut self, key: KeyPair) {
+        self.key = Some(key);
+    }
+
+    /// Opens a session to whoever holds `remote` at `addr`, as `local`. The handshake is repeated until it is answered,
+    /// for 3 s; then [`Event::Closed`].
+    ///
+    /// # Panics
+    /// If `payload` is longer than [`limits::HANDSHAKE_PAYLOAD_BYTES_MAX`].
+    pub fn connect(
+        &mut self,
+        addr: SocketAddr,
+        local: &KeyPair,
+        remote: &[u8; 32],
+        suite: Suite,
+        payload: &[u8],
+        now: Time,
+    ) -> SessionId {
+        assert!(payload.len() <= limits::HANDSHAKE_PAYLOAD_BYTES_MAX, "this would not fit a datagram");
+        let id = self.new_id();
+        let (handshake, noise) = Initiator::new(local, remote, suite, payload, self.rng.fork());
+        let init = Packet::Init { suite, sender: id.0, noise: &noise }.to_bytes();
+        let phase = Phase::Calling(Box::new(Calling { handshake, init, repeats: Repeats::new(now) }));
+        self.insert(id, Session::new(Role::Initiator, *remote, addr, phase, now));
+        self.owe(id);
+        id
+    }
+
+    /// Answers a handshake that was [`Event::Asked`] for; once is enough. The answer may not be larger than what asked
+    /// for it, so `payload` is at most 301 bytes where the other side said next to nothing; with a longer one the session
+    /// is dropped and counted.
+    pub fn accept(&mut self, session: SessionId, payload: &[u8], _now: Time) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let Phase::HalfOpen(half) = &mut state.phase else { return };
+        if packet::ANSWER_BYTES_MIN + payload.len() > half.ask_bytes {
+            self.counters.add("answer_too_large");
+            self.expire(session);
+            return;
+        }
+        let Some((transport, noise)) = half.responder.answer(payload) else { return };
+        half.answer = Some(Packet::Answer { sender: session.0, receiver: half.remote, noise: &noise }.to_bytes());
+        state.sealed = Some(Sealed::new(transport, half.remote));
+        self.owe(session);
+    }
+
+    /// Drops a session without a word, and without an event.
+    pub fn close(&mut self, session: SessionId) {
+        let Some(state) = self.sessions.remove(&session) else { return };
+        self.timers.remove(session, &state);
+        if let Phase::HalfOpen(half) = &state.phase {
+            self.half_open.remove(&half.ask);
+        }
+    }
+
+    /// Takes a datagram that is not discovery.
+    pub fn handle(&mut self, from: SocketAddr, datagram: &[u8], now: Time) {
+        match Packet::parse(datagram) {
+            Ok(Packet::Init { suite, sender, noise }) => self.on_init(from, datagram, (suite, sender, noise), now),
+            Ok(Packet::Answer { sender, receiver, noise }) => self.on_answer(SessionId(receiver), sender, noise, now),
+            Ok(Packet::Sealed { receiver, counter, ciphertext }) => {
+                self.on_sealed(from, SessionId(receiver), counter, ciphertext, now);
+            }
+            Err(malformed) => self.counters.add(malformed.cause()),
+        }
+    }
+
+    /// Repeats handshakes and drops what has expired.
+    pub fn tick(&mut self, now: Time) {
+        while let Some(id) = self.timers.pop(now) {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            session.forget_stale_fragments(now);
+            let due = session.wake(now);
+            self.timers.insert(id, session);
+            match due {
+                Due::Nothing => {}
+                Due::Repeat => self.owe(id),
+                Due::Close => self.expire(id),
+            }
+        }
+    }
+
+    /// The next event, until there is none.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Appends a line (newline included, within [`limits::FRAME_BYTES_MAX`]) to what goes out with the next
+    /// [`Self::flush`]; a longer one is dropped and counted. Larger entries and posts: [`Self::send_large`].
+    ///
+    /// Until the session is up, lines wait, up to [`limits::UNSENT_BYTES_MAX`]; past that they are dropped and counted.
+    pub fn send(&mut self, session: SessionId, line: &[u8]) {
+        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let newline = !line.ends_with(b"\n");
+        let bytes = line.len() + usize::from(newline);
+        if bytes > limits::FRAME_BYTES_MAX {
+            self.counters.add("line_too_long");
+        } else if !state.is_up() && state.pending.len() + bytes > limits::UNSENT_BYTES_MAX {
+            self.counters.add("unsent_full");
+        } else {
+            state.pending.extend_from_slice(line);
+            if newline {
+                state.pending.push(b'\n');
+            }
+            list(&mut self.listed, session, state);
+        }
+    }
+
+    /// Sends a line of any length up to [`limits::FRAGMENTED_LINE_BYTES_MAX`]: as it is if it fits, else as fragments
+    /// `of` it. At the other side it comes out whole.
+    pub fn send_large(&mut self, session: SessionId, of: impl FnOnce() -> FragmentOf, line: &str) {
+        if line.trim_end_matches('\n').len() < limits::FRAME_BYTES_MAX {
+            self.send(session, line.as_bytes());
+        } else if line.len() > limits::FRAGMENTED_LINE_BYTES_MAX {
+            self.counters.add("line_too_long");
+        } else if self.sessions.contains_key(&session) {
+            for piece in fragment::split(of(), line) {
+                self.send(session, piece.as_bytes());
+            }
+        }
+    }
+
+    /// Seals what was sent, as many lines to a packet as fit, and hands over all datagrams: (to, bytes).
+    pub fn flush(&mut self, _now: Time, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+        let mut listed = mem::take(&mut self.listed);
+        for id in listed.drain(..) {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            session.listed = false;
+            let owes = mem::take(&mut session.owes);
+            match &session.phase {
+                Phase::Calling(calling) if owes => out.push((session.addr, calling.init.clone())),
+                Phase::HalfOpen(half) if owes => out.extend(half.answer.clone().map(|answer| (session.addr, answer))),
+                Phase::Calling(_) | Phase::HalfOpen(_) => {}
+                Phase::Up(_) => seal_pending(session, owes, out),
+            }
+        }
+        self.listed = listed;
+    }
+
+    /// When [`Self::tick`] is wanted; `None`: not at all. May be earlier than there is something to do.
+    pub fn deadline(&self) -> Option<Time> {
+        self.timers.first()
+    }
+
+    /// Where the other side was last heard, or is hoped to be.
+    pub fn addr(&self, session: SessionId) -> Option<SocketAddr> {
+        self.sessions.get(&session).map(|session| session.addr)
+    }
+
+    /// When the other side was last heard; `None` as long as the session is not up.
+    pub fn heard(&self, session: SessionId) -> Option<Time> {
+        self.sessions.get(&session).filter(|session| session.is_up()).map(|session| session.heard)
+    }
+
+    /// Datagrams dropped, by cause.
+    pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
+        &self.counters.0
+    }
+
+    /// An index that no session has.
+    pub(super) fn new_id(&mut self) -> SessionId {
+        loop {
+            let id = SessionId(self.rng.u32());
+            if id.0 != 0 && !self.sessions.contains_key(&id) {
+                return id;
+            }
+        }
+    }
+
+    pub(super) fn insert(&mut self, id: SessionId, session: Session) {
+        let mut session = Box::new(session);
+        self.timers.insert(id, &mut session);
+        self.sessions.insert(id, session);
+    }
+
+    /// Drops a session and says so.
+    pub(super) fn expire(&mut self, id: SessionId) {
+        self.close(id);
+        self.events.push_back(Event::Closed { session: id });
+    }
+
+    /// Lets a packet of the session go out with the next flush, whether or not it has lines to carry.
+    pub(super) fn owe(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.owes = true;
+            list(&mut self.listed, id, session);
+        }
+    }
+}
+
+/// Puts a session on the list for the next flush, once.
+fn list(listed: &mut Vec<SessionId>, id: SessionId, session: &mut Session) {
+    if !mem::replace(&mut session.listed, true) {
+        listed.push(id);
+    }
+}
+
+/// Seals the session's lines; if there are none and it `owes` a packet, an empty one.
+fn seal_pending(session: &mut Session, owes: bool, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+    let Some(sealed) = &mut session.sealed else { return };
+    let pending = mem::take(&mut session.pending);
+    if pending.is_empty() && owes {
+        out.push((session.addr, sealed.seal(&[])));
+    }
+    let mut rest = &pending[..];
+    while !rest.is_empty() {
+        let (lines, after) = rest.split_at(whole_lines(rest));
+        out.push((session.addr, sealed.seal(lines)));
+        rest = after;
+    }
+}
+
+/// How many bytes of `pending` go into one packet: whole lines, each of which fits one by itself.
+fn whole_lines(pending: &[u8]) -> usize {
+    if pending.len() <= limits::PAYLOAD_BYTES_MAX {
+        return pending.len();
+    }
+    let newline = pending[..limits::PAYLOAD_BYTES_MAX].iter().rposition(|byte| *byte == b'\n');
+    newline.expect("no line is longer than a packet") + 1
+}

@@ -1,0 +1,156 @@
+//! Sealed packets of one session: numbered, encrypted both ways, each taken at most once.
+//!
+//! The window is that of RFC 4303 (appendix A2): a packet may be up to [`limits::REPLAY_WINDOW`] behind the newest one. It
+//! is looked at before decryption and moved only after, so that a forger cannot push it.
+
+use snow::StatelessTransportState;
+
+use crate::{
+    limits,
+    wire::packet::{SEALED_HEAD_BYTES, TAG_BYTES, sealed_head},
+};
+
+/// One session's keys and counters.
+#[derive(Debug)]
+pub(super) struct Sealed {
+    transport: StatelessTransportState,
+    /// The other side's index of the session.
+    remote: u32,
+    /// The counter of our next packet.
+    next: u64,
+    window: Window,
+}
+
+/// Why a sealed packet is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unopened {
+    /// Taken before, or too old to tell.
+    Replayed,
+    /// Not sealed for this session, or changed on the way.
+    Forged,
+}
+
+impl Sealed {
+    pub(super) fn new(transport: StatelessTransportState, remote: u32) -> Self {
+        Self { transport, remote, next: 0, window: Window::default() }
+    }
+
+    /// Seals lines, or nothing, into a datagram.
+    pub(super) fn seal(&mut self, lines: &[u8]) -> Vec<u8> {
+        let mut datagram = vec![0; SEALED_HEAD_BYTES + lines.len() + TAG_BYTES];
+        datagram[..SEALED_HEAD_BYTES].copy_from_slice(&sealed_head(self.remote, self.next));
+        self.transport
+            .write_message(self.next, lines, &mut datagram[SEALED_HEAD_BYTES..])
+            .expect("the buffer fits, and nobody lives to send 2^64 packets");
+        self.next += 1;
+        datagram
+    }
+
+    /// Opens a packet into `lines`: how many bytes, and whether it is the newest so far. A packet that cannot be opened
+    /// changes nothing. `lines` is at least as long as `ciphertext`.
+    pub(super) fn open(
+        &mut self,
+        counter: u64,
+        ciphertext: &[u8],
+        lines: &mut [u8],
+    ) -> Result<(usize, bool), Unopened> {
+        if !self.window.is_new(counter) {
+            return Err(Unopened::Replayed);
+        }
+        let len = self.transport.read_message(counter, ciphertext, lines).map_err(|_| Unopened::Forged)?;
+        Ok((len, self.window.mark(counter)))
+    }
+}
+
+const WORDS: usize = (limits::REPLAY_WINDOW / 64) as usize;
+
+/// Which of the newest counters have been taken: one bit each, at the counter modulo the window.
+#[derive(Debug, Default)]
+struct Window {
+    /// One more than the newest.
+    end: u64,
+    taken: [u64; WORDS],
+}
+
+impl Window {
+    fn is_new(&self, counter: u64) -> bool {
+        let (word, bit) = place(counter);
+        counter >= self.end || (self.end - counter <= limits::REPLAY_WINDOW && self.taken[word] & bit == 0)
+    }
+
+    /// Takes a counter that is new and below 2^64 - 1; whether it is the newest.
+    fn mark(&mut self, counter: u64) -> bool {
+        let newest = counter >= self.end;
+        if newest {
+            if counter - self.end >= limits::REPLAY_WINDOW {
+                self.taken = [0; WORDS];
+            } else {
+                for passed in self.end..counter {
+                    let (word, bit) = place(passed);
+                    self.taken[word] &= !bit;
+                }
+            }
+            self.end = counter + 1;
+        }
+        let (word, bit) = place(counter);
+        self.taken[word] |= bit;
+        newest
+    }
+}
+
+fn place(counter: u64) -> (usize, u64) {
+    let at = counter % limits::REPLAY_WINDOW;
+    ((at / 64) as usize, 1 << (at % 64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_window_takes_each_counter_once_and_none_that_is_too_old() {
+        fn check(window: &mut Window, counter: u64, expected: bool) {
+            assert_eq!(window.is_new(counter), expected, "{counter}");
+            if expected {
+                window.mark(counter);
+            }
+        }
+        let mut window = Window::default();
+        check(&mut window, 0, true);
+        check(&mut window, 0, false);
+        check(&mut window, 1_023, true);
+        check(&mut window, 0, false);
+        check(&mut window, 1, true);
+        check(&mut window, 1_025, true);
+        check(&mut window, 1, false);
+        check(&mut window, 2, true);
+        check(&mut window, 1_024, true);
+        check(&mut window, 1 << 40, true);
+        check(&mut window, (1 << 40) - 1_023, true);
+        check(&mut window, (1 << 40) - 1_024, false);
+        check(&mut window, u64::MAX - 1, true);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_window_agrees_with_a_set(jumps in prop::collection::vec((0..2_000_u64, 0..1_200_u64), 1..300)) {
+            let (mut window, mut taken, mut newest) = (Window::default(), BTreeSet::new(), 0);
+            for (ahead, behind) in jumps {
+                let counter = (newest + ahead).saturating_sub(behind);
+                let expected = newest.saturating_sub(counter) < limits::REPLAY_WINDOW && !taken.contains(&counter);
+                prop_assert_eq!(window.is_new(counter), expected);
+                if expected {
+                    prop_assert_eq!(window.mark(counter), taken.is_empty() || counter > newest);
+                    newest = newest.max(counter);
+                    taken.insert(counter);
+                }
+            }
+        }
+    }
+}

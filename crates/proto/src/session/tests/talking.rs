@@ -1,0 +1,220 @@
+//! What goes through a session that is up.
+
+use super::*;
+use crate::{limits, session::state::Session, wire::frame::FragmentOf};
+
+/// Sends lines one to a packet, and takes the packets off the wire.
+fn packets(pair: &mut Pair, session: SessionId, lines: impl IntoIterator<Item = String>) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    for line in lines {
+        pair.send(CLIENT, session, &line);
+        pair.sides[CLIENT].endpoint.flush(pair.now, &mut out);
+    }
+    out.into_iter().map(|(_, bytes)| bytes).collect()
+}
+
+#[test]
+fn lines_share_packets_as_far_as_they_fit() {
+    fn check(lengths: &[usize], expected: &[usize]) {
+        let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+        let lines: Vec<_> = lengths.iter().map(|len| "x".repeat(len - 1)).collect();
+        for line in &lines {
+            pair.send(CLIENT, client, &format!("{line}\n"));
+        }
+        pair.run_for(LATENCY);
+        let sizes: Vec<_> = pair.sent.iter().map(|sent| sent.bytes.len() - 29).collect();
+        assert_eq!(sizes, expected, "{lengths:?}");
+        pair.turn();
+        assert_eq!(pair.lines(SERVER), lines);
+    }
+    check(&[1_200], &[1_200]);
+    check(&[600, 600], &[1_200]);
+    check(&[600, 601], &[600, 601]);
+    check(&[400, 400, 400, 2, 1_199], &[1_200, 2, 1_199]);
+    check(&[2; 700], &[1_200, 200]);
+}
+
+#[test]
+fn a_line_that_is_too_long_or_to_nobody_is_dropped() {
+    let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+    pair.send(CLIENT, client, &"x".repeat(limits::FRAME_BYTES_MAX));
+    pair.send(CLIENT, SessionId(0), "x\n");
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!((pair.count(CLIENT, "line_too_long"), pair.sent.len()), (1, 0));
+}
+
+#[test]
+fn a_packet_is_taken_once() {
+    let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+    let packets = packets(&mut pair, client, ["once".into()]);
+    for _ in 0..3 {
+        pair.deliver(SERVER, addr(1), &packets[0]);
+    }
+    pair.turn();
+    assert_eq!(pair.lines(SERVER), ["once"]);
+    assert_eq!(pair.count(SERVER, "replayed"), 2);
+}
+
+#[test]
+fn a_packet_that_lags_behind_is_taken_when_it_comes() {
+    let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+    let lag = Fate::Lags(Duration::from_secs(1));
+    pair.fate = Box::new(move |_, n| if n == 0 { lag } else { Fate::Arrives });
+    for line in ["late", "early"] {
+        pair.send(CLIENT, client, line);
+        pair.run_for(LATENCY);
+    }
+    pair.run_for(Duration::from_secs(2));
+    assert_eq!(pair.lines(SERVER), ["early", "late"]);
+}
+
+#[test]
+fn packets_may_be_out_of_order_within_the_window() {
+    let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+    let packets = packets(&mut pair, client, (0..1_026).map(|n| n.to_string()));
+    for packet in packets.iter().rev() {
+        pair.deliver(SERVER, addr(1), packet);
+    }
+    pair.turn();
+    let expected: Vec<_> = (2..1_026).rev().map(|n: u32| n.to_string()).collect();
+    assert_eq!(pair.lines(SERVER), expected);
+    assert_eq!(pair.count(SERVER, "replayed"), 2);
+}
+
+#[test]
+fn the_newest_authentic_packet_says_where_the_other_side_is() {
+    let (mut pair, client, server) = Pair::up(Suite::AesGcm);
+    let packets = packets(&mut pair, client, ["a".into(), "b".into(), "c".into()]);
+    let mut forged = packets[2].clone();
+    forged[20] ^= 1;
+    let mut check = |from: u16, packet: &[u8], expected: u16| {
+        pair.deliver(SERVER, addr(from), packet);
+        assert_eq!(pair.sides[SERVER].endpoint.addr(server), Some(addr(expected)));
+    };
+    check(10, &packets[1], 10);
+    check(11, &packets[0], 10);
+    check(12, &packets[1], 10);
+    check(13, &forged, 10);
+    check(14, &packets[2], 14);
+    pair.sides[CLIENT].addr = addr(14);
+    pair.assert_talks(client, server);
+}
+
+#[test]
+fn large_lines_survive_loss_when_they_are_repeated() {
+    let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+    let line = "{\"t\":\"post\",\"body\":\"\\\"\\u0001ö🫖\"}".repeat(500);
+    let of = FragmentOf::Post("tea".parse().unwrap(), 1);
+    for round in 0..3 {
+        pair.fate = Box::new(move |_, n| if n % 3 == round { Fate::Arrives } else { Fate::IsLost });
+        pair.sent.clear();
+        assert!(pair.lines(SERVER).is_empty(), "{round}");
+        pair.sides[CLIENT].endpoint.send_large(client, || of.clone(), &line);
+        pair.run_for(Duration::from_secs(1));
+    }
+    assert_eq!(pair.lines(SERVER), [line]);
+    assert!(pair.sides[SERVER].endpoint.sessions.values().all(|session| session.assembler.is_none()));
+}
+
+#[test]
+fn a_large_line_goes_as_it_is_if_it_fits() {
+    fn check(bytes: usize, packets: usize, too_long: u64) {
+        let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+        let line = "x".repeat(bytes);
+        pair.sides[CLIENT].endpoint.send_large(client, || FragmentOf::Post("tea".parse().unwrap(), 1), &line);
+        pair.run_for(Duration::from_millis(50));
+        assert_eq!((pair.sent.len(), pair.count(CLIENT, "line_too_long")), (packets, too_long), "{bytes} bytes");
+        assert_eq!(pair.lines(SERVER).concat(), if too_long == 0 { line } else { String::new() });
+    }
+    check(limits::FRAME_BYTES_MAX - 1, 1, 0);
+    check(limits::FRAME_BYTES_MAX, 2, 0);
+    check(limits::FRAGMENTED_LINE_BYTES_MAX + 1, 0, 1);
+}
+
+#[test]
+fn fragments_that_are_none_are_counted() {
+    let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+    pair.send(CLIENT, client, "{\"t\":\"fragment\"}\n");
+    pair.send(
+        CLIENT,
+        client,
+        "{\"t\":\"fragment\",\"of\":{\"post\":[\"tea\",1]},\"at\":9,\"len\":9,\"sum\":0,\"piece\":\"x\"}\n",
+    );
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!((pair.count(SERVER, "fragment_bad"), pair.lines(SERVER).len()), (2, 0));
+}
+
+#[test]
+fn pieces_that_wait_in_vain_are_forgotten() {
+    let (mut pair, client, server) = Pair::up(Suite::AesGcm);
+    pair.send(
+        CLIENT,
+        client,
+        "{\"t\":\"fragment\",\"of\":{\"post\":[\"tea\",1]},\"at\":0,\"len\":9,\"sum\":0,\"piece\":\"x\"}\n",
+    );
+    pair.run_for(Duration::from_secs(1));
+    let waits = |pair: &Pair| pair.sides[SERVER].endpoint.sessions[&server].assembler.is_some();
+    assert!(waits(&pair));
+    for _ in 0..8 {
+        pair.send(CLIENT, client, "alive\n");
+        pair.send(SERVER, server, "alive\n");
+        pair.run_for(Duration::from_secs(20));
+    }
+    assert!(!waits(&pair));
+}
+
+#[test]
+fn a_silent_session_is_closed_and_one_that_is_heard_is_not() {
+    let (mut pair, client, server) = Pair::up(Suite::AesGcm);
+    for _ in 0..10 {
+        pair.send(CLIENT, client, "alive\n");
+        pair.send(SERVER, server, "alive\n");
+        pair.run_for(Duration::from_secs(25));
+    }
+    assert_eq!((pair.closed(CLIENT), pair.closed(SERVER)), (vec![], vec![]));
+    let heard = pair.now.since(pair.sides[SERVER].endpoint.heard(server).unwrap());
+    assert_eq!(heard + LATENCY, Duration::from_secs(25));
+    pair.run_for(Duration::from_secs(50));
+    assert_eq!((pair.closed(CLIENT), pair.closed(SERVER)), (vec![], vec![]));
+    pair.run_for(LATENCY);
+    assert_eq!((pair.closed(CLIENT), pair.closed(SERVER)), (vec![client], vec![server]));
+    assert_eq!(pair.sides.each_ref().map(|side| side.endpoint.deadline()), [None, None]);
+}
+
+#[test]
+fn a_session_whose_other_half_is_gone_is_not_kept_for_long() {
+    let mut pair = Pair::new(1);
+    pair.fate = Box::new(|from, n| if from == CLIENT && n > 0 { Fate::IsLost } else { Fate::Arrives });
+    let client = pair.connect(Suite::AesGcm);
+    pair.run_for(Duration::from_secs(6));
+    assert_eq!((pair.ups(CLIENT).len(), pair.ups(SERVER).len()), (1, 0));
+    assert_eq!(pair.sent.iter().filter(|sent| sent.bytes[0] == 3).count(), 7);
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!(pair.closed(CLIENT), [client]);
+}
+
+#[test]
+fn a_closed_session_is_gone_without_a_word() {
+    let (mut pair, client, server) = Pair::up(Suite::AesGcm);
+    pair.send(CLIENT, client, "never\n");
+    pair.sides[CLIENT].endpoint.close(client);
+    pair.send(SERVER, server, "to nobody\n");
+    pair.run_for(Duration::from_secs(1));
+    assert_eq!((pair.lines(SERVER).len(), pair.closed(CLIENT).len()), (0, 0));
+    assert_eq!((pair.sides[CLIENT].endpoint.addr(client), pair.sides[CLIENT].endpoint.deadline()), (None, None));
+    assert_eq!(pair.count(CLIENT, "session_unknown"), 1);
+}
+
+#[test]
+fn an_idle_session_is_small() {
+    // Two ring keys of 544 bytes, boxed: what a transport state of `snow` has outside itself.
+    const CIPHERS_BYTES: usize = 2 * 544;
+    // A key and a pointer in the table, a time and a key among the timers, in trees that are about two thirds full.
+    const TABLES_BYTES: usize = (12 + 16) * 3 / 2 + 16;
+    let (pair, _, server) = Pair::up(Suite::AesGcm);
+    let session = &pair.sides[SERVER].endpoint.sessions[&server];
+    assert_eq!((session.pending.capacity(), session.assembler.is_none()), (0, true));
+    let bytes = size_of::<Session>() + CIPHERS_BYTES + TABLES_BYTES;
+    println!("{bytes} bytes, of them {} of the session itself", size_of::<Session>());
+    assert!(bytes < 2_048, "{bytes} bytes");
+}

@@ -1,0 +1,49 @@
+//! What both sides say in the handshake, beside proving their keys.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{Boot, ClusterId, Origin, ServerId},
+    session::keys,
+};
+
+/// What is said in the handshake, encrypted to the cluster's key: by whoever opens the session, then by the server.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "as", rename_all = "snake_case")]
+pub enum Greeting {
+    /// A server of the cluster.
+    Server {
+        /// Who speaks.
+        id: ServerId,
+        /// In which run.
+        boot: Boot,
+        /// Of which cluster.
+        cluster: ClusterId,
+        /// Whom it takes the other side for; nobody in an answer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        to: Option<Origin>,
+    },
+    /// A client.
+    Client {
+        /// [`pass`](keys::pass), in a closed cluster.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pass: Option<String>,
+    },
+}
+
+impl Greeting {
+    /// As the payload of a handshake message.
+    pub fn to_payload(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a greeting is plain data")
+    }
+
+    /// What a payload says; `None` for anything else.
+    pub fn from_payload(payload: &[u8]) -> Option<Self> {
+        serde_json::from_slice(payload).ok()
+    }
+
+    /// A client's, who proves with `secret` that it may enter a closed cluster.
+    pub fn client(secret: Option<&keys::Secret>, public: &[u8; 32]) -> Self {
+        Self::Client { pass: secret.map(|secret| keys::pass(secret, public)) }
+    }
+}

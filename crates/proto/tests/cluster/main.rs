@@ -1,0 +1,213 @@
+//! Whole servers, without clients, in virtual time over a kind network.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use hobnob_proto::{
+    config::ServerConfig,
+    ids::{RoomName, ServerId},
+    node::{Event, Input, Node, Output, Stop, view::Role},
+    session::keys::{Secret, Suite},
+    time::Time,
+};
+
+/// How long a datagram takes.
+const LATENCY: Duration = Duration::from_micros(500);
+
+struct World {
+    now: Time,
+    nodes: BTreeMap<u16, Node>,
+    wires: VecDeque<(Time, SocketAddr, SocketAddr, Vec<u8>)>,
+    events: Vec<(u16, Time, Event)>,
+}
+
+fn addr(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl World {
+    fn new() -> Self {
+        Self { now: Time::from_micros(1_000_000), nodes: BTreeMap::new(), wires: VecDeque::new(), events: Vec::new() }
+    }
+
+    fn start(&mut self, port: u16, id: Option<u32>, secret: Option<&Secret>) {
+        let config = ServerConfig {
+            id: id.map(ServerId),
+            cluster: "test".parse().expect("this is a name"),
+            secret: secret.cloned(),
+            replicas: 2,
+            session_port: port,
+            addrs: vec![addr(port)],
+            peers: Vec::new(),
+            suite: Suite::ChaChaPoly,
+            wall_millis: 1_700_000_000_000 + self.now.as_millis(),
+            visiting: false,
+        };
+        let seed = [port.to_le_bytes()[0]; 32];
+        self.nodes.insert(port, Node::new(config, seed, self.now));
+        self.step(port, Input::Tick);
+    }
+
+    fn step(&mut self, port: u16, input: Input<'_>) {
+        let Some(node) = self.nodes.get_mut(&port) else { return };
+        node.handle(input, self.now);
+        while let Some(output) = node.poll() {
+            let at = self.now + LATENCY;
+            match output {
+                Output::Send { to, bytes } => self.wires.push_back((at, addr(port), to, bytes)),
+                Output::Broadcast { bytes } => {
+                    self.wires.push_back((at, addr(port), addr(0), bytes));
+                }
+                Output::Event(event) => self.events.push((port, self.now, event)),
+            }
+        }
+    }
+
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let wire = self.wires.front().map(|(at, ..)| *at);
+            let tick = self.nodes.iter().map(|(port, node)| (node.deadline(), *port)).min();
+            let next = wire.into_iter().chain(tick.map(|(at, _)| at)).min().unwrap_or(end);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = self.now.max(next);
+            if wire.is_some_and(|at| at <= self.now) {
+                let Some((_, from, to, bytes)) = self.wires.pop_front() else { return };
+                let ports: Vec<_> = if to.port() == 0 { self.nodes.keys().copied().collect() } else { vec![to.port()] };
+                for port in ports {
+                    self.step(port, Input::Datagram { from, bytes: &bytes });
+                }
+            } else if let Some((_, port)) = tick {
+                self.step(port, Input::Tick);
+            }
+        }
+    }
+
+    /// What each server takes for (its id, the leader, the home of the lobby).
+    fn beliefs(&self) -> Vec<(u32, Option<u32>, Option<u32>)> {
+        let lobby = RoomName::lobby();
+        self.nodes
+            .values()
+            .map(|node| {
+                let view = node.view();
+                let home = view.rooms.iter().find(|room| *room.name == lobby).map(|room| room.fence.home.id.0);
+                (view.me.map_or(0, |me| me.id.0), view.leader.map(|id| id.0), home)
+            })
+            .collect()
+    }
+}
+
+#[test]
+fn a_server_alone_leads_and_has_a_lobby() {
+    let mut world = World::new();
+    world.start(5001, None, None);
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.beliefs(), [(1, Some(1), Some(1))]);
+}
+
+#[test]
+fn each_newcomer_leads_and_all_agree() {
+    let mut world = World::new();
+    for (port, id) in [(5001, 1), (5002, 2), (5003, 3)] {
+        world.start(port, Some(id), None);
+        world.run(Duration::from_secs(3));
+        assert!(world.beliefs().iter().all(|belief| belief.1 == Some(id)), "{:?}", world.beliefs());
+        assert_eq!(world.nodes[&port].view().role, Role::Leader);
+    }
+    assert!(world.beliefs().iter().all(|belief| belief.2 == Some(1)), "{:?}", world.beliefs());
+}
+
+#[test]
+fn servers_that_start_at_once_without_ids_unite_under_different_ones() {
+    let mut world = World::new();
+    for port in 5001..=5005 {
+        world.start(port, None, None);
+    }
+    world.run(Duration::from_secs(8));
+    let mut ids: Vec<_> = world.beliefs().iter().map(|belief| belief.0).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, [1, 2, 3, 4, 5]);
+    assert!(world.beliefs().iter().all(|belief| belief.1 == Some(5) && belief.2.is_some()), "{:?}", world.beliefs());
+}
+
+#[test]
+fn a_dead_leader_is_followed_within_a_second_and_its_rooms_go_on() {
+    let mut world = World::new();
+    for (port, id) in [(5001, 1), (5002, 2), (5003, 3)] {
+        world.start(port, Some(id), None);
+    }
+    world.run(Duration::from_secs(5));
+    assert!(world.beliefs().iter().all(|belief| belief.1 == Some(3)), "{:?}", world.beliefs());
+    world.nodes.remove(&5003);
+    let home = world.beliefs()[0].2.unwrap();
+    world.run(Duration::from_secs(1));
+    assert!(world.beliefs().iter().all(|belief| belief.1 == Some(2)), "{:?}", world.beliefs());
+    world.nodes.remove(&if home == 1 { 5001 } else { 5002 });
+    world.run(Duration::from_secs(2));
+    let (me, leader, home) = world.beliefs()[0];
+    assert_eq!((leader, home), (Some(me), Some(me)));
+}
+
+#[test]
+fn an_id_that_is_taken_is_refused_and_the_running_server_goes_on() {
+    let mut world = World::new();
+    world.start(5001, Some(1), None);
+    world.run(Duration::from_secs(3));
+    world.start(5002, Some(1), None);
+    world.run(Duration::from_secs(3));
+    let stops: Vec<_> = world
+        .events
+        .iter()
+        .filter_map(|(port, _, event)| match event {
+            Event::Stopped(why) => Some((*port, why.clone())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(stops, [(5002, Stop::IdTaken { by: addr(5001) })]);
+    assert_eq!(world.beliefs()[0], (1, Some(1), Some(1)));
+}
+
+#[test]
+fn a_server_without_the_secret_stays_outside() {
+    let secret = Secret::from_text(&"A".repeat(43)).unwrap();
+    let mut world = World::new();
+    world.start(5001, Some(1), Some(&secret));
+    world.start(5002, Some(2), None);
+    world.start(5003, Some(3), Some(&secret));
+    world.run(Duration::from_secs(5));
+    let live: Vec<_> = world.nodes.values().map(|node| node.view().live.len()).collect();
+    assert_eq!(live, [2, 1, 2]);
+}
+
+#[test]
+fn a_server_that_leaves_hands_over_and_is_no_member_any_more() {
+    let mut world = World::new();
+    for (port, id) in [(5001, 1), (5002, 2), (5003, 3)] {
+        world.start(port, Some(id), None);
+    }
+    world.run(Duration::from_secs(5));
+    for port in [5003, 5001] {
+        world.step(port, Input::Leave);
+        world.run(Duration::from_secs(3));
+        assert!(world.events.iter().any(|(who, _, event)| *who == port && *event == Event::Stopped(Stop::Left)));
+        world.nodes.remove(&port);
+    }
+    assert_eq!(world.beliefs(), [(2, Some(2), Some(2))]);
+}
+
+#[test]
+fn a_quiet_cluster_stays_together_longer_than_any_session_is_silent() {
+    let mut world = World::new();
+    for port in 5001..=5004 {
+        world.start(port, None, None);
+    }
+    world.run(Duration::from_secs(240));
+    let downs: Vec<_> = world.events.iter().filter(|(_, _, event)| matches!(event, Event::PeerDown { .. })).collect();
+    assert!(downs.is_empty(), "{downs:?}");
+}

@@ -1,0 +1,81 @@
+//! Servers in this process, on loopback: they start, hear each other, leave, and say why they cannot start.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::{net::UdpSocket, time::Duration};
+
+use hobnob_proto::node::{Event, Stop};
+use hobnob_server::{
+    Error, Exit, Options, background,
+    control::{self, Order},
+    run,
+};
+use tokio::{sync::mpsc::unbounded_channel, time::timeout};
+
+/// Longer than anything here takes.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// A server on loopback, in a cluster of its own unless another shares its discovery port.
+fn options(discovery_port: u16) -> Options {
+    Options {
+        port: Some(0),
+        interfaces: vec!["lo".into()],
+        discovery_port,
+        ..Options::new(format!("in-process-{discovery_port}").parse().unwrap())
+    }
+}
+
+/// A port that nobody uses, and a socket that keeps it so.
+fn taken_port() -> (u16, UdpSocket) {
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    (socket.local_addr().unwrap().port(), socket)
+}
+
+/// A port that nobody uses.
+fn free_port() -> u16 {
+    taken_port().0
+}
+
+#[tokio::test]
+async fn a_server_that_is_told_to_stops_at_once() {
+    let (control, handle) = control::pair();
+    handle.order(Order::StopAtOnce);
+    let exit = timeout(LIMIT, run(options(free_port()), control)).await.expect("it stops");
+    assert_eq!(exit.unwrap(), Exit::AtOnce);
+}
+
+#[tokio::test]
+async fn a_discovery_port_that_cannot_be_shared_matters_only_without_peers() {
+    let (port, _taken) = taken_port();
+    let refused = timeout(LIMIT, run(options(port), control::pair().0)).await.expect("it does not start");
+    assert!(matches!(refused, Err(Error::Discovery { port: named, .. }) if named == port), "{refused:?}");
+    let (control, handle) = control::pair();
+    handle.order(Order::StopAtOnce);
+    let with_peer = Options { peers: vec!["127.0.0.1:9".parse().unwrap()], ..options(port) };
+    let exit = timeout(LIMIT, run(with_peer, control)).await.expect("it stops");
+    assert_eq!(exit.unwrap(), Exit::AtOnce);
+}
+
+#[tokio::test]
+async fn a_server_beside_us_serves_until_it_is_asked_to_leave() {
+    let spawned = timeout(LIMIT, background::spawn(options(free_port()))).await.expect("it serves");
+    let (running, ready) = spawned.unwrap().unwrap();
+    assert!(ready.founded && ready.addr().ip().is_loopback(), "{ready:?}");
+    let exit = timeout(LIMIT, running.leave()).await.expect("it leaves").unwrap();
+    assert!(matches!(exit, Exit::Stopped(Stop::Left | Stop::LeftUnfinished)), "{exit:?}");
+}
+
+#[tokio::test]
+async fn two_servers_that_share_a_discovery_port_hear_each_other() {
+    let port = free_port();
+    let (first, _) = timeout(LIMIT, background::spawn(options(port))).await.expect("it serves").unwrap().unwrap();
+    let (events, mut heard) = unbounded_channel();
+    let (control, mut handle) = control::pair();
+    let second = tokio::spawn(run(options(port), control.with_events(events)));
+    timeout(LIMIT, handle.ready()).await.expect("it serves").unwrap();
+    let peer = async { while !matches!(heard.recv().await, Some(Event::PeerUp { .. })) {} };
+    timeout(LIMIT, peer).await.expect("the first is heard");
+    handle.order(Order::StopAtOnce);
+    assert_eq!(second.await.unwrap().unwrap(), Exit::AtOnce);
+    drop(first);
+}

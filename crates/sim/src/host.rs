@@ -1,0 +1,212 @@
+//! Hosts: a machine with an address, on which a server or a client runs, or does not.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+};
+
+use hobnob_proto::{
+    client::Client,
+    config::{ClientConfig, ServerConfig},
+    ids::{ClusterName, DeviceId, ServerId},
+    node::Node,
+    rng::Rng,
+    session::keys::{KeyPair, Suite},
+    time::{Duration, Time},
+};
+
+use crate::{dice::Dice as _, facts::Process, oracle::Told, watch::Watch};
+
+/// Where servers listen.
+pub const SESSION_PORT: u16 = 5001;
+/// What clocks on the wall say when a run begins: milliseconds since 1970.
+const WALL_AT_START: u64 = 1_800_000_000_000;
+/// Timers of a process fire at least so much apart, as those of an operating system do.
+const TICK_MIN: Duration = Duration::from_millis(1);
+/// A process that wants so many ticks in a row at once, and does nothing in them, would use up its processor.
+const SPINS_MAX: u32 = 1_000;
+/// Datagrams that wait in the socket of a server that stands still.
+pub const SOCKET_DATAGRAMS_MAX: usize = 200;
+
+/// A datagram on its way; its copies share it.
+pub type Datagram = Rc<Vec<u8>>;
+
+/// When a process wants its next tick, and its own clock, whose origin nobody else knows.
+#[derive(Debug)]
+pub struct Alarm {
+    offset: Duration,
+    wake: Time,
+    spins: u32,
+}
+
+impl Alarm {
+    fn new(rng: &mut Rng, now: Time) -> Self {
+        Self { offset: rng.span(Duration::ZERO, Duration::from_hours(1_000)), wake: now, spins: 0 }
+    }
+
+    /// What the process's clock says.
+    pub fn local(&self, now: Time) -> Time {
+        now + self.offset
+    }
+
+    /// When it wants to be woken.
+    pub fn wake(&self) -> Time {
+        self.wake
+    }
+
+    /// It wants a tick at `deadline` of its own clock, after a step that was a tick or not, and did something or not.
+    /// `false`: it wants ticks without end, and does nothing in them.
+    #[must_use]
+    pub fn set(&mut self, deadline: Time, now: Time, ticked: bool, idle: bool) -> bool {
+        let earliest = if ticked { now + TICK_MIN } else { now };
+        self.spins = if ticked && idle && deadline <= self.local(now) { self.spins + 1 } else { 0 };
+        self.wake = (now + deadline.since(self.local(now))).max(earliest);
+        self.spins <= SPINS_MAX
+    }
+}
+
+/// A server's machine.
+#[derive(Debug)]
+pub struct ServerHost {
+    /// The id that it is started with.
+    pub id: ServerId,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    /// The process, if it runs.
+    pub process: Option<Box<ServerProcess>>,
+    /// What waits in the socket of a process that stands still.
+    pub paused: Option<Vec<(SocketAddr, Datagram)>>,
+    run: u32,
+}
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct ServerProcess {
+    /// Which run it is.
+    pub process: Process,
+    /// The server.
+    pub node: Node,
+    /// Its clock.
+    pub alarm: Alarm,
+    /// What was seen of it.
+    pub watch: Watch,
+}
+
+impl ServerHost {
+    /// A machine on which no server runs yet.
+    pub fn new(id: ServerId) -> Self {
+        let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id.0 as u8), SESSION_PORT));
+        Self { id, addr, process: None, paused: None, run: 0 }
+    }
+
+    /// Starts the server. It remembers nothing of its last run.
+    pub fn start(&mut self, replicas: u32, rng: &mut Rng, now: Time) -> Process {
+        self.run += 1;
+        let process = Process { of: self.id.0 as usize, run: self.run };
+        let config = ServerConfig {
+            id: Some(self.id),
+            cluster: cluster(),
+            secret: None,
+            replicas,
+            session_port: SESSION_PORT,
+            addrs: vec![self.addr],
+            peers: Vec::new(),
+            suite: Suite::ChaChaPoly,
+            wall_millis: WALL_AT_START + now.as_millis(),
+            visiting: false,
+        };
+        let alarm = Alarm::new(rng, now);
+        let node = Node::new(config, rng.seed(), alarm.local(now));
+        self.process = Some(Box::new(ServerProcess { process, node, alarm, watch: Watch::new(process) }));
+        process
+    }
+}
+
+/// A client's machine.
+#[derive(Debug)]
+pub struct ClientHost {
+    /// Where it sends from.
+    pub addr: SocketAddr,
+    /// The process, if it runs.
+    pub process: Option<Box<ClientProcess>>,
+    /// What it was told.
+    pub told: Told,
+    key: KeyPair,
+    device: DeviceId,
+    addrs: u16,
+    of: usize,
+}
+
+/// A client that runs.
+#[derive(Debug)]
+pub struct ClientProcess {
+    /// The client.
+    pub client: Client,
+    /// Its clock.
+    pub alarm: Alarm,
+}
+
+impl ClientHost {
+    /// A machine of a new person, client number `of`.
+    pub fn new(of: usize, rng: &mut Rng) -> Self {
+        let (key, device) = (KeyPair::generate(rng), DeviceId(rng.u64()));
+        let told = Told::new(of, key.person(), device);
+        let mut host = Self { addr: SocketAddr::from(([0; 4], 0)), process: None, told, key, device, addrs: 0, of };
+        host.roam();
+        host
+    }
+
+    /// Takes another address.
+    pub fn roam(&mut self) {
+        self.addrs += 1;
+        self.addr = SocketAddr::from((Ipv4Addr::new(10, 0, 1, self.of as u8 + 1), 40_000 + self.addrs));
+    }
+
+    /// Starts the client, with what is in its state file.
+    pub fn start(&mut self, rng: &mut Rng, now: Time) -> Process {
+        let process = self.told.restarted();
+        let config = ClientConfig {
+            cluster: cluster(),
+            secret: None,
+            person: self.key.clone(),
+            device: self.device,
+            name: format!("client-{}", process.of).parse().expect("letters, a dash and a number make a name"),
+            via: "sim".to_owned(),
+            servers: Vec::new(),
+            suite: Suite::ChaChaPoly,
+            session: WALL_AT_START + now.as_millis(),
+        };
+        let alarm = Alarm::new(rng, now);
+        let client = Client::new(config, rng.seed(), alarm.local(now));
+        self.process = Some(Box::new(ClientProcess { client, alarm }));
+        process
+    }
+}
+
+fn cluster() -> ClusterName {
+    "sim".parse().expect("letters make a name")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dice;
+
+    #[test]
+    fn a_process_that_wants_ticks_without_end_is_seen() {
+        fn check(idle: bool, deadline_ahead: Duration, expected: bool) {
+            let mut now = Time::ZERO;
+            let mut alarm = Alarm::new(&mut dice::from_number(1), now);
+            let mut fine = true;
+            for _ in 0..=SPINS_MAX {
+                fine &= alarm.set(alarm.local(now) + deadline_ahead, now, true, idle);
+                assert!(alarm.wake() > now, "time goes on");
+                now = alarm.wake();
+            }
+            assert_eq!(fine, expected);
+        }
+        check(true, Duration::ZERO, false);
+        check(false, Duration::ZERO, true);
+        check(true, Duration::from_micros(1), true);
+    }
+}

@@ -1,0 +1,159 @@
+//! Invariants 1 and 2, as far as servers without disks can hold them: `stored` on so many copies means that so many
+//! servers have had it, and a stored message survives any one crash until it is copied again.
+//!
+//! Servers here forget on a crash, so a message may rightly be lost: where the last server that held it crashes before
+//! there was [`COPIED_AGAIN`] of calm (all servers up, all paths whole) since the message was stored or lost its last
+//! but one copy. Copies are tracked exactly, by what each log holds; nothing is guessed from the number of crashes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hobnob_proto::time::{Duration, Time};
+
+use super::Invariant;
+use crate::facts::{Dot, Fact, Picture, Process, dot};
+
+/// So much calm is enough to copy everything to everybody.
+pub const COPIED_AGAIN: Duration = Duration::from_secs(30);
+
+/// Who holds a message.
+#[derive(Debug, Default)]
+struct Copies {
+    ever: BTreeSet<Process>,
+    now: BTreeSet<Process>,
+    stored: bool,
+    /// When it was stored, or last lost a copy.
+    fewer_since: Time,
+}
+
+/// The invariant.
+#[derive(Debug, Default)]
+pub struct StoredSurvives {
+    copies: BTreeMap<Dot, Copies>,
+    servers_up: usize,
+    /// The last calm: its beginning, and its end where it has ended.
+    calm: Option<(Time, Option<Time>)>,
+}
+
+impl StoredSurvives {
+    /// Whether there was enough calm after `since`.
+    fn was_calm(&self, since: Time, now: Time) -> bool {
+        self.calm.is_some_and(|(from, to)| to.unwrap_or(now).since(from.max(since)) >= COPIED_AGAIN)
+    }
+
+    fn crash(&mut self, server: Process, now: Time) -> Result<(), String> {
+        let alone = self.servers_up == 1;
+        self.servers_up = self.servers_up.saturating_sub(1);
+        let lost = |copies: &Copies| copies.stored && copies.now.len() == 1 && copies.now.contains(&server);
+        let found = self.copies.iter().find(|(_, copies)| lost(copies) && self.was_calm(copies.fewer_since, now));
+        if let Some(((room, origin, seq), copies)) = found.filter(|_| !alone) {
+            let since = copies.fewer_since.as_millis();
+            return Err(format!("{room} {origin}:{seq} was stored, had one copy since {since} ms, and is lost"));
+        }
+        for copies in self.copies.values_mut() {
+            if copies.now.remove(&server) {
+                copies.fewer_since = now;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Invariant for StoredSurvives {
+    fn name(&self) -> &'static str {
+        "i02_stored_survives"
+    }
+
+    fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), String> {
+        match fact {
+            Fact::Started { .. } => self.servers_up += 1,
+            Fact::Weather { calm: true } => self.calm = Some((now, None)),
+            Fact::Weather { calm: false } => {
+                if let Some((_, end @ None)) = &mut self.calm {
+                    *end = Some(now);
+                }
+            }
+            Fact::Held { server, entry, .. } => {
+                let copies = self.copies.entry(dot(entry)).or_default();
+                copies.ever.insert(*server);
+                copies.now.insert(*server);
+            }
+            Fact::Crashed { server } => return self.crash(*server, now),
+            Fact::Acked { dot, copies: claimed, stored: true, .. } => {
+                let copies = self.copies.entry(dot.clone()).or_default();
+                if !copies.stored {
+                    copies.stored = true;
+                    copies.fewer_since = now;
+                }
+                let had = copies.ever.len();
+                if had < *claimed as usize {
+                    let (room, origin, seq) = dot;
+                    return Err(format!("{room} {origin}:{seq} is said to be on {claimed} servers; {had} ever had it"));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn settled(&self, picture: &Picture) -> Result<(), String> {
+        for ((room, origin, seq), copies) in self.copies.iter().filter(|(_, copies)| copies.stored) {
+            let lacks = picture.servers.iter().find(|server| {
+                let held = server.rooms.get(room).is_some_and(|room| room.held.holds(*origin, *seq));
+                !held && !copies.now.is_empty()
+            });
+            if let Some(server) = lacks {
+                return Err(format!("{room} {origin}:{seq} is stored, but server {} lacks it", server.id));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::history::{entry, fence, first_bad, key, process, server};
+
+    fn history(calm_secs: usize, copies: u32) -> Option<usize> {
+        let entry = entry(1, 1, 1, 5, "x");
+        let mut facts = vec![
+            Fact::Started { server: process(1) },
+            Fact::Started { server: process(2) },
+            Fact::Held { server: process(1), own: true, entry: &entry },
+            Fact::Held { server: process(2), own: false, entry: &entry },
+            Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies, stored: true },
+            Fact::Crashed { server: process(2) },
+            Fact::Started { server: Process { of: 2, run: 2 } },
+        ];
+        facts.push(Fact::Weather { calm: true });
+        facts.extend((0..calm_secs).map(|_| Fact::Held { server: process(1), own: true, entry: &entry }));
+        facts.push(Fact::Crashed { server: process(1) });
+        first_bad(&mut StoredSurvives::default(), &facts)
+    }
+
+    #[test]
+    fn a_message_that_was_not_copied_again_in_time_is_lost() {
+        assert_eq!(history(35, 2), Some(43), "there was time");
+        assert_eq!(history(5, 2), None, "there was none");
+    }
+
+    #[test]
+    fn a_claim_of_too_many_copies_is_seen() {
+        assert_eq!(history(0, 3), Some(4));
+    }
+
+    #[test]
+    fn a_server_that_lacks_a_stored_message_in_the_end_is_seen() {
+        let entry = entry(1, 1, 1, 5, "x");
+        let mut invariant = StoredSurvives::default();
+        let held = Fact::Held { server: process(1), own: true, entry: &entry };
+        let acked = Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies: 1, stored: true };
+        assert_eq!(first_bad(&mut invariant, &[held, acked]), None);
+        let picture = |held: &[(u32, u64)]| Picture {
+            servers: vec![server(1, 2, fence(1, 1), true, &[(1, 1)]), server(2, 2, fence(1, 1), false, held)],
+            ..Picture::default()
+        };
+        assert!(invariant.settled(&picture(&[(1, 1)])).is_ok());
+        assert!(invariant.settled(&picture(&[])).is_err());
+    }
+}

@@ -1,0 +1,206 @@
+//! What must hold, one file for each invariant of the design, with its number.
+//!
+//! An invariant is told every fact as it happens, and keeps what it needs to judge it; it looks at nothing else. Some
+//! things hold only once the network is quiet: these are judged over a picture of everybody.
+
+use std::fmt;
+
+use hobnob_proto::time::Time;
+
+use crate::facts::{Fact, Picture};
+
+pub mod i00_everybody_is_served;
+pub mod i02_stored_survives;
+pub mod i04_copies_agree;
+pub mod i05_each_post_is_shown_once;
+pub mod i06_a_dot_names_one_content;
+pub mod i08_hlc_grows;
+pub mod i10_epochs_never_go_back;
+pub mod i11_one_leader_once_quiet;
+pub mod i13_one_open_home;
+pub mod i14_cursors_never_go_back;
+pub mod i18_same_seed_same_trace;
+pub mod i21_acks_name_what_was_posted;
+
+/// Something that must hold.
+pub trait Invariant: fmt::Debug {
+    /// Its number and name: those of its file.
+    fn name(&self) -> &'static str;
+
+    /// Takes a fact. An error says what it violates; everything before it held.
+    fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), String>;
+
+    /// Whether it holds in a quiet moment, once everything has had the time to converge. By default there is nothing to
+    /// say.
+    fn settled(&self, picture: &Picture) -> Result<(), String> {
+        let _ = picture;
+        Ok(())
+    }
+}
+
+/// An invariant did not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which.
+    pub invariant: &'static str,
+    /// When it was seen.
+    pub at: Time,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = self.at.as_millis();
+        write!(f, "{} at {}.{:03} s: {}", self.invariant, millis / 1_000, millis % 1_000, self.what)
+    }
+}
+
+/// All invariants of a run.
+#[derive(Debug)]
+pub struct Checker {
+    invariants: Vec<Box<dyn Invariant>>,
+}
+
+impl Default for Checker {
+    fn default() -> Self {
+        Self {
+            invariants: vec![
+                Box::new(i00_everybody_is_served::EverybodyIsServed),
+                Box::new(i02_stored_survives::StoredSurvives::default()),
+                Box::new(i04_copies_agree::CopiesAgree::default()),
+                Box::new(i05_each_post_is_shown_once::ShownOnce::default()),
+                Box::new(i06_a_dot_names_one_content::OneContent::default()),
+                Box::new(i08_hlc_grows::HlcGrows::default()),
+                Box::new(i10_epochs_never_go_back::NeverBack::default()),
+                Box::new(i11_one_leader_once_quiet::OneLeader),
+                Box::new(i13_one_open_home::OneOpenHome),
+                Box::new(i14_cursors_never_go_back::Cursors::default()),
+                Box::new(i21_acks_name_what_was_posted::Acks::default()),
+            ],
+        }
+    }
+}
+
+impl Checker {
+    /// Tells all invariants a fact.
+    pub fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), Violation> {
+        self.invariants.iter_mut().try_for_each(|invariant| {
+            let name = invariant.name();
+            invariant.observe(fact, now).map_err(|what| Violation { invariant: name, at: now, what })
+        })
+    }
+
+    /// Asks all invariants about a quiet moment.
+    pub fn settled(&self, picture: &Picture, now: Time) -> Result<(), Violation> {
+        self.invariants.iter().try_for_each(|invariant| {
+            let violation = |what| Violation { invariant: invariant.name(), at: now, what };
+            invariant.settled(picture).map_err(violation)
+        })
+    }
+
+    /// Asks those invariants about a quiet moment that hold all the time once there was time to elect a leader.
+    pub fn led(&self, picture: &Picture, now: Time) -> Result<(), Violation> {
+        let leader = i11_one_leader_once_quiet::OneLeader;
+        leader.settled(picture).map_err(|what| Violation { invariant: leader.name(), at: now, what })
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod history {
+    //! Histories for the tests of invariants, in few words.
+
+    use std::collections::BTreeMap;
+
+    use hobnob_proto::{
+        hlc::Hlc,
+        ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
+        log::{Entry, PostKey, VersionVector, entry::MESSAGE},
+        node::view::Role,
+        wire::frame::{Epoch, Fence},
+    };
+
+    use super::*;
+    use crate::facts::{ClientPicture, Process, RoomPicture, ServerPicture};
+
+    /// The first run of a server or a client.
+    pub(crate) fn process(of: usize) -> Process {
+        Process { of, run: 1 }
+    }
+
+    pub(crate) fn origin(id: u32) -> Origin {
+        Origin { id: ServerId(id), boot: Boot(u64::from(id)) }
+    }
+
+    pub(crate) fn epoch(term: u64) -> Epoch {
+        Epoch { term, leader: ServerId(1), boot: Boot(1) }
+    }
+
+    pub(crate) fn fence(n: u64, home: u32) -> Fence {
+        Fence { epoch: epoch(1), n, home: origin(home) }
+    }
+
+    pub(crate) fn vector(pairs: &[(u32, u64)]) -> VersionVector {
+        pairs.iter().map(|&(id, seq)| (origin(id), seq)).collect()
+    }
+
+    pub(crate) fn key(client_seq: u64) -> PostKey {
+        PostKey { person: PersonId([1; 16]), device: DeviceId(1), client_seq }
+    }
+
+    /// An entry of the lobby by server `id`: it holds the post of the number `client_seq` of the one person.
+    pub(crate) fn entry(id: u32, seq: u64, client_seq: u64, millis: u64, body: &str) -> Entry {
+        let key = key(client_seq);
+        let mut entry = Entry {
+            room: RoomName::lobby(),
+            origin: origin(id),
+            seq,
+            hlc: Hlc { millis, counter: 0 },
+            from: "ann".parse().unwrap(),
+            person: key.person,
+            device: key.device,
+            client_seq,
+            kind: MESSAGE.into(),
+            body: body.into(),
+            hash: hobnob_proto::log::Hash::default(),
+        };
+        entry.hash = entry.digest();
+        entry
+    }
+
+    /// A server with the lobby, in a picture.
+    pub(crate) fn server(id: u32, leader: u32, fence: Fence, open: bool, held: &[(u32, u64)]) -> ServerPicture {
+        ServerPicture {
+            process: process(id as usize),
+            id: ServerId(id),
+            me: Some(origin(id)),
+            cluster: Some(ClusterId(1)),
+            role: if id == leader { Role::Leader } else { Role::Follower },
+            eligible: true,
+            epoch: epoch(1),
+            leader: Some(ServerId(leader)),
+            live: Vec::new(),
+            rooms: BTreeMap::from([(RoomName::lobby(), RoomPicture { fence, open, held: vector(held) })]),
+        }
+    }
+
+    /// The first client, in the lobby, in a picture.
+    pub(crate) fn client(cursor: &[(u32, u64)]) -> ClientPicture {
+        ClientPicture {
+            process: process(0),
+            person: key(1).person,
+            device: key(1).device,
+            connected: Some(ServerId(1)),
+            rooms: BTreeMap::from([(RoomName::lobby(), vector(cursor))]),
+            unsettled: Vec::new(),
+        }
+    }
+
+    /// Tells the invariant these facts, a second apart; gives back which was the first that it would not have.
+    pub(crate) fn first_bad(invariant: &mut dyn Invariant, facts: &[Fact<'_>]) -> Option<usize> {
+        facts.iter().enumerate().position(|(n, fact)| {
+            let now = Time::from_micros(n as u64 * 1_000_000);
+            invariant.observe(fact, now).is_err()
+        })
+    }
+}

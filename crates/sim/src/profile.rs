@@ -1,0 +1,217 @@
+//! What a run is like: how many take part, how bad the network is, what breaks. Drawn from its seed.
+
+use hobnob_proto::{
+    ids::{RoomName, ServerId},
+    rng::Rng,
+    time::Duration,
+};
+
+use crate::{dice::Dice as _, link::LinkProfile};
+
+/// Nothing breaks before this: the servers find each other, and unite into one cluster.
+pub const WARM_UP: Duration = Duration::from_secs(20);
+/// The shortest run that has time for every phase.
+pub const MINUTES_MIN: u64 = 2;
+
+/// What is asked for instead of drawn.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// Simulated minutes, at least [`MINUTES_MIN`]; 5 where nothing is said.
+    pub minutes: Option<u64>,
+    /// How many servers.
+    pub servers: Option<usize>,
+    /// How many clients.
+    pub clients: Option<usize>,
+    /// Packets lost, in percent.
+    pub loss: Option<u32>,
+    /// Packets doubled, in percent.
+    pub duplication: Option<u32>,
+    /// Packets overtaken, in percent.
+    pub reordering: Option<u32>,
+    /// No crash, cut or pause.
+    pub calm: bool,
+}
+
+/// How long the phases of a run are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Phases {
+    /// Faults end here, and everything that should be up is started.
+    pub heal: Duration,
+    /// From here on there is one leader, all the time.
+    pub led: Duration,
+    /// From here on everything has converged: people post once more.
+    pub serve: Duration,
+    /// The end, when everything is checked.
+    pub end: Duration,
+}
+
+impl Phases {
+    /// The phases of a run of so many minutes.
+    pub fn of(minutes: u64) -> Self {
+        let end = Duration::from_secs(minutes.max(MINUTES_MIN) * 60);
+        let heal = end * 3 / 5;
+        let rest = end.checked_sub(heal).expect("three fifths are less than the whole");
+        Self { heal, led: heal + Duration::from_secs(10), serve: heal + (rest / 2).min(Duration::from_secs(40)), end }
+    }
+}
+
+/// What breaks, and how often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FaultProfile {
+    /// A fault about so often; `None`: never.
+    pub every: Option<Duration>,
+    /// Servers crash and are restarted.
+    pub crashes: bool,
+    /// The network is cut, both ways or one way.
+    pub cuts: bool,
+    /// Servers stand still for up to 3 s.
+    pub pauses: bool,
+    /// Clients change their address.
+    pub roaming: bool,
+}
+
+/// What people do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrafficProfile {
+    /// Somebody posts about so often.
+    pub post_every: Duration,
+    /// Chance that a post is larger than a packet, in a million.
+    pub large_ppm: u32,
+    /// A client is restarted about so often; `None`: never.
+    pub restart_every: Option<Duration>,
+    /// Chance that a client that ends does so for good, and politely, in a million.
+    pub quit_ppm: u32,
+}
+
+/// A run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The servers.
+    pub ids: Vec<ServerId>,
+    /// How many clients.
+    pub clients: usize,
+    /// The rooms.
+    pub rooms: Vec<RoomName>,
+    /// `--replicas` of all servers.
+    pub replicas: u32,
+    /// The network until it heals.
+    pub link: LinkProfile,
+    /// What breaks.
+    pub faults: FaultProfile,
+    /// What people do.
+    pub traffic: TrafficProfile,
+    /// When.
+    pub phases: Phases,
+}
+
+impl Profile {
+    /// Draws a run. What is wanted is not drawn; the rest is what it would be without that wish.
+    pub fn draw(rng: &mut Rng, wanted: &Wanted) -> Self {
+        let (mut count_rng, mut link_rng, mut fault_rng, mut traffic_rng) =
+            (rng.fork(), rng.fork(), rng.fork(), rng.fork());
+        let (servers, clients) = (count_rng.between(1, 5) as usize, count_rng.between(1, 8) as usize);
+        let rooms = count_rng.between(1, 6);
+        let mut faults = draw_faults(&mut fault_rng);
+        if wanted.calm {
+            faults.every = None;
+        }
+        Self {
+            clients: wanted.clients.unwrap_or(clients).max(1),
+            rooms: (0..rooms).map(room).collect(),
+            replicas: [2, 2, 2, 1, 3][count_rng.index(5)],
+            ids: draw_ids(&mut count_rng, wanted.servers.unwrap_or(servers).clamp(1, 9)),
+            link: draw_link(&mut link_rng, wanted),
+            faults,
+            traffic: draw_traffic(&mut traffic_rng, wanted.calm),
+            phases: Phases::of(wanted.minutes.unwrap_or(5)),
+        }
+    }
+}
+
+fn room(n: u64) -> RoomName {
+    match n {
+        0 => RoomName::lobby(),
+        n => format!("room-{n}").parse().expect("a letter, digits and a dash make a name"),
+    }
+}
+
+/// Distinct ids from 1 to 9, in no order.
+fn draw_ids(rng: &mut Rng, count: usize) -> Vec<ServerId> {
+    let mut left: Vec<u32> = (1..=9).collect();
+    (0..count).map(|_| ServerId(left.swap_remove(rng.index(left.len())))).collect()
+}
+
+fn draw_link(rng: &mut Rng, wanted: &Wanted) -> LinkProfile {
+    /// Every third network is free of a fault; the others have up to `percent` % of it.
+    fn ppm(rng: &mut Rng, percent: u64, wanted: Option<u32>) -> u32 {
+        let drawn = if rng.below(3) == 0 { 0 } else { rng.between(0, percent * 10_000) as u32 };
+        wanted.map_or(drawn, |percent| percent.min(100) * 10_000)
+    }
+    let latency = rng.span(Duration::from_micros(100), Duration::from_millis(10));
+    LinkProfile {
+        loss_ppm: ppm(rng, 20, wanted.loss),
+        duplication_ppm: ppm(rng, 10, wanted.duplication),
+        reordering_ppm: ppm(rng, 10, wanted.reordering),
+        jitter: rng.span(Duration::ZERO, Duration::from_millis(10).min(latency * 4)),
+        latency,
+        tail_ppm: rng.between(0, 10_000) as u32,
+        late: rng.span(Duration::from_millis(1), Duration::from_millis(100)),
+    }
+}
+
+fn draw_faults(rng: &mut Rng) -> FaultProfile {
+    let every = rng.span(Duration::from_secs(4), Duration::from_secs(40));
+    FaultProfile {
+        every: (rng.below(6) > 0).then_some(every),
+        crashes: rng.below(4) > 0,
+        cuts: rng.below(4) > 0,
+        pauses: rng.below(2) > 0,
+        roaming: rng.below(2) > 0,
+    }
+}
+
+fn draw_traffic(rng: &mut Rng, calm: bool) -> TrafficProfile {
+    let restart_every = rng.span(Duration::from_secs(15), Duration::from_mins(2));
+    let restarts = rng.below(2) > 0;
+    TrafficProfile {
+        post_every: rng.span(Duration::from_millis(150), Duration::from_millis(1_500)),
+        large_ppm: [0, 20_000, 100_000][rng.index(3)],
+        restart_every: (restarts && !calm).then_some(restart_every),
+        quit_ppm: 100_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dice;
+
+    #[test]
+    fn a_wish_changes_nothing_else() {
+        let drawn = Profile::draw(&mut dice::from_number(7), &Wanted::default());
+        let lossy = Profile::draw(&mut dice::from_number(7), &Wanted { loss: Some(15), ..Wanted::default() });
+        assert_eq!(lossy.link.loss_ppm, 150_000);
+        assert_eq!(Profile { link: drawn.link.clone(), ..lossy }, drawn);
+    }
+
+    #[test]
+    fn every_run_is_within_its_bounds() {
+        for seed in 0..200 {
+            let profile = Profile::draw(&mut dice::from_number(seed), &Wanted::default());
+            assert!((1..=5).contains(&profile.ids.len()) && (1..=8).contains(&profile.clients), "{profile:?}");
+            assert!(profile.link.loss_ppm <= 200_000 && profile.link.reordering_ppm <= 100_000, "{profile:?}");
+            let mut ids = profile.ids.clone();
+            ids.sort();
+            ids.dedup();
+            assert_eq!(ids.len(), profile.ids.len(), "an id twice");
+        }
+    }
+
+    #[test]
+    fn the_phases_come_one_after_the_other() {
+        for minutes in [0, 2, 5, 60] {
+            let Phases { heal, led, serve, end } = Phases::of(minutes);
+            assert!(WARM_UP < heal && heal < led && led < serve && serve + Duration::from_secs(20) < end, "{minutes}");
+        }
+    }
+}

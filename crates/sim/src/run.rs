@@ -1,0 +1,141 @@
+//! One run: a profile from the seed, faults, then heal, converge, serve, and check.
+
+use hobnob_proto::time::{Duration, Time};
+
+use crate::{
+    dice::{self, Dice as _},
+    faults::{self, Fault},
+    invariants::{Violation, i18_same_seed_same_trace},
+    oracle::Counts,
+    profile::{Profile, Wanted},
+    trace::{Detail, Trace},
+    traffic::Traffic,
+    world::{Carried, Task, World},
+};
+
+/// How often a quiet network is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// In the last so much of a run, everything holds at one moment at least: rooms may be on the move at another.
+const LAST_LOOKS: Duration = Duration::from_secs(5);
+/// Servers are started within so much of each other.
+const STARTS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// The hash of its trace.
+    pub hash: u64,
+    /// The lines of its trace.
+    pub lines: u64,
+    /// What happened to its clients.
+    pub counts: Counts,
+    /// What its network carried.
+    pub carried: Carried,
+    /// What did not hold, if anything.
+    pub violation: Option<Violation>,
+}
+
+/// Does one run.
+pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
+    let mut rng = dice::from_number(seed);
+    let profile = Profile::draw(&mut rng.fork(), wanted);
+    let mut trace = Trace::new(detail);
+    trace.story(Time::ZERO, format_args!("seed {seed}: {profile:?}"));
+    let mut world = World::new(&profile, &mut rng.fork(), trace);
+    let mut start_rng = rng.fork();
+    for of in 0..profile.ids.len() {
+        let at = start_rng.span(Duration::ZERO, STARTS_WITHIN);
+        world.schedule(dice::after(at), Task::Fault(Fault::Restart(of)));
+    }
+    let mut fault_rng = rng.fork();
+    let (servers, heal) = (profile.ids.len(), profile.phases.heal);
+    for (at, fault) in faults::schedule(&profile.faults, servers, profile.clients, heal, &mut fault_rng) {
+        world.schedule(at, Task::Fault(fault));
+    }
+    let mut traffic = Traffic::new(&profile, rng.fork());
+    traffic.begin(&mut world);
+    let violation = phases(&profile, &mut world, &mut traffic).err();
+    Outcome {
+        seed,
+        hash: world.trace().hash(),
+        lines: world.trace().lines(),
+        counts: world.counts(),
+        carried: world.carried(),
+        violation,
+    }
+}
+
+/// Does one run twice, and compares the traces too.
+pub fn run_twice(seed: u64, wanted: &Wanted) -> Outcome {
+    let (first, mut second) = (run(seed, wanted, Detail::None), run(seed, wanted, Detail::None));
+    let differs = i18_same_seed_same_trace::check((first.hash, first.lines), (second.hash, second.lines)).err();
+    second.violation = differs.or(second.violation);
+    second
+}
+
+/// Faults; heal; converge; serve; check.
+fn phases(profile: &Profile, world: &mut World, traffic: &mut Traffic) -> Result<(), Violation> {
+    let phases = profile.phases;
+    pass(world, traffic, dice::after(phases.heal))?;
+    world.heal()?;
+    traffic.heal(world)?;
+    pass(world, traffic, dice::after(phases.led))?;
+    look_until(world, traffic, dice::after(phases.serve))?;
+    traffic.serve(world)?;
+    let last_looks = phases.end.checked_sub(LAST_LOOKS).expect("no run is that short");
+    look_until(world, traffic, dice::after(last_looks))?;
+    while world.settled().is_err() && world.now() < dice::after(phases.end) {
+        pass(world, traffic, world.now() + LOOK_EVERY / 4)?;
+    }
+    world.settled()
+}
+
+/// Lets time pass until `until`; one leader has to lead all the time.
+fn look_until(world: &mut World, traffic: &mut Traffic, until: Time) -> Result<(), Violation> {
+    while world.now() < until {
+        world.led()?;
+        pass(world, traffic, until.min(world.now() + LOOK_EVERY))?;
+    }
+    Ok(())
+}
+
+/// Lets time pass until `until`.
+fn pass(world: &mut World, traffic: &mut Traffic, until: Time) -> Result<(), Violation> {
+    while let Some(task) = world.next_task(until)? {
+        match task {
+            Task::Fault(fault) => world.apply(&fault)?,
+            Task::Act(act) => traffic.act(world, act)?,
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn short() -> Wanted {
+        Wanted { minutes: Some(2), ..Wanted::default() }
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_trace_and_another_seed_another() {
+        let [first, again, other] = [1, 1, 2].map(|seed| run(seed, &short(), Detail::None));
+        assert_eq!(first, again);
+        assert_ne!(first.hash, other.hash);
+    }
+
+    #[test]
+    fn a_few_seeds_end_converged() {
+        for seed in 0..4 {
+            let outcome = run(seed, &short(), Detail::None);
+            assert_eq!(
+                outcome.violation, None,
+                "replay: cargo run --release -p hobnob-sim -- --seed {seed} --minutes 2"
+            );
+            assert!(outcome.counts.stored > 0, "seed {seed}: nobody said anything");
+        }
+    }
+}

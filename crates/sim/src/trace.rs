@@ -1,0 +1,120 @@
+//! The trace of a run: a line for each thing that happens, and a hash of them all.
+//!
+//! The hash covers every line, printed or not, and the lines of packets carry a hash of their bytes: two runs with equal
+//! hashes did the same to the last bit.
+
+use std::{fmt, io::Write};
+
+use hobnob_proto::time::Time;
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Detail {
+    /// Nothing.
+    #[default]
+    None,
+    /// Faults, what people do, what they and the operators are told.
+    Story,
+    /// Every packet and every new entry of a log too.
+    All,
+}
+
+/// The trace of one run, in the making.
+#[derive(Debug)]
+pub struct Trace {
+    detail: Detail,
+    hash: Fnv,
+    lines: u64,
+    line: String,
+}
+
+impl Trace {
+    /// A trace that prints so much to standard output.
+    pub fn new(detail: Detail) -> Self {
+        Self { detail, hash: Fnv::default(), lines: 0, line: String::new() }
+    }
+
+    /// A line that tells the story.
+    pub fn story(&mut self, now: Time, what: fmt::Arguments<'_>) {
+        self.line(Detail::Story, now, what);
+    }
+
+    /// A line that only matters to who looks closely.
+    pub fn detail(&mut self, now: Time, what: fmt::Arguments<'_>) {
+        self.line(Detail::All, now, what);
+    }
+
+    /// The hash of all lines so far.
+    pub fn hash(&self) -> u64 {
+        self.hash.0
+    }
+
+    /// How many lines there are so far.
+    pub fn lines(&self) -> u64 {
+        self.lines
+    }
+
+    fn line(&mut self, detail: Detail, now: Time, what: fmt::Arguments<'_>) {
+        use fmt::Write as _;
+
+        self.line.clear();
+        let (secs, micros) = (now.as_micros() / 1_000_000, now.as_micros() % 1_000_000);
+        writeln!(self.line, "{secs:4}.{micros:06} {what}").expect("a String takes everything");
+        self.hash.update(self.line.as_bytes());
+        self.lines += 1;
+        if detail <= self.detail {
+            // Whoever stops reading the story does not want the rest of it.
+            let _ = std::io::stdout().write_all(self.line.as_bytes());
+        }
+    }
+}
+
+/// FNV-1a over 64 bits (Fowler, Noll, Vo): not against an enemy, only against chance.
+#[derive(Clone, Copy, Debug)]
+pub struct Fnv(pub u64);
+
+impl Default for Fnv {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fnv {
+    /// Takes more bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+
+    /// The hash of these bytes alone.
+    pub fn of(bytes: &[u8]) -> u64 {
+        let mut hash = Self::default();
+        hash.update(bytes);
+        hash.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_published_one() {
+        fn check(bytes: &[u8], expected: u64) {
+            assert_eq!(Fnv::of(bytes), expected);
+        }
+        check(b"", 0xcbf2_9ce4_8422_2325);
+        check(b"a", 0xaf63_dc4c_8601_ec8c);
+        check(b"foobar", 0x8594_4171_f739_67e8);
+    }
+
+    #[test]
+    fn a_line_that_is_not_printed_counts_in_the_hash() {
+        let (mut one, mut other) = (Trace::new(Detail::None), Trace::new(Detail::None));
+        one.detail(Time::ZERO, format_args!("x"));
+        other.detail(Time::from_micros(1), format_args!("x"));
+        assert_ne!(one.hash(), other.hash());
+        assert_eq!(one.lines(), 1);
+    }
+}

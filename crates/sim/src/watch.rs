@@ -1,0 +1,78 @@
+//! Watches a server: turns what has changed in its view since the last step into facts.
+
+use std::collections::BTreeMap;
+
+use hobnob_proto::{
+    ids::{Boot, ClusterId, Origin, RoomName, ServerId},
+    log::VersionVector,
+    node::Node,
+    time::Time,
+    wire::frame::{Epoch, Fence},
+};
+
+use crate::{
+    facts::{Fact, Process, dot},
+    invariants::{Checker, Violation},
+    trace::Trace,
+};
+
+/// What was seen of a server in its last step.
+#[derive(Debug)]
+pub struct Watch {
+    server: Process,
+    cluster: Option<ClusterId>,
+    epoch: Epoch,
+    rooms: BTreeMap<RoomName, (Fence, VersionVector)>,
+}
+
+impl Watch {
+    /// Watches a server that was started just now.
+    pub fn new(server: Process) -> Self {
+        Self { server, cluster: None, epoch: Epoch::NONE, rooms: BTreeMap::new() }
+    }
+
+    /// Tells the invariants what is new. Costs next to nothing where nothing is.
+    pub fn look(&mut self, node: &Node, checker: &mut Checker, trace: &mut Trace, now: Time) -> Result<(), Violation> {
+        let view = node.view();
+        let (server, cluster) = (self.server, view.cluster);
+        if cluster != self.cluster {
+            self.cluster = cluster;
+            self.epoch = Epoch::NONE;
+        }
+        if view.epoch != self.epoch {
+            self.epoch = view.epoch;
+            let Epoch { term, leader, .. } = view.epoch;
+            trace.story(now, format_args!("server {} accepts term {term} of {leader}", server.of));
+            checker.observe(&Fact::Accepted { server, cluster, epoch: view.epoch }, now)?;
+        }
+        for room in &view.rooms {
+            let seen = match self.rooms.get_mut(room.name) {
+                Some(seen) => seen,
+                None => self.rooms.entry(room.name.clone()).or_insert((NO_FENCE, VersionVector::default())),
+            };
+            if room.fence != seen.0 {
+                seen.0 = room.fence;
+                let (Fence { n, home, .. }, name) = (room.fence, room.name);
+                trace.story(now, format_args!("server {} knows {name} at {home}, fence {n}", server.of));
+                checker.observe(&Fact::Fenced { server, cluster, room: room.name, fence: room.fence }, now)?;
+            }
+            if *room.held != seen.1 {
+                let me = view.me;
+                // A server's own entries first: they exceed what it held before, not what came with them.
+                for own in [true, false] {
+                    let is_own = |of| Some(of) == me;
+                    for entry in node.entries(room.name, &seen.1).filter(|entry| is_own(entry.origin) == own) {
+                        let (room, origin, seq) = dot(entry);
+                        trace.detail(now, format_args!("server {} holds {room} {origin}:{seq}", server.of));
+                        checker.observe(&Fact::Held { server, own, entry }, now)?;
+                    }
+                }
+                seen.1 = room.held.as_ref().clone();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Lower than any fence.
+const NO_FENCE: Fence = Fence { epoch: Epoch::NONE, n: 0, home: Origin { id: ServerId(0), boot: Boot(0) } };
