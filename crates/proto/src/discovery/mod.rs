@@ -102,6 +102,10 @@ pub struct Contact {
     pub key: [u8; 32],
     /// The suite that it would rather have.
     pub suite: Suite,
+    /// Whether its log holds no entry of a person.
+    pub empty: bool,
+    /// Seconds since its cluster was founded.
+    pub age_secs: u32,
 }
 
 /// What discovery wants done.
@@ -382,8 +386,8 @@ impl Discovery {
         }
         self.foreign.forget(theirs.cluster);
         let (Some(id), Some(_)) = (theirs.id, ours.id) else { return };
-        let (cluster, boot, key, suite) = (theirs.cluster, theirs.boot, theirs.key, theirs.suite);
-        let contact = Contact { addr, cluster, id, boot, key, suite };
+        let Facts { cluster, boot, key, suite, empty, age_secs, .. } = *theirs;
+        let contact = Contact { addr, cluster, id, boot, key, suite, empty, age_secs };
         match verdict {
             Verdict::Same => self.outputs.push_back(Output::Candidate(contact)),
             Verdict::WeAdopt => self.outputs.push_back(Output::Adopt(contact)),

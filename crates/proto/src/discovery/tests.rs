@@ -58,8 +58,8 @@ fn outputs_of(ours: &Facts, from: SocketAddr, bytes: &[u8]) -> (Discovery, Vec<O
 }
 
 fn contact(theirs: &Facts, addr: SocketAddr) -> Contact {
-    let Facts { cluster, boot, key, suite, .. } = *theirs;
-    Contact { addr, cluster, id: theirs.id.unwrap(), boot, key, suite }
+    let Facts { cluster, boot, key, suite, empty, age_secs, .. } = *theirs;
+    Contact { addr, cluster, id: theirs.id.unwrap(), boot, key, suite, empty, age_secs }
 }
 
 #[test]

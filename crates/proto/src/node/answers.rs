@@ -55,7 +55,7 @@ impl Node {
         counters.insert("deliveries", self.load.total());
         json!({
             "cluster": self.config.cluster,
-            "cluster_id": self.cluster,
+            "cluster_id": self.cluster.id,
             "leader": self.election.leader(),
             "term": self.epoch().term,
             "me": self.me.id,

@@ -228,7 +228,7 @@ impl Node {
         servers
             .chunks(4)
             .map(|servers| Frame::Servers {
-                cluster: self.cluster,
+                cluster: self.cluster.id,
                 key: key.clone(),
                 up: up.clone(),
                 servers: servers.to_vec(),

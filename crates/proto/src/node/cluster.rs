@@ -14,7 +14,7 @@ use crate::{
     ids::{Boot, ClusterId, Origin, ServerId},
     limits,
     session::{Role, SessionId, keys},
-    time::Duration,
+    time::{Duration, Time},
     wire::{
         Frame, Greeting,
         frame::{Epoch, Member},
@@ -28,13 +28,35 @@ const JOIN_MAX: Duration = Duration::from_secs(2);
 /// An older boot that has been silent for so long is dead, whatever else we think.
 const SILENT: Duration = Duration::from_secs(1);
 
+/// The cluster that we are in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Cluster {
+    pub(super) id: ClusterId,
+    /// Whether nobody had said anything in it when we came.
+    empty: bool,
+    /// How old it was when we came, and when that was.
+    age: Duration,
+    since: Time,
+}
+
+impl Cluster {
+    /// A new one.
+    pub(super) fn found(id: ClusterId, now: Time) -> Self {
+        Self { id, empty: true, age: Duration::ZERO, since: now }
+    }
+
+    fn age(&self, now: Time) -> Duration {
+        self.age + now.since(self.since)
+    }
+}
+
 /// A session that we have opened and that does not stand yet.
 #[derive(Debug)]
 pub(super) struct Connecting {
     /// Who should answer.
     to: Origin,
     /// Of which cluster: another than ours where we come over.
-    cluster: ClusterId,
+    cluster: Cluster,
 }
 
 /// A server with our own id.
@@ -47,7 +69,7 @@ impl Node {
     /// What we tell of ourselves.
     fn facts(&self) -> Facts {
         Facts {
-            cluster: self.cluster,
+            cluster: self.cluster.id,
             name: self.config.cluster.clone(),
             id: (self.stage != Stage::Choosing).then_some(self.me.id),
             boot: self.me.boot,
@@ -55,16 +77,17 @@ impl Node {
             key: self.key.public,
             open: self.config.secret.is_none(),
             empty: self.is_empty(),
-            age_secs: u32::try_from(self.now.since(self.founded).as_secs()).unwrap_or(u32::MAX).min(3600),
+            age_secs: u32::try_from(self.cluster.age(self.now).as_secs()).unwrap_or(u32::MAX).min(3600),
             servers: self.heartbeat.live().count() as u32 + 1,
             suite: self.config.suite,
             ids: self.members.ids(),
         }
     }
 
-    /// Whether no person has said anything here.
+    /// Whether no person has said anything in our cluster, as far as we know: a newcomer to a cluster has nothing of what
+    /// was said there yet, and is not empty for that.
     fn is_empty(&self) -> bool {
-        self.rooms.values().all(|room| room.log.is_empty())
+        self.cluster.empty && self.rooms.values().all(|room| room.log.is_empty())
     }
 
     pub(super) fn discover(&mut self, input: discovery::Input<'_>) {
@@ -86,7 +109,10 @@ impl Node {
             }
             discovery::Output::Adopt(contact) => {
                 let origin = Origin { id: contact.id, boot: contact.boot };
-                self.open_session(origin, contact.addr, contact.cluster, contact.suite);
+                let (id, empty) = (contact.cluster, contact.empty);
+                let age = Duration::from_secs(contact.age_secs.into());
+                let cluster = Cluster { id, empty, age, since: self.now };
+                self.open_session(origin, contact.addr, cluster, contact.suite);
             }
             discovery::Output::Foreign(_) => {}
             discovery::Output::Choose(id) => {
@@ -128,7 +154,7 @@ impl Node {
         self.stage = Stage::Serving;
         self.timers.set(Timer::Sweep, self.now);
         let founded = self.peers.is_empty();
-        self.event(Event::Ready { me: self.me, cluster: self.cluster, founded });
+        self.event(Event::Ready { me: self.me, cluster: self.cluster.id, founded });
         self.update_view();
         self.elect(election::Input::Joined);
     }
@@ -136,7 +162,7 @@ impl Node {
     // ---- handshakes
 
     /// Opens a session to a server, unless one is being opened.
-    pub(super) fn open_session(&mut self, to: Origin, addr: SocketAddr, cluster: ClusterId, suite: keys::Suite) {
+    pub(super) fn open_session(&mut self, to: Origin, addr: SocketAddr, cluster: Cluster, suite: keys::Suite) {
         let is_open = |(session, party): (&SessionId, &Party)| match party {
             Party::Rival(rival) => {
                 to.id == self.me.id && rival.boot == to.boot && self.endpoint.heard(*session).is_some()
@@ -150,8 +176,9 @@ impl Node {
         {
             return;
         }
-        let key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster);
-        let greeting = Greeting::Server { id: self.me.id, boot: self.me.boot, cluster, to: Some(to) };
+        let key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster.id);
+        let (id, boot) = (self.me.id, self.me.boot);
+        let greeting = Greeting::Server { id, boot, cluster: cluster.id, to: Some(to) };
         let payload = greeting.to_payload();
         let session = self.endpoint.connect(addr, &key, &key.public, suite, &payload, self.now);
         self.connecting.insert(session, Connecting { to, cluster });
@@ -167,7 +194,7 @@ impl Node {
             self.endpoint.close(session);
             return self.count(cause);
         }
-        let answer = Greeting::Server { id: self.me.id, boot: self.me.boot, cluster: self.cluster, to: None };
+        let answer = Greeting::Server { id: self.me.id, boot: self.me.boot, cluster: self.cluster.id, to: None };
         self.endpoint.accept(session, &answer.to_payload(), self.now);
     }
 
@@ -178,7 +205,7 @@ impl Node {
                 let other = Origin { id: *id, boot: *boot };
                 if *key != self.key.public {
                     Err("server_not_trusted")
-                } else if *cluster != self.cluster || to.is_some_and(|to| to != self.me) {
+                } else if *cluster != self.cluster.id || to.is_some_and(|to| to != self.me) {
                     Err("greeting_not_for_us")
                 } else if other == self.me {
                     Err("reflected")
@@ -215,23 +242,21 @@ impl Node {
             return self.count("greeting_bad");
         };
         let expected = self.connecting.remove(&session);
-        match (greeting, expected) {
-            (Greeting::Server { id, boot, cluster, .. }, Some(expected)) => {
+        match (&greeting, expected) {
+            (&Greeting::Server { id, boot, cluster, .. }, Some(expected)) => {
                 let origin = Origin { id, boot };
-                if origin != expected.to || cluster != expected.cluster {
+                if origin != expected.to || cluster != expected.cluster.id {
                     self.endpoint.close(session);
                     return self.count("greeting_not_for_us");
                 }
-                if cluster != self.cluster {
-                    self.adopt(cluster);
+                if cluster != self.cluster.id {
+                    self.adopt(expected.cluster);
                 }
                 self.server_up(session, role, origin);
             }
             // We were asked; what was vetted then may not hold any more.
-            (greeting @ Greeting::Server { id, boot, .. }, None) => {
-                if self.vet(&greeting, key).is_err()
-                    && !matches!(greeting, Greeting::Server { to: Some(to), .. } if to.id == self.me.id)
-                {
+            (&Greeting::Server { id, boot, .. }, None) => {
+                if self.vet(&greeting, key).is_err() {
                     self.endpoint.close(session);
                     return self.count("greeting_not_for_us");
                 }
@@ -260,9 +285,10 @@ impl Node {
 
     /// Leaves our own cluster, empty or young, for another. What people said here comes along; who leads and where rooms
     /// live is decided there.
-    fn adopt(&mut self, cluster: ClusterId) {
+    fn adopt(&mut self, cluster: Cluster) {
+        let came_over = cluster.id != self.cluster.id;
         self.cluster = cluster;
-        self.key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster);
+        self.key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster.id);
         self.endpoint.set_key(self.key.clone());
         let servers: Vec<_> = self
             .sessions
@@ -287,7 +313,9 @@ impl Node {
             self.close_room(name);
         }
         self.begin();
-        self.event(Event::Adopted { cluster });
+        if came_over {
+            self.event(Event::Adopted { cluster: cluster.id });
+        }
     }
 
     // ---- one id, two servers

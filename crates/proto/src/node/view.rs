@@ -83,7 +83,7 @@ impl Node {
         });
         View {
             me: (self.stage == Stage::Serving).then_some(self.me),
-            cluster: Some(self.cluster),
+            cluster: Some(self.cluster.id),
             role,
             eligible: self.is_eligible(),
             epoch: self.epoch(),
