@@ -45,18 +45,27 @@ pub struct Placer<'a> {
     rooms: &'a Rooms,
     servers: BTreeMap<ServerId, Server>,
     epoch: Epoch,
+    /// All members, up or down: who has left is nobody's successor.
+    members: BTreeSet<ServerId>,
     /// Rooms given and taken by this placer, which are not in the directory yet.
     moved: BTreeMap<ServerId, i64>,
     has_lobby: Option<ServerId>,
 }
 
 impl<'a> Placer<'a> {
-    /// For a leader with this epoch. `servers` are all that are live, the leader included.
-    pub fn new(rooms: &'a Rooms, servers: impl IntoIterator<Item = Server>, epoch: Epoch) -> Self {
+    /// For a leader with this epoch. `servers` are all that are live, the leader included; `members` all that have not
+    /// left.
+    pub fn new(
+        rooms: &'a Rooms,
+        servers: impl IntoIterator<Item = Server>,
+        members: impl IntoIterator<Item = ServerId>,
+        epoch: Epoch,
+    ) -> Self {
         let servers: BTreeMap<_, _> = servers.into_iter().map(|server| (server.id, server)).collect();
         let lobby = rooms.get(&RoomName::lobby()).map(|record| record.fence.home);
         let has_lobby = lobby.filter(|home| is_live(&servers, *home)).map(|home| home.id);
-        Self { rooms, servers, epoch, moved: BTreeMap::new(), has_lobby }
+        let members = members.into_iter().collect();
+        Self { rooms, servers, epoch, members, moved: BTreeMap::new(), has_lobby }
     }
 
     /// A record for a room that needs a home: the least loaded server, then the fewest rooms, then the lowest id. The
@@ -133,7 +142,8 @@ impl<'a> Placer<'a> {
     /// `have`, in its order, and the least loaded of those that are missing: all servers up to
     /// [`limits::FULL_COPY_SERVERS_MAX`], and so many that there are [`limits::COPIES`] copies in a larger cluster.
     fn successors(&self, home: ServerId, have: &[ServerId]) -> Vec<ServerId> {
-        let mut successors: Vec<_> = have.iter().copied().filter(|id| *id != home).collect();
+        let stays = |id: &ServerId| *id != home && self.members.contains(id);
+        let mut successors: Vec<_> = have.iter().copied().filter(stays).collect();
         let wanted = if self.servers.len() <= limits::FULL_COPY_SERVERS_MAX {
             self.servers.len() - usize::from(self.servers.contains_key(&home))
         } else {

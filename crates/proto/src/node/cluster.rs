@@ -6,7 +6,11 @@
 
 use std::net::SocketAddr;
 
-use super::{Event, Node, Output, Party, Stage, Stop, Timer, clients::Served, peers::Peer};
+use super::{
+    Event, Node, Output, Party, Stage, Stop, Timer,
+    clients::Served,
+    peers::{Held, Peer},
+};
 use crate::{
     discovery::{self, Facts},
     election::{self, Election},
@@ -57,6 +61,8 @@ pub(super) struct Connecting {
     to: Origin,
     /// Of which cluster: another than ours where we come over.
     cluster: Cluster,
+    /// Which of the sessions that we have opened it is.
+    n: u64,
 }
 
 /// A server with our own id.
@@ -177,11 +183,12 @@ impl Node {
             return;
         }
         let key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster.id);
-        let (id, boot) = (self.me.id, self.me.boot);
-        let greeting = Greeting::Server { id, boot, cluster: cluster.id, to: Some(to) };
+        self.opened += 1;
+        let (id, boot, n) = (self.me.id, self.me.boot, self.opened);
+        let greeting = Greeting::Server { id, boot, cluster: cluster.id, n, to: Some(to) };
         let payload = greeting.to_payload();
         let session = self.endpoint.connect(addr, &key, &key.public, suite, &payload, self.now);
-        self.connecting.insert(session, Connecting { to, cluster });
+        self.connecting.insert(session, Connecting { to, cluster, n });
     }
 
     /// Somebody opens a session to us. Until it is up, it has no effect.
@@ -194,14 +201,14 @@ impl Node {
             self.endpoint.close(session);
             return self.count(cause);
         }
-        let answer = Greeting::Server { id: self.me.id, boot: self.me.boot, cluster: self.cluster.id, to: None };
+        let answer = Greeting::Server { id: self.me.id, boot: self.me.boot, cluster: self.cluster.id, n: 0, to: None };
         self.endpoint.accept(session, &answer.to_payload(), self.now);
     }
 
     /// Whether somebody may have a session: the cause for which not, otherwise.
     fn vet(&self, greeting: &Greeting, key: &[u8; 32]) -> Result<(), &'static str> {
         match greeting {
-            Greeting::Server { id, boot, cluster, to } => {
+            Greeting::Server { id, boot, cluster, to, .. } => {
                 let other = Origin { id: *id, boot: *boot };
                 if *key != self.key.public {
                     Err("server_not_trusted")
@@ -252,15 +259,15 @@ impl Node {
                 if cluster != self.cluster.id {
                     self.adopt(expected.cluster);
                 }
-                self.server_up(session, role, origin);
+                self.server_up(session, role, expected.n, origin);
             }
             // We were asked; what was vetted then may not hold any more.
-            (&Greeting::Server { id, boot, .. }, None) => {
+            (&Greeting::Server { id, boot, n, .. }, None) => {
                 if self.vet(&greeting, key).is_err() {
                     self.endpoint.close(session);
                     return self.count("greeting_not_for_us");
                 }
-                self.server_up(session, role, Origin { id, boot });
+                self.server_up(session, role, n, Origin { id, boot });
             }
             (Greeting::Client { .. }, None) => {
                 self.sessions.insert(session, Party::Client(Box::new(Served::new(keys::person_id(key)))));
@@ -272,12 +279,13 @@ impl Node {
         }
     }
 
-    fn server_up(&mut self, session: SessionId, role: Role, origin: Origin) {
+    fn server_up(&mut self, session: SessionId, role: Role, n: u64, origin: Origin) {
         if origin.id == self.me.id {
             self.sessions.insert(session, Party::Rival(Rival { boot: origin.boot }));
             self.claim_id(session);
         } else {
-            self.peer_up(session, origin, role);
+            let by_lower = (role == Role::Initiator) == (self.me < origin);
+            self.peer_up(origin, Held { by_lower, n, session });
         }
     }
 

@@ -177,7 +177,7 @@ impl Node {
 
     /// Places rooms on the servers that are live now.
     fn placer(&self) -> Placer<'_> {
-        Placer::new(&self.records, self.candidates(), self.epoch())
+        Placer::new(&self.records, self.candidates(), self.members.ids(), self.epoch())
     }
 
     /// Live servers, with their loads.

@@ -210,6 +210,8 @@ pub struct Node {
     peers: BTreeMap<ServerId, Peer>,
     sessions: BTreeMap<SessionId, Party>,
     connecting: BTreeMap<SessionId, cluster::Connecting>,
+    /// How many sessions we have opened to servers.
+    opened: u64,
     devices: BTreeMap<(PersonId, DeviceId), SessionId>,
     rooms: BTreeMap<RoomName, Room>,
     follows: BTreeMap<SessionId, BTreeSet<RoomName>>,
@@ -257,6 +259,7 @@ impl Node {
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             connecting: BTreeMap::new(),
+            opened: 0,
             devices: BTreeMap::new(),
             rooms: BTreeMap::new(),
             follows: BTreeMap::new(),

@@ -8,7 +8,7 @@ use crate::{
     election::{self, PeerView},
     heartbeat::Change,
     ids::{Origin, RoomName, ServerId},
-    session::{Role, SessionId, keys::Suite},
+    session::{SessionId, keys::Suite},
     time::{Duration, Time},
     wire::{
         Frame,
@@ -32,8 +32,8 @@ const SESSIONS_MAX: usize = 4;
 pub(super) struct Peer {
     /// Which, in which run.
     pub(super) origin: Origin,
-    /// Sessions with it; the last is used. Both sides may have opened one at the same time, and both must use the same:
-    /// a session that only one of them uses is silent, and closes. So those that the lower server opened come last.
+    /// Sessions with it, in order; the last is used. Both sides may have opened some, and both must use the same: one that
+    /// only one of them uses is silent at that side, and closes there.
     pub(super) sessions: Vec<Held>,
     /// Its newest heartbeat.
     pub(super) beat: Option<Beat>,
@@ -44,11 +44,15 @@ pub(super) struct Peer {
     logs_differ: Option<Time>,
 }
 
-/// A session with another server.
-#[derive(Clone, Copy, Debug)]
+/// A session with another server; the order is the same on both sides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Held {
+    /// Whether the lower of the two servers opened it.
+    pub(super) by_lower: bool,
+    /// Which one of those that it opened.
+    pub(super) n: u64,
+    /// Its name at this side.
     pub(super) session: SessionId,
-    by_lower: bool,
 }
 
 impl Peer {
@@ -117,7 +121,8 @@ impl Node {
     }
 
     /// A session with another server stands.
-    pub(super) fn peer_up(&mut self, session: SessionId, origin: Origin, role: Role) {
+    pub(super) fn peer_up(&mut self, origin: Origin, held: Held) {
+        let session = held.session;
         let Some(addr) = self.endpoint.addr(session) else { return };
         self.sessions.insert(session, Party::Server(origin.id));
         if let Some(peer) = self.peers.get(&origin.id) {
@@ -141,9 +146,8 @@ impl Node {
         }
         let Some(peer) = self.peers.get_mut(&origin.id) else { return };
         peer.addr = addr;
-        let by_lower = (role == Role::Initiator) == (self.me < origin);
-        let at = if by_lower { peer.sessions.len() } else { peer.sessions.partition_point(|held| !held.by_lower) };
-        peer.sessions.insert(at, Held { session, by_lower });
+        peer.sessions.push(held);
+        peer.sessions.sort_unstable();
         if peer.sessions.len() > SESSIONS_MAX {
             let oldest = peer.sessions.remove(0).session;
             self.endpoint.close(oldest);

@@ -47,6 +47,8 @@ pub(super) struct Room {
     /// Posts that came before an earlier one of their device.
     pub(super) early: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, Post>>,
     changed: Time,
+    /// [`vectors::digest`] of what is held.
+    digest: u64,
 }
 
 /// Who follows a room here.
@@ -88,6 +90,7 @@ impl Room {
             waiters: BTreeMap::new(),
             early: BTreeMap::new(),
             changed: now,
+            digest: 0,
         }
     }
 
@@ -265,6 +268,7 @@ impl Node {
             Inserted::Hole => return self.count("entry_hole"),
         }
         room.changed = now;
+        room.digest = vectors::digest(name, room.receiver.held());
         let Some(kept) = room.log.get(origin, seq).cloned() else { return };
         self.push(name, &kept, from);
     }
@@ -513,7 +517,7 @@ impl Node {
     /// Digest of what is held of rooms that have been quiet for a while: 53 bits.
     pub(super) fn logs_digest(&self) -> u64 {
         let quiet = self.rooms.iter().filter(|(_, room)| !room.log.is_empty() && self.now.since(room.changed) > QUIET);
-        quiet.fold(0, |digest, (name, room)| digest ^ vectors::digest(name, room.held()))
+        quiet.fold(0, |digest, (_, room)| digest ^ room.digest)
     }
 
     /// Our logs have differed from a peer's for a while: says what we hold.

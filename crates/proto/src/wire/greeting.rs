@@ -19,6 +19,10 @@ pub enum Greeting {
         boot: Boot,
         /// Of which cluster.
         cluster: ClusterId,
+        /// Grows with every session that the speaker opens; 0 in an answer. Of several sessions between two servers, both
+        /// use the same by it.
+        #[serde(default)]
+        n: u64,
         /// Whom it takes the other side for; nobody in an answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<Origin>,

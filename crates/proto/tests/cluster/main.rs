@@ -207,7 +207,7 @@ fn a_quiet_cluster_stays_together_longer_than_any_session_is_silent() {
     for port in 5001..=5004 {
         world.start(port, None, None);
     }
-    world.run(Duration::from_secs(240));
+    world.run(Duration::from_mins(4));
     let downs: Vec<_> = world.events.iter().filter(|(_, _, event)| matches!(event, Event::PeerDown { .. })).collect();
     assert!(downs.is_empty(), "{downs:?}");
 }

@@ -13,6 +13,10 @@ fn servers(ids: &[u32]) -> Vec<Server> {
     ids.iter().copied().map(server).collect()
 }
 
+fn everybody() -> impl Iterator<Item = ServerId> {
+    (1..=9).map(ServerId)
+}
+
 fn ids(ids: &[u32]) -> Vec<ServerId> {
     ids.iter().copied().map(ServerId).collect()
 }
@@ -37,7 +41,7 @@ fn rooms(records: &[RoomRecord]) -> Rooms {
 /// Places `names` one by one, as requests come in, and tells how many rooms but the lobby each server homes.
 fn place_each(rooms: &mut Rooms, live: &[Server], names: impl Iterator<Item = String>) -> Vec<usize> {
     for name in names {
-        let record = Placer::new(rooms, live.to_vec(), EPOCH).place(&room(&name)).unwrap();
+        let record = Placer::new(rooms, live.to_vec(), everybody(), EPOCH).place(&room(&name)).unwrap();
         rooms.merge(record);
     }
     let homes = |server: &Server| {
@@ -62,7 +66,7 @@ fn thirty_rooms_on_three_servers_lie_ten_ten_ten_whoever_has_the_lobby() {
 fn a_burst_does_not_herd() {
     // One request after the other through one placer, with nothing merged in between.
     let empty = Rooms::new();
-    let mut placer = Placer::new(&empty, servers(&[1, 2, 3]), EPOCH);
+    let mut placer = Placer::new(&empty, servers(&[1, 2, 3]), everybody(), EPOCH);
     let mut homes = BTreeMap::<ServerId, usize>::new();
     for n in 0..30 {
         *homes.entry(placer.place(&room(&format!("room{n}"))).unwrap().fence.home.id).or_default() += 1;
@@ -80,14 +84,14 @@ fn deliveries_weigh_as_rooms_do() {
 fn a_room_that_has_a_live_home_keeps_it() {
     let known = record("tea", 1, &[2]);
     let rooms = rooms(std::slice::from_ref(&known));
-    assert_eq!(Placer::new(&rooms, servers(&[1, 2, 3]), EPOCH).place(&room("tea")), Some(known));
-    assert_eq!(Placer::new(&rooms, [], EPOCH).place(&room("tea")), None);
+    assert_eq!(Placer::new(&rooms, servers(&[1, 2, 3]), everybody(), EPOCH).place(&room("tea")), Some(known));
+    assert_eq!(Placer::new(&rooms, [], everybody(), EPOCH).place(&room("tea")), None);
 }
 
 #[test]
 fn successors_are_all_others_or_the_least_loaded() {
     fn check(live: &[Server], home: u32, successors: &[u32]) {
-        let placed = Placer::new(&Rooms::new(), live.to_vec(), EPOCH).place(&room("tea")).unwrap();
+        let placed = Placer::new(&Rooms::new(), live.to_vec(), everybody(), EPOCH).place(&room("tea")).unwrap();
         assert_eq!((placed.fence.home, placed.fence.n, placed.fence.epoch), (server(home).origin(), 1, EPOCH));
         assert_eq!(placed.successors, ids(successors));
     }
@@ -104,7 +108,7 @@ fn repair_touches_what_needs_it_and_no_more() {
     fn check(known: RoomRecord, live: &[Server], unknown: &[u32], expected: Option<(u32, &[u32])>) {
         let rooms = rooms(std::slice::from_ref(&known));
         let unknown = unknown.iter().copied().map(ServerId).collect();
-        let repaired = Placer::new(&rooms, live.to_vec(), EPOCH).repair(&unknown);
+        let repaired = Placer::new(&rooms, live.to_vec(), everybody(), EPOCH).repair(&unknown);
         let expected = expected.map(|(home, successors)| RoomRecord {
             room: known.room.clone(),
             fence: Fence { epoch: EPOCH, n: 6, home: server(home).origin() },
@@ -130,22 +134,22 @@ fn repair_touches_what_needs_it_and_no_more() {
 fn a_server_that_leaves_gives_its_rooms_away() {
     let known = rooms(&[record("a", 1, &[2, 3]), record("b", 2, &[1, 3])]);
     let leaving = Server { takes_rooms: false, ..server(1) };
-    let repaired = Placer::new(&known, [leaving, server(2), server(3)], EPOCH).repair(&BTreeSet::new());
+    let repaired = Placer::new(&known, [leaving, server(2), server(3)], everybody(), EPOCH).repair(&BTreeSet::new());
     let homes: Vec<_> = repaired.iter().map(|record| (record.room.as_str(), record.fence.home.id.0)).collect();
     assert_eq!(homes, [("a", 2)]);
     let alone = rooms(&[record("a", 1, &[])]);
-    assert_eq!(Placer::new(&alone, [leaving], EPOCH).repair(&BTreeSet::new()), [], "to nobody");
+    assert_eq!(Placer::new(&alone, [leaving], everybody(), EPOCH).repair(&BTreeSet::new()), [], "to nobody");
 }
 
 #[test]
 fn rooms_of_a_dead_server_without_successors_are_spread() {
     let records: Vec<_> = (0..10).map(|n| record(&format!("room{n}"), 1, &[])).collect();
     let known = rooms(&records);
-    let repaired = Placer::new(&known, servers(&[2, 3]), EPOCH).repair(&BTreeSet::new());
+    let repaired = Placer::new(&known, servers(&[2, 3]), everybody(), EPOCH).repair(&BTreeSet::new());
     assert_eq!(repaired.iter().filter(|record| record.fence.home.id == ServerId(2)).count(), 5);
     let mut after = known.clone();
     assert!(repaired.into_iter().all(|record| after.merge(record)));
-    assert_eq!(Placer::new(&after, servers(&[2, 3]), EPOCH).repair(&BTreeSet::new()), [], "done at once");
+    assert_eq!(Placer::new(&after, servers(&[2, 3]), everybody(), EPOCH).repair(&BTreeSet::new()), [], "done at once");
 }
 
 #[test]
@@ -182,4 +186,13 @@ fn a_client_moves_only_where_it_is_worth_it() {
     check([15, 10, 10], Some(3));
     check([1, 50, 50], None);
     assert_eq!(least_loaded(&[server(2)], ServerId(1)), None);
+}
+
+#[test]
+fn who_has_left_is_nobodys_successor() {
+    let rooms = rooms(&[record("tea", 1, &[2, 3, 4])]);
+    let members = [1, 3, 4].map(ServerId);
+    let repaired = Placer::new(&rooms, servers(&[1, 3]), members, EPOCH).repair(&BTreeSet::new());
+    assert_eq!(repaired.len(), 1);
+    assert_eq!(repaired[0].successors, ids(&[3, 4]), "who is only down stays");
 }
