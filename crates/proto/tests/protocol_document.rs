@@ -99,7 +99,7 @@ fn assert_all_are_shown(shown: impl Iterator<Item = &'static str>, all: &[&'stat
 }
 
 fn name() -> ClusterName {
-    "hobnob".parse().unwrap()
+    "hobnob".parse().expect("this is a name")
 }
 
 #[test]
