@@ -221,7 +221,7 @@ fn worked_keys_are_those_that_the_code_derives() {
         let row = DOCUMENT.lines().find(|line| line.starts_with(&format!("| {what} |")));
         assert_eq!(row, Some(format!("| {what} | `{value}` |").as_str()));
     }
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     let bytes: Vec<u8> = (0..32).collect();
     let secret = Secret::from_text(&text::encode(&bytes)).unwrap();
     assert!(DOCUMENT.contains(secret.to_text().as_str()));
