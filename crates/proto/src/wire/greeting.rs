@@ -21,7 +21,7 @@ pub enum Greeting {
         cluster: ClusterId,
         /// Grows with every session that the speaker opens; 0 in an answer. Of several sessions between two servers, both
         /// use the same by it.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "is_zero")]
         n: u64,
         /// Whom it takes the other side for; nobody in an answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -33,6 +33,12 @@ pub enum Greeting {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pass: Option<String>,
     },
+}
+
+/// Whether a number says nothing.
+#[allow(clippy::trivially_copy_pass_by_ref)]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl Greeting {
