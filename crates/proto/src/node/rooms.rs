@@ -297,19 +297,15 @@ impl Node {
     pub(super) fn wake_room(&mut self, name: &RoomName) {
         let now = self.now;
         let Some(room) = self.rooms.get_mut(name) else { return };
-        if let Some(source) = room.source {
-            if let Some(pull) = room.receiver.poll_pull(now, &mut self.rng) {
-                self.endpoint.send(source, Frame::Pull(pull).to_line().as_bytes());
-            }
-            let acks_to = match room.upstream {
-                Upstream::Server { session, joined: true, .. } => Some(session),
-                _ => None,
-            };
-            if room.receiver.poll_ack(now)
-                && let Some(session) = acks_to
-            {
-                self.acks.entry(session).or_default().insert(name.clone());
-            }
+        // A join carries the cursor, so what cannot be acknowledged now need not be later.
+        if room.receiver.poll_ack(now)
+            && let Upstream::Server { session, joined: true, .. } = room.upstream
+        {
+            self.acks.entry(session).or_default().insert(name.clone());
+        }
+        let Some(source) = room.source else { return self.timers.clear(&Timer::Room(name.clone())) };
+        if let Some(pull) = room.receiver.poll_pull(now, &mut self.rng) {
+            self.endpoint.send(source, Frame::Pull(pull).to_line().as_bytes());
         }
         match room.receiver.deadline() {
             Some(at) => self.timers.set(Timer::Room(name.clone()), at.max(now + Duration::from_millis(1))),

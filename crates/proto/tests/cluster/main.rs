@@ -22,6 +22,7 @@ struct World {
     nodes: BTreeMap<u16, Node>,
     wires: VecDeque<(Time, SocketAddr, SocketAddr, Vec<u8>)>,
     events: Vec<(u16, Time, Event)>,
+    steps: u32,
 }
 
 fn addr(port: u16) -> SocketAddr {
@@ -30,7 +31,13 @@ fn addr(port: u16) -> SocketAddr {
 
 impl World {
     fn new() -> Self {
-        Self { now: Time::from_micros(1_000_000), nodes: BTreeMap::new(), wires: VecDeque::new(), events: Vec::new() }
+        Self {
+            now: Time::from_micros(1_000_000),
+            nodes: BTreeMap::new(),
+            wires: VecDeque::new(),
+            events: Vec::new(),
+            steps: 0,
+        }
     }
 
     fn start(&mut self, port: u16, id: Option<u32>, secret: Option<&Secret>) {
@@ -53,6 +60,7 @@ impl World {
 
     fn step(&mut self, port: u16, input: Input<'_>) {
         let Some(node) = self.nodes.get_mut(&port) else { return };
+        self.steps += 1;
         node.handle(input, self.now);
         while let Some(output) = node.poll() {
             let at = self.now + LATENCY;
@@ -210,4 +218,18 @@ fn a_quiet_cluster_stays_together_longer_than_any_session_is_silent() {
     world.run(Duration::from_mins(4));
     let downs: Vec<_> = world.events.iter().filter(|(_, _, event)| matches!(event, Event::PeerDown { .. })).collect();
     assert!(downs.is_empty(), "{downs:?}");
+}
+
+#[test]
+fn a_quiet_cluster_wakes_seldom() {
+    let mut world = World::new();
+    for port in 5001..=5003 {
+        world.start(port, None, None);
+    }
+    world.run(Duration::from_secs(10));
+    let before = world.steps;
+    world.run(Duration::from_secs(10));
+    let steps = (world.steps - before) / 10;
+    // For each server 10 beats of its own and 20 of others, and a few for everything else.
+    assert!(steps < 3 * 45, "{steps} steps a second");
 }
