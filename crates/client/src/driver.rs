@@ -15,7 +15,7 @@ use hobnob_proto::{
     config::ClientConfig,
     ids::{DeviceId, PersonName},
     limits,
-    session::keys::{KeyPair, Suite},
+    session::keys::KeyPair,
     time::Time,
 };
 
@@ -65,7 +65,6 @@ impl Session {
             name: talker.name,
             via: talker.via.to_owned(),
             servers: options.servers.clone(),
-            suite: suite(),
             session: wall_millis(),
         };
         let clock = Clock::start();
@@ -181,17 +180,6 @@ pub(crate) fn seed() -> Result<[u8; 32], Fail> {
     getrandom::fill(&mut seed)
         .map_err(|why| Fail::new(Fail::FAILED, format!("the system gives no random numbers: {why}")))?;
     Ok(seed)
-}
-
-/// The suite that is faster on this machine.
-fn suite() -> Suite {
-    #[cfg(target_arch = "x86_64")]
-    let is_fast = std::arch::is_x86_feature_detected!("aes") && std::arch::is_x86_feature_detected!("pclmulqdq");
-    #[cfg(target_arch = "aarch64")]
-    let is_fast = std::arch::is_aarch64_feature_detected!("aes");
-    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-    let is_fast = false;
-    if is_fast { Suite::AesGcm } else { Suite::ChaChaPoly }
 }
 
 #[cfg(test)]

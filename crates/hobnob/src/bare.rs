@@ -79,7 +79,6 @@ async fn serve_beside(options: &Options, no_serve: bool, say: impl Fn(String)) -
         secret: options.secret.clone(),
         interfaces: options.interfaces.clone(),
         discovery_port: options.discovery_port,
-        visiting: true,
         ..hobnob_server::Options::new(options.cluster.clone())
     };
     match background::spawn(server).await {

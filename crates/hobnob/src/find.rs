@@ -13,7 +13,7 @@ use hobnob_proto::{
     config::ClientConfig,
     ids::{DeviceId, PersonName},
     rng::Rng,
-    session::keys::{KeyPair, Suite},
+    session::keys::KeyPair,
     time::Time,
 };
 use hobnob_server::interfaces;
@@ -136,7 +136,6 @@ fn client(options: &Options, now: Time) -> Result<Client, Fail> {
         name,
         via: "pipe".into(),
         servers: Vec::new(),
-        suite: Suite::ChaChaPoly,
         session: 1,
     };
     rng.fill(&mut seed);

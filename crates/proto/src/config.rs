@@ -28,8 +28,6 @@ pub struct ServerConfig {
     pub suite: Suite,
     /// What the clock on the wall says at the start: milliseconds since 1970. May be wrong.
     pub wall_millis: u64,
-    /// Whether it leaves the cluster by itself once its person goes (bare `hobnob`).
-    pub visiting: bool,
 }
 
 /// What a client is told at its start.
@@ -49,8 +47,6 @@ pub struct ClientConfig {
     pub via: String,
     /// Session addresses to ask, and to stay with (`--server-ip`, `--server-port`); empty: find a cluster by broadcast.
     pub servers: Vec<SocketAddr>,
-    /// The suite that is faster on this machine, where the server does not mind.
-    pub suite: Suite,
     /// The first session number; greater than any that this device used before: milliseconds since 1970 will do.
     pub session: u64,
 }

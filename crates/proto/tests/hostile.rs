@@ -91,7 +91,6 @@ impl Lab {
             name: format!("person-{n}").parse().expect("letters, a dash and digits make a name"),
             via: "test".to_owned(),
             servers: vec![self.servers[0].addr],
-            suite: Suite::ChaChaPoly,
             session: 1,
         };
         let mut seed = [0; 32];
@@ -273,7 +272,6 @@ fn server(id: u32, rng: &mut Rng) -> Server {
         peers: Vec::new(),
         suite: Suite::ChaChaPoly,
         wall_millis: 1_800_000_000_000,
-        visiting: false,
     };
     let mut seed = [0; 32];
     rng.fill(&mut seed);

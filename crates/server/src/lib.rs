@@ -59,8 +59,6 @@ pub struct Options {
     /// Session addresses of servers that no broadcast reaches. Where there is one, a discovery port that cannot be
     /// used is no error.
     pub peers: Vec<SocketAddr>,
-    /// Whether the server goes when its person goes: it serves beside a chat and is not meant to stay.
-    pub visiting: bool,
 }
 
 impl Options {
@@ -75,7 +73,6 @@ impl Options {
             interfaces: Vec::new(),
             discovery_port: DISCOVERY_PORT_DEFAULT,
             peers: Vec::new(),
-            visiting: false,
         }
     }
 }
@@ -218,7 +215,6 @@ fn config(options: Options, session_port: u16, addrs: Vec<SocketAddr>) -> Server
         peers: options.peers,
         suite: faster_suite(),
         wall_millis: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
-        visiting: options.visiting,
     }
 }
 

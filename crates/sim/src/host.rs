@@ -113,7 +113,6 @@ impl ServerHost {
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
             wall_millis: WALL_AT_START + now.as_millis(),
-            visiting: false,
         };
         let alarm = Alarm::new(rng, now);
         let node = Node::new(config, rng.seed(), alarm.local(now));
@@ -173,7 +172,6 @@ impl ClientHost {
             name: format!("client-{}", process.of).parse().expect("letters, a dash and a number make a name"),
             via: "sim".to_owned(),
             servers: Vec::new(),
-            suite: Suite::ChaChaPoly,
             session: WALL_AT_START + now.as_millis(),
         };
         let alarm = Alarm::new(rng, now);

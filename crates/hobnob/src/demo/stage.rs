@@ -114,10 +114,9 @@ impl Stage {
             for id in 1..=SERVERS {
                 leaders.push(self.status(id)?.as_ref().filter(|status| all_up(status)).map(leader));
             }
-            if let [Some(Some(first)), ..] = leaders[..]
-                && leaders.iter().all(|leader| *leader == Some(Some(first)))
-            {
-                return Ok(first);
+            // The first to be ready leads until the highest is: the story begins once all agree on that one.
+            if leaders.iter().all(|leader| *leader == Some(Some(SERVERS))) {
+                return Ok(SERVERS);
             }
         }
         Err(failed("the servers did not find each other"))

@@ -51,7 +51,6 @@ impl World {
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
             wall_millis: 1_700_000_000_000 + self.now.as_millis(),
-            visiting: false,
         };
         let seed = [port.to_le_bytes()[0]; 32];
         self.nodes.insert(port, Node::new(config, seed, self.now));

@@ -11,10 +11,7 @@ use crate::{
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     log::{Entry, Hash, VersionVector},
     rng::Rng,
-    session::{
-        self,
-        keys::{KeyPair, Suite},
-    },
+    session::{self, keys::KeyPair},
     time::{Duration, Time},
     wire::{Frame, frame::Start},
 };
@@ -47,7 +44,6 @@ pub(super) fn config() -> ClientConfig {
         name: "ann".parse().unwrap(),
         via: "terminal".into(),
         servers: Vec::new(),
-        suite: Suite::ChaChaPoly,
         session: 1_000,
     }
 }
