@@ -5,21 +5,20 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use hobnob_client::Fail;
 
 use crate::cli::{Cli, Command};
 
 mod bare;
 mod cli;
+mod config;
 mod demo;
 mod find;
 mod secret;
 mod serve;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match run(cli) {
+    match config::cli().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fail) => {
             eprintln!("hobnob: {}", fail.message);
