@@ -9,7 +9,7 @@ use crate::{
     time::Duration,
     wire::{
         Frame,
-        frame::{ClientRecord, Clients, Hi, ServerAddrs, Welcome},
+        frame::{ClientRecord, Clients, ClientsChange, Hi, ServerAddrs, Welcome},
     },
 };
 
@@ -101,6 +101,10 @@ impl Node {
             return self.say(session, &Frame::NotWelcome { why, suggestion });
         }
         let role = hi.standby.map_or(Role::Served, Role::Standby);
+        let device = self.served(session).map(|served| served.device);
+        if let Some(old) = device.filter(|old| was == Role::Served && *old != hi.device) {
+            self.forget_device(session, person, old);
+        }
         let is_repeated = was == role && hi.session == before;
         let go = self.better_server(&hi, role, was);
         let Some(served) = self.served_mut(session) else { return };
@@ -126,11 +130,16 @@ impl Node {
     }
 
     /// A less loaded server, for a client that has just arrived and would move.
-    fn better_server(&self, hi: &Hi, role: Role, was: Role) -> Option<ServerId> {
+    fn better_server(&mut self, hi: &Hi, role: Role, was: Role) -> Option<ServerId> {
         if !hi.movable || role != Role::Served || was == Role::Served {
             return None;
         }
-        placement::least_loaded(&self.candidates(), self.me.id)
+        let better = placement::least_loaded(&self.candidates(), self.me.id)?;
+        // It counts there from now on, so that a crowd that arrives together does not move together.
+        if let Some(beat) = self.peers.get_mut(&better).and_then(|peer| peer.beat.as_mut()) {
+            beat.sessions = beat.sessions.saturating_add(1);
+        }
+        Some(better)
     }
 
     /// From now on this session is where the device is.
@@ -146,6 +155,12 @@ impl Node {
 
     fn stop_serving(&mut self, session: SessionId, person: PersonId, device: DeviceId) {
         self.unfollow_all(session);
+        self.forget_device(session, person, device);
+    }
+
+    /// This session is no longer where the device is.
+    fn forget_device(&mut self, session: SessionId, person: PersonId, device: DeviceId) {
+        self.relays.retain(|(_, author, from, _), _| (*author, *from) != (person, device));
         if self.devices.get(&(person, device)) == Some(&session) {
             self.devices.remove(&(person, device));
             if let Some(change) = self.clients.own_gone(person, device) {
@@ -191,8 +206,25 @@ impl Node {
     /// A server's list of clients, or a change of it.
     pub(super) fn on_clients(&mut self, session: SessionId, id: ServerId, clients: Clients) {
         let Some(origin) = self.peers.get(&id).map(|peer| peer.origin) else { return };
-        if self.clients.apply(origin, clients) == Applied::Gap {
-            self.say(session, &Frame::ClientsReq);
+        let named: Vec<_> = match &clients.change {
+            ClientsChange::All { clients, .. } => clients.iter().map(|client| (client.person, client.device)).collect(),
+            ClientsChange::Put { client } => vec![(client.person, client.device)],
+            ClientsChange::Gone { .. } => Vec::new(),
+        };
+        match self.clients.apply(origin, clients) {
+            Applied::Changed => {}
+            Applied::Same => return,
+            Applied::Gap => return self.ask_clients(session, id),
+        }
+        for (person, device) in named {
+            if self.clients.has_moved(person, device)
+                && let Some(&left) = self.devices.get(&(person, device))
+            {
+                self.stop_serving(left, person, device);
+                if let Some(served) = self.served_mut(left) {
+                    served.role = Role::Unknown;
+                }
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Who this server is, and in which cluster: ids, handshakes with other servers, coming over to another cluster, and
 //! collisions of ids.
 //!
-//! Nothing follows from a HELLO but an attempt to open a session. In its handshake both servers name (id, boot) and prove
+//! Nothing follows from a HELLO but an attempt to open a session: who the peers are is decided by sessions that stand. In its handshake both servers name (id, boot) and prove
 //! the cluster's key; whoever reflects our own handshake, or answers for somebody else, is refused.
 
 use std::net::SocketAddr;
@@ -152,6 +152,7 @@ impl Node {
             return;
         }
         let waiting = !self.connecting.is_empty()
+            || self.calls.values().any(|call| !call.is_done())
             || self.peers.values().any(|peer| !self.is_live(peer.origin) || peer.beat.is_none());
         if waiting && self.now.since(self.started) < JOIN_MAX {
             self.timers.set(Timer::Joining, self.now + Duration::from_millis(20));
@@ -216,7 +217,9 @@ impl Node {
                     Err("greeting_not_for_us")
                 } else if other == self.me {
                     Err("reflected")
-                } else if id.0 == 0 || (!self.peers.contains_key(id) && self.peers.len() + 1 >= limits::SERVERS_MAX) {
+                } else if id.0 == 0
+                    || (!self.peers.contains_key(id) && self.heartbeat.live().count() + 1 >= limits::SERVERS_MAX)
+                {
                     Err("servers_full")
                 } else {
                     Ok(())
@@ -313,6 +316,7 @@ impl Node {
             self.clients.drop_server(id);
         }
         self.connecting.clear();
+        self.calls.clear();
         self.members.clear();
         self.records.clear();
         self.sync = None;

@@ -140,6 +140,20 @@ impl Node {
         self.timers.hasten(Timer::Sweep, self.now);
     }
 
+    /// Those that had not answered when we began to lead are asked until they do, or die: their rooms wait for it.
+    fn ask_the_silent(&mut self) {
+        let live = self.live_ids();
+        let Some(sync) = &mut self.sync else { return };
+        sync.missing.retain(|id, _| live.contains(id));
+        let (epoch, missing): (_, Vec<_>) = (sync.epoch, sync.missing.keys().copied().collect());
+        if missing.is_empty() {
+            self.sync = None;
+        }
+        for id in missing {
+            self.tell(id, &Frame::SyncReq { epoch });
+        }
+    }
+
     // ---- placing rooms
 
     pub(super) fn is_leader(&self) -> bool {
@@ -278,6 +292,7 @@ impl Node {
         }
         self.claim(|record, orphans| orphans.get(&record.room).is_some_and(|since| now.since(*since) >= ORPHAN));
         if self.is_leader() {
+            self.ask_the_silent();
             self.mend_placements();
         }
         let unplaced: Vec<_> = self

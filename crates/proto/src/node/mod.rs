@@ -146,8 +146,10 @@ enum Timer {
     Join(RoomName),
     /// A follower has not acknowledged.
     Heads(SessionId),
-    /// A session with a server is due to be opened.
-    Connect(ServerId),
+    /// A session with a server that was heard of is due to be opened.
+    Call(Origin),
+    /// A session with a server that we had one with is due to be opened.
+    Reconnect(ServerId),
     /// A client of a dead server has not come over yet.
     Come(SessionId),
     /// Joining may be over.
@@ -208,6 +210,7 @@ pub struct Node {
     members: Members,
     clients: Clients,
     peers: BTreeMap<ServerId, Peer>,
+    calls: BTreeMap<Origin, peers::Call>,
     sessions: BTreeMap<SessionId, Party>,
     connecting: BTreeMap<SessionId, cluster::Connecting>,
     /// How many sessions we have opened to servers.
@@ -217,6 +220,8 @@ pub struct Node {
     follows: BTreeMap<SessionId, BTreeSet<RoomName>>,
     heads_backoff: BTreeMap<SessionId, Duration>,
     acks: BTreeMap<SessionId, BTreeSet<RoomName>>,
+    /// [`Self::logs_digest`], as of our last heartbeat.
+    logs: u64,
     relays: Relays,
     placing: BTreeMap<RoomName, Time>,
     orphans: BTreeMap<RoomName, Time>,
@@ -257,6 +262,7 @@ impl Node {
             members: Members::new(),
             clients: Clients::new(me),
             peers: BTreeMap::new(),
+            calls: BTreeMap::new(),
             sessions: BTreeMap::new(),
             connecting: BTreeMap::new(),
             opened: 0,
@@ -265,6 +271,7 @@ impl Node {
             follows: BTreeMap::new(),
             heads_backoff: BTreeMap::new(),
             acks: BTreeMap::new(),
+            logs: 0,
             relays: Relays::new(),
             placing: BTreeMap::new(),
             orphans: BTreeMap::new(),
@@ -341,7 +348,8 @@ impl Node {
             Timer::Room(name) => self.wake_room(&name),
             Timer::Join(name) => self.join_upstream(&name),
             Timer::Heads(session) => self.repeat_heads(session),
-            Timer::Connect(id) => self.connect_peer(id),
+            Timer::Call(origin) => self.call(origin),
+            Timer::Reconnect(id) => self.reconnect(id),
             Timer::Come(session) => self.call_over(session),
             Timer::Joining => self.check_joined(),
             Timer::Sweep => self.sweep(),

@@ -8,6 +8,7 @@ use crate::{
     election::{self, PeerView},
     heartbeat::Change,
     ids::{Origin, RoomName, ServerId},
+    limits,
     session::{SessionId, keys::Suite},
     time::{Duration, Time},
     wire::{
@@ -18,8 +19,18 @@ use crate::{
 
 /// The server with the higher (id, boot) leaves it to the other to open the session, for so long.
 const YIELD: Duration = Duration::from_millis(300);
-/// Between attempts to open a session with a server that is not live.
-const CONNECT_AGAIN: Duration = Duration::from_secs(1);
+/// A server that was heard of is called at most so often.
+const CALL_AGAIN: Duration = Duration::from_secs(1);
+/// Servers that were heard of and are about to be called, or have just been.
+const CALLS_MAX: usize = 2 * limits::SERVERS_MAX;
+/// Servers with which there is, or was, a session.
+const PEERS_MAX: usize = 2 * limits::SERVERS_MAX;
+/// Between attempts to open a session with a server that we had one with: at first, for how long, and later.
+const RECONNECT_OFTEN: Duration = Duration::from_secs(1);
+const RECONNECT_OFTEN_FOR: Duration = Duration::from_mins(1);
+const RECONNECT_SELDOM: Duration = Duration::from_secs(10);
+/// Between two questions for one server's list of clients.
+const CLIENTS_AGAIN: Duration = Duration::from_millis(300);
 /// A difference of directories that lasts for so long is mended.
 const DIRECTORY_DIFFERS: Duration = Duration::from_millis(300);
 /// A difference of logs that lasts for so long is mended.
@@ -38,10 +49,21 @@ pub(super) struct Peer {
     /// Its newest heartbeat.
     pub(super) beat: Option<Beat>,
     addr: SocketAddr,
-    suite: Suite,
-    met: Time,
+    /// When it died, or was met.
+    lost_at: Time,
+    /// When we last asked for its list of clients.
+    asked_clients: Option<Time>,
     directory_differs: Option<Time>,
     logs_differ: Option<Time>,
+}
+
+/// A server that was heard of and that there is no session with.
+#[derive(Debug)]
+pub(super) struct Call {
+    addr: SocketAddr,
+    suite: Suite,
+    /// Whether it has been called.
+    done: bool,
 }
 
 /// A session with another server; the order is the same on both sides.
@@ -53,6 +75,13 @@ pub(super) struct Held {
     pub(super) n: u64,
     /// Its name at this side.
     pub(super) session: SessionId,
+}
+
+impl Call {
+    /// Whether it has been called.
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
 }
 
 impl Peer {
@@ -70,54 +99,58 @@ impl Peer {
 impl Node {
     // ---- sessions
 
-    /// A server of our cluster has been heard of at `addr`.
+    /// A server of our cluster has been heard of at `addr`: a hint, and no more. One attempt to open a session follows from
+    /// it, and nothing else is remembered of it.
     pub(super) fn meet(&mut self, origin: Origin, addr: SocketAddr, suite: Suite) {
-        let now = self.now;
-        if let Some(peer) = self.peers.get_mut(&origin.id) {
-            if peer.origin == origin {
-                if peer.sessions.is_empty() {
-                    (peer.addr, peer.suite) = (addr, suite);
-                }
-                let live = self.is_live(origin);
-                if !live && !self.timers.is_set(&Timer::Connect(origin.id)) {
-                    self.timers.set(Timer::Connect(origin.id), now);
-                }
-                return;
-            }
-            if origin.boot < peer.origin.boot {
-                return self.count("hello_of_old_boot");
-            }
-            // A new run of a server that we know. A HELLO is only a hint: the session will settle it.
-            return self.open_session(origin, addr, self.cluster, suite);
-        }
-        let peer = Peer {
-            origin,
-            sessions: Vec::new(),
-            beat: None,
-            addr,
-            suite,
-            met: now,
-            directory_differs: None,
-            logs_differ: None,
-        };
-        self.peers.insert(origin.id, peer);
-        self.timers.set(Timer::Connect(origin.id), now);
-    }
-
-    /// Opens a session to a server that is not live, unless that is still up to the other side.
-    pub(super) fn connect_peer(&mut self, id: ServerId) {
-        let Some(peer) = self.peers.get(&id) else { return };
-        let (origin, addr, suite, met) = (peer.origin, peer.addr, peer.suite, peer.met);
-        if self.is_live(origin) {
+        let known = self.peers.get(&origin.id).map(|peer| peer.origin);
+        if self.is_live(origin) || self.calls.contains_key(&origin) {
             return;
         }
-        let theirs_to_open = origin < self.me && peer.sessions.is_empty() && self.now.since(met) < YIELD;
-        if theirs_to_open {
-            self.timers.set(Timer::Connect(id), met + YIELD);
+        if known.is_some_and(|known| origin.boot < known.boot) {
+            return self.count("hello_of_old_boot");
+        }
+        if self.calls.len() >= CALLS_MAX {
+            return self.count("calls_full");
+        }
+        // One of the two opens the session; the other steps in where that one does not.
+        let at = if origin < self.me && known.is_none() { self.now + YIELD } else { self.now };
+        self.calls.insert(origin, Call { addr, suite, done: false });
+        self.timers.set(Timer::Call(origin), at);
+    }
+
+    /// Opens a session to a server that was heard of, and for a while does not again.
+    pub(super) fn call(&mut self, origin: Origin) {
+        let Some(call) = self.calls.get_mut(&origin) else { return };
+        let (addr, suite) = (call.addr, call.suite);
+        if std::mem::replace(&mut call.done, true) || self.is_live(origin) {
+            self.calls.remove(&origin);
             return;
         }
         self.open_session(origin, addr, self.cluster, suite);
-        self.timers.set(Timer::Connect(id), self.now + CONNECT_AGAIN);
+        self.timers.set(Timer::Call(origin), self.now + CALL_AGAIN);
+    }
+
+    /// Opens a session to a server that we had one with and that is not live, even if no broadcast of it reaches us.
+    pub(super) fn reconnect(&mut self, id: ServerId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        let (origin, addr, lost_at) = (peer.origin, peer.addr, peer.lost_at);
+        if self.is_live(origin) {
+            return;
+        }
+        self.open_session(origin, addr, self.cluster, self.config.suite);
+        let again = if self.now.since(lost_at) < RECONNECT_OFTEN_FOR { RECONNECT_OFTEN } else { RECONNECT_SELDOM };
+        self.timers.set(Timer::Reconnect(id), self.now + again);
+    }
+
+    /// Makes place for one more server: of those that are dead, the one that has been so for longest is forgotten.
+    fn make_place(&mut self) {
+        if self.peers.len() < PEERS_MAX {
+            return;
+        }
+        let dead = self.peers.values().filter(|peer| !self.is_live(peer.origin));
+        if let Some(id) = dead.min_by_key(|peer| peer.lost_at).map(|peer| peer.origin.id) {
+            self.forget_boot(id);
+        }
     }
 
     /// A session with another server stands.
@@ -141,10 +174,21 @@ impl Node {
                 self.forget_boot(origin.id);
             }
         }
+        self.calls.remove(&origin);
         if !self.peers.contains_key(&origin.id) {
-            self.meet(origin, addr, self.config.suite);
+            self.make_place();
         }
-        let Some(peer) = self.peers.get_mut(&origin.id) else { return };
+        let lost_at = self.now;
+        let peer = self.peers.entry(origin.id).or_insert_with(|| Peer {
+            origin,
+            sessions: Vec::new(),
+            beat: None,
+            addr,
+            lost_at,
+            asked_clients: None,
+            directory_differs: None,
+            logs_differ: None,
+        });
         peer.addr = addr;
         peer.sessions.push(held);
         peer.sessions.sort_unstable();
@@ -169,7 +213,7 @@ impl Node {
             self.on_closed(session);
         }
         self.clients.drop_server(id);
-        self.timers.clear(&Timer::Connect(id));
+        self.timers.clear(&Timer::Reconnect(id));
     }
 
     /// A session is gone, or never came to be.
@@ -178,6 +222,7 @@ impl Node {
         match self.sessions.remove(&session) {
             Some(Party::Server(id)) => {
                 self.unfollow_all(session);
+                self.lose_source(session);
                 if let Some(peer) = self.peers.get_mut(&id) {
                     peer.sessions.retain(|held| held.session != session);
                     if peer.sessions.is_empty() {
@@ -201,6 +246,7 @@ impl Node {
     pub(super) fn beat(&mut self) {
         let (due, changes) = self.heartbeat.tick(self.now);
         if due {
+            self.logs = self.logs_digest();
             let line = Frame::Beat(self.my_beat()).to_line();
             for session in self.peers.values().filter_map(Peer::session) {
                 self.endpoint.send(session, line.as_bytes());
@@ -213,14 +259,18 @@ impl Node {
                     if let Some(addr) = addr {
                         self.event(Event::PeerUp { peer, addr });
                     }
-                    self.timers.clear(&Timer::Connect(peer.id));
+                    self.timers.clear(&Timer::Reconnect(peer.id));
                 }
                 Change::Dead { peer, silent } => {
                     let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
                     self.event(Event::PeerDown { peer, silent_ms });
                     self.clients.drop_server(peer.id);
-                    if self.peers.get(&peer.id).is_some_and(|known| known.origin == peer) {
-                        self.timers.set(Timer::Connect(peer.id), self.now + CONNECT_AGAIN);
+                    if self.granted_now() == Some(peer.id) {
+                        self.granted = None;
+                    }
+                    if let Some(known) = self.peers.get_mut(&peer.id).filter(|known| known.origin == peer) {
+                        known.lost_at = self.now;
+                        self.timers.set(Timer::Reconnect(peer.id), self.now + RECONNECT_OFTEN);
                     }
                 }
             }
@@ -248,7 +298,7 @@ impl Node {
             time: self.cluster_millis(),
             directory: self.directory_digest(),
             clients: self.clients.own_version(),
-            logs: self.logs_digest(),
+            logs: self.logs,
         }
     }
 
@@ -269,21 +319,37 @@ impl Node {
         let leads = epoch.leader == id && beat.led;
         let time = beat.time;
         let clients = beat.clients;
-        peer.beat = Some(beat);
+        let is_overtaken = peer.beat.as_ref().is_some_and(|newest| beat.time < newest.time);
+        if !is_overtaken {
+            peer.beat = Some(beat);
+        }
         self.heartbeat.heard(origin, hears_me, self.now);
         self.beat();
+        if is_overtaken {
+            return;
+        }
         if leads && self.is_live(origin) && self.election.leader() == Some(id) {
             // Cluster time is the leader's; it goes forward and never back.
             self.clock_offset = self.clock_offset.max(time.saturating_sub(self.now.as_millis()));
         }
         if clients != self.clients.version(origin) {
-            self.say(session, &Frame::ClientsReq);
+            self.ask_clients(session, id);
         }
         self.update_view();
         if self.stage == Stage::Serving && self.is_live(origin) {
             self.elect(election::Input::HeardEpoch { from: origin, epoch });
         }
         self.mend_differences(session, id);
+    }
+
+    /// Asks a server for its list of clients, but not again and again while the answer is on its way.
+    pub(super) fn ask_clients(&mut self, session: SessionId, id: ServerId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.asked_clients.is_none_or(|asked| now.since(asked) >= CLIENTS_AGAIN) {
+            peer.asked_clients = Some(now);
+            self.say(session, &Frame::ClientsReq);
+        }
     }
 
     /// Tells the election who is live.
@@ -300,7 +366,7 @@ impl Node {
 
     /// What a peer holds differs from what we hold: after a while something is done about it.
     fn mend_differences(&mut self, session: SessionId, id: ServerId) {
-        let (directory, logs, now) = (self.directory_digest(), self.logs_digest(), self.now);
+        let (directory, logs, now) = (self.directory_digest(), self.logs, self.now);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(beat) = &peer.beat else { return };
         let lasts = |since: &mut Option<Time>, differs: bool, span: Duration| {
@@ -360,6 +426,9 @@ impl Node {
     /// A member has left for good: no alarm, no reconnecting.
     fn member_left(&mut self, origin: Origin) {
         self.heartbeat.gone(origin.id);
+        if self.granted_now() == Some(origin.id) {
+            self.granted = None;
+        }
         self.forget_boot(origin.id);
         self.update_view();
         self.live_changed(&[Change::Dead { peer: origin, silent: Duration::ZERO }]);

@@ -11,11 +11,11 @@
 
 use std::collections::BTreeMap;
 
-use super::{Node, Party, rooms::Waiter};
+use super::{Node, Party};
 use crate::{
     ids::{DeviceId, Origin, PersonId, RoomName},
     limits,
-    log::{Entry, Hash, PostKey, entry::MESSAGE},
+    log::{Entry, Hash, PostKey, VersionVector, entry::MESSAGE},
     node::rooms::Upstream,
     session::SessionId,
     wire::{
@@ -25,8 +25,12 @@ use crate::{
 };
 
 /// Posts of one device that wait at a home for an earlier one.
-const EARLY_MAX: u64 = 256;
-/// Posts that a server keeps for homes that have not accepted them yet.
+const EARLY_MAX: u64 = 64;
+/// Posts of all devices that do so in one room.
+const EARLY_ROOM_MAX: usize = 1_024;
+/// Posts of one device that a server keeps for homes that have not accepted them yet.
+const RELAYS_DEVICE_MAX: u64 = 64;
+/// Posts of all devices that it keeps so.
 const RELAYS_MAX: usize = 16_384;
 
 /// Posts under way to their homes.
@@ -81,7 +85,8 @@ impl Node {
         let Some(author) = &post.author else { return };
         let key = (post.room.clone(), author.person, author.device, post.seq);
         self.forward(&post);
-        if self.relays.len() < RELAYS_MAX || self.relays.contains_key(&key) {
+        let is_near = post.seq.saturating_sub(post.oldest) < RELAYS_DEVICE_MAX;
+        if (is_near && self.relays.len() < RELAYS_MAX) || self.relays.contains_key(&key) {
             self.relays.insert(key, post);
         } else {
             self.count("relays_full");
@@ -135,9 +140,9 @@ impl Node {
         }
         let next = room.log.next_post(author.person, author.device, post.oldest.max(1));
         if post.seq > next {
-            let early = room.early.entry((author.person, author.device)).or_default();
-            if post.seq - next <= EARLY_MAX {
-                early.insert(post.seq, post);
+            let waiting: usize = room.early.values().map(BTreeMap::len).sum();
+            if post.seq - next <= EARLY_MAX && waiting < EARLY_ROOM_MAX {
+                room.early.entry((author.person, author.device)).or_default().insert(post.seq, post);
             }
             return;
         }
@@ -197,21 +202,21 @@ impl Node {
         let wanted = self.copies_wanted();
         let Some(room) = self.rooms.get_mut(name) else { return };
         if room.copies(origin, seq) < wanted {
-            room.waiters.insert((origin, seq), Waiter { session });
+            room.waiters.insert((origin, seq), session);
         }
         self.send_ack(name, origin, seq, session);
     }
 
-    /// Entries may have got enough copies: tells those who wait.
-    pub(super) fn check_stored(&mut self, name: &RoomName) {
+    /// A server holds what `cursor` covers: tells those who wait for entries that now have enough copies.
+    pub(super) fn check_stored(&mut self, name: &RoomName, cursor: &VersionVector) {
         let wanted = self.copies_wanted();
         let Some(room) = self.rooms.get_mut(name) else { return };
-        let stored: Vec<_> =
-            room.waiters.keys().filter(|(origin, seq)| room.copies(*origin, *seq) >= wanted).copied().collect();
+        let covered = cursor.iter().flat_map(|(origin, seq)| room.waiters.range((origin, 0)..=(origin, seq)));
+        let stored: Vec<_> = covered.map(|(dot, _)| *dot).filter(|dot| room.copies(dot.0, dot.1) >= wanted).collect();
         for dot in stored {
             let Some(room) = self.rooms.get_mut(name) else { return };
-            if let Some(waiter) = room.waiters.remove(&dot) {
-                self.send_ack(name, dot.0, dot.1, waiter.session);
+            if let Some(session) = room.waiters.remove(&dot) {
+                self.send_ack(name, dot.0, dot.1, session);
             }
         }
     }

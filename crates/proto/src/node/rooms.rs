@@ -4,7 +4,7 @@
 //! follows its server: it joins with its cursor, receives what is new, pulls what is missing, and acknowledges. What
 //! arrives, from wherever, is pushed on to those that follow here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{Node, Party, Timer, peers::Peer};
 use crate::{
@@ -39,11 +39,13 @@ pub(super) struct Room {
     pub(super) log: RoomLog,
     pub(super) receiver: Receiver,
     pub(super) followers: BTreeMap<SessionId, Follower>,
+    /// What the servers that follow it here hold.
+    holders: BTreeMap<ServerId, VersionVector>,
     pub(super) upstream: Upstream,
     /// The session that pulls go to.
     source: Option<SessionId>,
-    /// Posts sequenced here that are not stored yet: whom to tell.
-    pub(super) waiters: BTreeMap<(Origin, u64), Waiter>,
+    /// Entries whose posts are not stored yet: which session to tell.
+    pub(super) waiters: BTreeMap<(Origin, u64), SessionId>,
     /// Posts that came before an earlier one of their device.
     pub(super) early: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, Post>>,
     changed: Time,
@@ -56,10 +58,12 @@ pub(super) struct Room {
 pub(super) struct Follower {
     /// Not answered yet: from where it wants the room.
     awaiting: Option<Start>,
+    /// What it has acknowledged: a long cursor comes in parts.
+    acknowledged: VersionVector,
     /// Entries that it has not acknowledged.
     ahead: u64,
-    /// A server, with what it holds; a client's cursor is the client's own business.
-    pub(super) server: Option<(ServerId, VersionVector)>,
+    /// Which server it is, if it is one.
+    pub(super) server: Option<ServerId>,
 }
 
 /// Whom a room's entries come from.
@@ -73,18 +77,13 @@ pub(super) enum Upstream {
     Server { home: Origin, session: SessionId, joined: bool, again: Duration },
 }
 
-/// Who waits for a post to be stored.
-#[derive(Debug)]
-pub(super) struct Waiter {
-    pub(super) session: SessionId,
-}
-
 impl Room {
     fn new(name: RoomName, now: Time) -> Self {
         Self {
             log: RoomLog::default(),
             receiver: Receiver::new(name, VersionVector::default()),
             followers: BTreeMap::new(),
+            holders: BTreeMap::new(),
             upstream: Upstream::Nowhere,
             source: None,
             waiters: BTreeMap::new(),
@@ -101,14 +100,16 @@ impl Room {
 
     /// On how many servers the entry is, this one included.
     pub(super) fn copies(&self, origin: Origin, seq: u64) -> u32 {
-        let holders: BTreeSet<ServerId> = self
-            .followers
-            .values()
-            .filter_map(|follower| follower.server.as_ref())
-            .filter(|(_, cursor)| cursor.holds(origin, seq))
-            .map(|(server, _)| *server)
-            .collect();
-        1 + holders.len() as u32
+        1 + self.holders.values().filter(|held| held.holds(origin, seq)).count() as u32
+    }
+
+    /// A follower is gone, and with it what it held, unless it follows by another session too.
+    fn drop_follower(&mut self, session: SessionId) {
+        if let Some(id) = self.followers.remove(&session).and_then(|follower| follower.server)
+            && !self.followers.values().any(|other| other.server == Some(id))
+        {
+            self.holders.remove(&id);
+        }
     }
 
     /// Whether a follower's join can be answered.
@@ -361,11 +362,12 @@ impl Node {
             Start::Last(_) | Start::Since(_) => VersionVector::default(),
         };
         let Some(room) = self.room(name) else { return };
-        let follower = Follower { awaiting: Some(from), ahead: 0, server: server.map(|id| (id, cursor.clone())) };
+        let follower = Follower { awaiting: Some(from), acknowledged: cursor.clone(), ahead: 0, server };
         let is_new = room.followers.insert(session, follower).is_none();
-        if server.is_some() {
+        if let Some(id) = server {
+            room.holders.insert(id, cursor.clone());
             self.learn_from(session, name, &cursor);
-            self.check_stored(name);
+            self.check_stored(name, &cursor);
         } else if is_new {
             self.client_rooms_changed(session);
         }
@@ -405,13 +407,13 @@ impl Node {
     pub(super) fn on_cursor(&mut self, session: SessionId, rooms: Vectors) {
         for (name, cursor) in rooms {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
-            let held = room.receiver.held();
             let Some(follower) = room.followers.get_mut(&session) else { continue };
-            follower.ahead = ahead(held, &cursor);
-            if let Some((_, known)) = &mut follower.server {
-                known.merge(&cursor);
+            follower.acknowledged.merge(&cursor);
+            follower.ahead = ahead(room.receiver.held(), &follower.acknowledged);
+            if let Some(id) = follower.server {
+                room.holders.entry(id).or_default().merge(&cursor);
                 self.learn_from(session, &name, &cursor);
-                self.check_stored(&name);
+                self.check_stored(&name, &cursor);
             }
         }
         self.heads_backoff.remove(&session);
@@ -478,7 +480,7 @@ impl Node {
     /// A session follows a room no longer.
     pub(super) fn unfollow(&mut self, session: SessionId, name: &RoomName) {
         if let Some(room) = self.rooms.get_mut(name) {
-            room.followers.remove(&session);
+            room.drop_follower(session);
         }
         if let Some(names) = self.follows.get_mut(&session) {
             names.remove(name);
@@ -489,11 +491,15 @@ impl Node {
     pub(super) fn unfollow_all(&mut self, session: SessionId) {
         for name in self.follows.remove(&session).unwrap_or_default() {
             if let Some(room) = self.rooms.get_mut(&name) {
-                room.followers.remove(&session);
+                room.drop_follower(session);
             }
         }
         self.timers.clear(&Timer::Heads(session));
         self.heads_backoff.remove(&session);
+    }
+
+    /// A session with a server is gone: what was pulled there is pulled elsewhere.
+    pub(super) fn lose_source(&mut self, session: SessionId) {
         let sourced: Vec<_> =
             self.rooms.iter().filter(|(_, room)| room.source == Some(session)).map(|(name, _)| name.clone()).collect();
         for name in sourced {
