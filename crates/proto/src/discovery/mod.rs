@@ -43,6 +43,10 @@ pub use self::{
     packet::{Facts, Packet, is_discovery},
 };
 
+/// Between two HELLOs while a newcomer is about to take itself for alone: one that is lost must not found a cluster.
+const HELLO_START: Duration = Duration::from_millis(100);
+/// How long that is.
+const HELLO_START_FOR: Duration = Duration::from_millis(250);
 /// Between two HELLOs at the start.
 const HELLO_FIRST: Duration = Duration::from_secs(1);
 /// How long the start lasts.
@@ -285,7 +289,10 @@ impl Discovery {
             return;
         }
         self.told = Some(tell);
-        self.next_hello = if now.since(self.started) < HELLO_FIRST_FOR {
+        let up = now.since(self.started);
+        self.next_hello = if up < HELLO_START_FOR {
+            now + HELLO_START
+        } else if up < HELLO_FIRST_FOR {
             now + HELLO_FIRST
         } else {
             now + self.rng.jitter(HELLO_LATER, 20)

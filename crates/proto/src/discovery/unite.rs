@@ -2,11 +2,12 @@
 //!
 //! Both sides decide by the same facts and come to the same answer, so that exactly one of them moves. Clusters that
 //! both hold messages of people stay apart, however they are named: last night's rooms at home never merge into the
-//! café's. Only where both are younger than a minute did somebody start two halves of the same evening.
+//! café's. But a cluster that is younger than a minute is the same evening, begun twice because a HELLO was lost: it
+//! goes over to the other with all that was said in it.
 
 use super::packet::Facts;
 
-/// Clusters younger than this, in seconds, unite although both hold messages.
+/// A cluster younger than this, in seconds, unites with another although both hold messages.
 pub const YOUNG_SECS: u32 = 60;
 
 /// What two servers of one name and one secret are to each other.
@@ -25,14 +26,14 @@ pub enum Verdict {
 /// Decides. The names are equal, and the tag has been verified.
 pub fn verdict(ours: &Facts, theirs: &Facts) -> Verdict {
     let lower_wins = if theirs.cluster < ours.cluster { Verdict::WeAdopt } else { Verdict::TheyAdopt };
-    let young = ours.age_secs < YOUNG_SECS && theirs.age_secs < YOUNG_SECS;
-    match (ours.empty, theirs.empty) {
+    // Who has nothing goes over; else who is young.
+    let (ours_young, theirs_young) = (ours.age_secs < YOUNG_SECS, theirs.age_secs < YOUNG_SECS);
+    match ((ours.empty, theirs.empty), (ours_young, theirs_young)) {
         _ if ours.cluster == theirs.cluster => Verdict::Same,
-        (true, true) => lower_wins,
-        (true, false) => Verdict::WeAdopt,
-        (false, true) => Verdict::TheyAdopt,
-        (false, false) if young => lower_wins,
-        (false, false) => Verdict::Apart,
+        ((true, true), _) | ((false, false), (true, true)) => lower_wins,
+        ((true, false), _) | ((false, false), (true, false)) => Verdict::WeAdopt,
+        ((false, true), _) | ((false, false), (false, true)) => Verdict::TheyAdopt,
+        ((false, false), (false, false)) => Verdict::Apart,
     }
 }
 
@@ -68,7 +69,9 @@ mod tests {
         check((3, true, 0), (5, true, 0), Verdict::TheyAdopt);
         check((3, true, 0), (5, false, 900), Verdict::WeAdopt);
         check((5, false, 59), (3, false, 59), Verdict::WeAdopt);
-        check((5, false, 60), (3, false, 59), Verdict::Apart);
+        check((5, false, 60), (3, false, 59), Verdict::TheyAdopt);
+        check((3, false, 59), (5, false, 60), Verdict::WeAdopt);
+        check((5, false, 60), (3, false, 60), Verdict::Apart);
         check((5, false, 3_600), (3, false, 3_600), Verdict::Apart);
     }
 }
