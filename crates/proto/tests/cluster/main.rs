@@ -8,9 +8,13 @@ use std::{
 
 use hobnob_proto::{
     config::ServerConfig,
-    ids::{RoomName, ServerId},
+    discovery::{
+        Facts,
+        packet::{self, Nonce},
+    },
+    ids::{Boot, ClusterName, RoomName, ServerId},
     node::{Event, Input, Node, Output, Stop, view::Role},
-    session::keys::{Secret, Suite},
+    session::keys::{self, Secret, Suite},
     time::Time,
 };
 
@@ -231,4 +235,50 @@ fn a_quiet_cluster_wakes_seldom() {
     let steps = (world.steps - before) / 10;
     // For each server 10 beats of its own and 20 of others, and a few for everything else.
     assert!(steps < 3 * 45, "{steps} steps a second");
+}
+
+#[test]
+fn invented_hellos_keep_nobody_out() {
+    let mut world = World::new();
+    world.start(5001, Some(1), None);
+    world.run(Duration::from_secs(2));
+    let cluster = world.nodes[&5001].view().cluster.unwrap();
+    let name: ClusterName = "test".parse().unwrap();
+    for id in 2..200 {
+        let facts = Facts {
+            cluster,
+            name: name.clone(),
+            id: Some(ServerId(id)),
+            boot: Boot(u64::from(id)),
+            port: 9,
+            key: keys::cluster_key(None, &name, cluster).public,
+            open: true,
+            empty: true,
+            age_secs: 0,
+            servers: 1,
+            suite: Suite::ChaChaPoly,
+            ids: Vec::new(),
+        };
+        let hello = packet::hello(&facts, Nonce([0; 8]), &keys::discovery_key(None, &name));
+        world.step(5001, Input::Datagram { from: addr(9), bytes: &hello });
+    }
+    world.run(Duration::from_secs(5));
+    world.start(5300, Some(300), None);
+    world.run(Duration::from_secs(3));
+    assert!(world.beliefs().iter().all(|belief| belief.1 == Some(300)), "{:?}", world.beliefs());
+}
+
+#[test]
+fn two_that_leave_at_once_leave_one_after_the_other() {
+    let mut world = World::new();
+    for (port, id) in [(5001, 1), (5002, 2), (5003, 3)] {
+        world.start(port, Some(id), None);
+    }
+    world.run(Duration::from_secs(5));
+    for port in [5001, 5002] {
+        world.step(port, Input::Leave);
+    }
+    world.run(Duration::from_secs(5));
+    let left = |port| world.events.iter().any(|event| event.0 == port && event.2 == Event::Stopped(Stop::Left));
+    assert!(left(5001) && left(5002), "{:?}", world.events);
 }
