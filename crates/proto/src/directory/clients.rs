@@ -118,7 +118,7 @@ impl Clients {
     }
 
     /// What we know of a client that we serve.
-    pub fn own(&self, person: PersonId, device: DeviceId) -> Option<&ClientRecord> {
+    fn own(&self, person: PersonId, device: DeviceId) -> Option<&ClientRecord> {
         self.lists.get(&self.me)?.clients.get(&(person, device))
     }
 

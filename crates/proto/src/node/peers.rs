@@ -8,6 +8,7 @@ use crate::{
     election::{self, PeerView},
     heartbeat::Change,
     ids::{Origin, RoomName, ServerId},
+    limits,
     session::{SessionId, keys::Suite},
     time::{Duration, Time},
     wire::{
@@ -266,7 +267,7 @@ impl Node {
         }
         let hears_me = beat.hears.contains(&self.me.id);
         let epoch = beat.epoch;
-        let leads = epoch.leader == id && beat.led;
+        let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
         let time = beat.time;
         let clients = beat.clients;
         peer.beat = Some(beat);
