@@ -56,6 +56,7 @@ impl VersionVector {
     }
 
     /// How many entries it covers.
+    #[cfg(test)]
     pub fn count(&self) -> u64 {
         self.0.values().sum()
     }
