@@ -4,7 +4,12 @@
 //! milliseconds where that moves on, and a counter where it does not; so it is close to what a clock on the wall says,
 //! and still always greater than what its writer had seen.
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::wire::number;
+
+/// Milliseconds of a timestamp that comes in are below this: so later ones are below 2^53 too.
+const MILLIS_BOUND: u64 = number::BOUND - (1 << 20);
 
 /// A timestamp: `[milliseconds since 1970 on cluster time, counter]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,10 +26,10 @@ impl Hlc {
     pub fn next(self, now_millis: u64) -> Self {
         if now_millis > self.millis {
             Self { millis: now_millis, counter: 0 }
-        } else if self.counter == u32::MAX {
-            Self { millis: self.millis + 1, counter: 0 }
+        } else if let Some(counter) = self.counter.checked_add(1) {
+            Self { millis: self.millis, counter }
         } else {
-            Self { millis: self.millis, counter: self.counter + 1 }
+            Self { millis: self.millis.saturating_add(1), counter: 0 }
         }
     }
 }
@@ -38,6 +43,9 @@ impl Serialize for Hlc {
 impl<'de> Deserialize<'de> for Hlc {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (millis, counter) = Deserialize::deserialize(deserializer)?;
+        if millis >= MILLIS_BOUND {
+            return Err(D::Error::custom("this timestamp is too far ahead"));
+        }
         Ok(Self { millis, counter })
     }
 }

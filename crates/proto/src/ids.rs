@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{limits, rng::Rng, text};
+use crate::{limits, rng::Rng, text, wire::number};
 
 /// A server's id, from 1: what `--id` says, and what the Bully election compares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,7 +20,7 @@ impl fmt::Display for ServerId {
 /// One run of a server: 32 bits of seconds and 20 random bits, so it is new at each start and never repeated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Boot(pub u64);
+pub struct Boot(#[serde(deserialize_with = "number::boot")] pub u64);
 
 impl Boot {
     /// A boot at `wall_secs` seconds since 1970 (whatever the clock says), later than `last`.
@@ -56,6 +56,9 @@ impl FromStr for Origin {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         let (id, boot) = text.split_once('.').ok_or(InvalidId)?;
         let (id, boot) = (id.parse().map_err(|_| InvalidId)?, boot.parse().map_err(|_| InvalidId)?);
+        if boot >= number::BOOT_BOUND {
+            return Err(InvalidId);
+        }
         Ok(Self { id: ServerId(id), boot: Boot(boot) })
     }
 }

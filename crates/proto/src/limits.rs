@@ -52,5 +52,7 @@ pub const ORIGINS_MAX: usize = 65_536;
 pub const PUSH_AHEAD_MAX: u64 = 1_024;
 /// Entries that one pull may ask for.
 pub const PULL_ENTRIES_MAX: u32 = 1_024;
+/// Cluster time is below this, in milliseconds since 1970: a leader that says more is not followed.
+pub const CLUSTER_MILLIS_BOUND: u64 = 1 << 52;
 /// How far beyond cluster time a client's own claim of what it was shown may push a new message.
 pub const CLAIM_AHEAD_MAX: Duration = Duration::from_mins(1);

@@ -117,11 +117,6 @@ impl Clients {
         Some(frame::Clients { version: own.version, change: ClientsChange::Gone { person, device } })
     }
 
-    /// What we know of a client that we serve.
-    pub fn own(&self, person: PersonId, device: DeviceId) -> Option<&ClientRecord> {
-        self.lists.get(&self.me)?.clients.get(&(person, device))
-    }
-
     /// Version of our own list, for heartbeats.
     pub fn own_version(&self) -> u64 {
         self.version(self.me)
@@ -190,15 +185,6 @@ impl Clients {
         let in_room = |client: &ClientRecord| room.is_none_or(|room| client.rooms.contains(room));
         let found = newest.into_values().filter(|(_, client)| in_room(client));
         found.map(|(of, client)| Who { server: of.id, client: client.clone() }).collect()
-    }
-
-    /// Whether another server lists a client of ours with a higher session number: then it has moved there, and we serve
-    /// it no longer.
-    pub fn has_moved(&self, person: PersonId, device: DeviceId) -> bool {
-        let key = (person, device);
-        let Some(own) = self.own(person, device) else { return false };
-        let elsewhere = self.lists.iter().filter(|(of, _)| **of != self.me);
-        elsewhere.filter_map(|(_, list)| list.clients.get(&key)).any(|client| client.session > own.session)
     }
 
     /// Who is here under a name; of several, the one that has been here longest.

@@ -7,10 +7,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{chunk, digest::SetDigest};
-use crate::{
-    ids::{Boot, ServerId},
-    wire::frame::Member,
-};
+use crate::{ids::ServerId, wire::frame::Member};
 
 /// Addresses kept of one member: as many as fit a frame. Of more, the lowest, which is the same choice everywhere.
 pub const ADDRS_MAX: usize = 12;
@@ -86,11 +83,6 @@ impl Members {
         self.present().map(|member| member.id).collect()
     }
 
-    /// The last boot that was known under `id`: whoever takes the id needs a later one to be heard of.
-    pub fn last_boot(&self, id: ServerId) -> Option<Boot> {
-        self.get(id).map(|member| member.boot)
-    }
-
     /// 53 bits: equal where the content is.
     pub fn digest(&self) -> u64 {
         self.digest.value()
@@ -122,7 +114,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{limits, wire::frame::Frame};
+    use crate::{ids::Boot, limits, wire::frame::Frame};
 
     fn member(id: u32, boot: u64, left: bool, ports: &[u16]) -> Member {
         let addrs = ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect();
@@ -160,7 +152,7 @@ mod tests {
     fn those_that_left_hold_no_id_and_do_not_count() {
         let members = merged(&[member(1, 1, false, &[]), member(2, 1, true, &[]), member(3, 1, false, &[])]);
         assert_eq!((members.count(), members.ids()), (2, vec![ServerId(1), ServerId(3)]));
-        assert!(!members.contains(ServerId(2)) && members.last_boot(ServerId(2)) == Some(Boot(1)));
+        assert!(!members.contains(ServerId(2)) && members.get(ServerId(2)).is_some());
     }
 
     #[test]

@@ -328,7 +328,7 @@ fn parse_facts(datagram: &[u8]) -> Result<(Facts, Nonce), Error> {
     let nonce = parse_nonce(&heard.nonce)?;
     let key = text::decode(&heard.key).ok_or(Error::Json)?;
     let no_id = |id: ServerId| id.0 == 0;
-    if heard.port == 0 || heard.id.is_some_and(no_id) || heard.ids.len() > IDS_MAX || heard.boot.0 >= 1 << 53 {
+    if heard.port == 0 || heard.id.is_some_and(no_id) || heard.ids.len() > IDS_MAX {
         return Err(Error::Json);
     }
     let facts = Facts {

@@ -40,7 +40,7 @@ use serde::{Deserialize, Serialize};
 pub use self::bully::Election;
 use crate::{
     ids::{Boot, Origin, ServerId},
-    wire::frame::Epoch,
+    wire::{frame::Epoch, number},
 };
 
 /// What servers say to each other about who leads.
@@ -50,11 +50,13 @@ pub enum Message {
     /// "Is anybody above me alive? Does anybody hear the leader?" To all.
     Election {
         /// The term that the candidate would lead in.
+        #[serde(deserialize_with = "number::safe")]
         term: u64,
     },
     /// "I am above you: I take over from here." (The bully's OK.)
     Alive {
         /// The candidate's term, echoed.
+        #[serde(deserialize_with = "number::safe")]
         term: u64,
     },
     /// "I still hear the leader."

@@ -178,12 +178,6 @@ impl Heartbeat {
         self.peers.iter().filter(|(_, peer)| peer.live).map(|(id, peer)| Origin { id: *id, boot: peer.boot })
     }
 
-    /// How long `peer` may be silent before it counts as dead, as things stand.
-    pub fn timeout(&self, peer: ServerId) -> Duration {
-        let known = self.peers.get(&peer).map_or(self.config.timeout_first, |peer| peer.timeout);
-        healthy(known, self.health())
-    }
-
     /// When [`Self::tick`] is wanted.
     pub fn deadline(&self) -> Time {
         if !self.changes.is_empty() {
@@ -301,6 +295,11 @@ mod tests {
         changes
     }
 
+    /// How long a peer may be silent before it counts as dead, as things stand.
+    fn timeout(detector: &Heartbeat, peer: ServerId) -> Duration {
+        healthy(detector.peers[&peer].timeout, detector.health())
+    }
+
     /// Hears a beat of each of `peers` at each of `times` (milliseconds).
     fn hear(detector: &mut Heartbeat, peers: &[(Origin, bool)], times: impl Iterator<Item = u64>) -> Vec<Change> {
         let mut changes = Vec::new();
@@ -373,8 +372,8 @@ mod tests {
                 now
             });
             hear(&mut detector, &[(origin(2, 1), true)], times);
-            let timeout = detector.timeout(ServerId(2)).as_millis();
-            assert!(expected.contains(&timeout), "{spans:?}: {timeout}");
+            let span = timeout(&detector, ServerId(2)).as_millis();
+            assert!(expected.contains(&span), "{spans:?}: {span}");
         }
         check([100, 100, 100, 100], 500..=500);
         check([50, 150, 90, 110], 500..=500);
@@ -387,10 +386,10 @@ mod tests {
         let mut detector = detector();
         let peer = origin(2, 1);
         hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100));
-        assert_eq!(detector.timeout(ServerId(2)), BEAT * 5);
+        assert_eq!(timeout(&detector, ServerId(2)), BEAT * 5);
         let late = detector.next_beat + Duration::from_millis(220);
         detector.tick(late);
-        assert_eq!(detector.timeout(ServerId(2)), BEAT * 15, "20 ms are ordinary, 200 ms count twice");
+        assert_eq!(timeout(&detector, ServerId(2)), BEAT * 15, "20 ms are ordinary, 200 ms count twice");
         assert!(detector.lag() > Duration::from_millis(20));
         detector.heard(peer, true, late);
         let mut now = late.as_millis();
@@ -398,7 +397,7 @@ mod tests {
             now += 100;
             hear(&mut detector, &[(peer, true)], now..=now);
         }
-        assert_eq!(detector.timeout(ServerId(2)), BEAT * 5, "it has recovered");
+        assert_eq!(timeout(&detector, ServerId(2)), BEAT * 5, "it has recovered");
     }
 
     #[test]

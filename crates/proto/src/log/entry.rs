@@ -9,6 +9,7 @@ use crate::{
     hlc::Hlc,
     ids::{DeviceId, Origin, PersonId, PersonName, RoomName},
     text,
+    wire::number,
 };
 
 /// A message or a change, made by its home and never altered. The wire form has one-letter keys, since every receiver of
@@ -22,7 +23,7 @@ pub struct Entry {
     #[serde(rename = "o")]
     pub origin: Origin,
     /// Its number among its origin's entries of this room: from 1, without holes.
-    #[serde(rename = "s")]
+    #[serde(rename = "s", deserialize_with = "number::safe")]
     pub seq: u64,
     /// When, on cluster time.
     #[serde(rename = "h")]
@@ -37,7 +38,7 @@ pub struct Entry {
     #[serde(rename = "d")]
     pub device: DeviceId,
     /// Its number among the device's posts to this room.
-    #[serde(rename = "c")]
+    #[serde(rename = "c", deserialize_with = "number::safe")]
     pub client_seq: u64,
     /// What it is: `message`.
     #[serde(rename = "k")]

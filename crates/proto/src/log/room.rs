@@ -114,9 +114,9 @@ impl RoomLog {
         let Some(posts) = self.posts.get(&(person, device)) else { return oldest };
         posts
             .range(oldest..)
-            .zip(oldest..)
+            .zip(oldest..=u64::MAX)
             .find(|((held, _), wanted)| *held != wanted)
-            .map_or_else(|| oldest + posts.range(oldest..).count() as u64, |(_, wanted)| wanted)
+            .map_or_else(|| oldest.saturating_add(posts.range(oldest..).count() as u64), |(_, wanted)| wanted)
     }
 
     /// The cursor beyond which the last `count` entries lie; `held` is the vector of the whole log.

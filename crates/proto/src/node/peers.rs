@@ -316,7 +316,7 @@ impl Node {
         }
         let hears_me = beat.hears.contains(&self.me.id);
         let epoch = beat.epoch;
-        let leads = epoch.leader == id && beat.led;
+        let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
         let time = beat.time;
         let clients = beat.clients;
         let is_overtaken = peer.beat.as_ref().is_some_and(|newest| beat.time < newest.time);

@@ -1,6 +1,6 @@
 //! Frames: what is said inside a session, one JSON object a line.
 //!
-//! `t` names the type. Unknown types and unknown fields are ignored, so that versions can differ. Every frame fits one
+//! `t` names the type. No integer is 2^53 or more; a frame with such a one is dropped. Unknown types and unknown fields are ignored, so that versions can differ. Every frame fits one
 //! packet ([`limits::FRAME_BYTES_MAX`](crate::limits::FRAME_BYTES_MAX)); entries and posts that do not go as
 //! [`Frame::Fragment`]s, lists as several frames that each stand alone. `docs/protocol.md` has an example of each.
 
@@ -13,6 +13,7 @@ use crate::{
     hlc::Hlc,
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
     log::{Entry, VersionVector},
+    wire::number,
 };
 
 /// Versions of rooms, each with its vector.
@@ -66,7 +67,7 @@ pub enum Frame {
     Post(Post),
     /// What became of a post.
     Ack(Ack),
-    /// A post that is refused, for good unless `wait_ms` is given.
+    /// A post that is refused, for good.
     Refuse(Refuse),
 
     // A client to its server.
@@ -75,6 +76,7 @@ pub enum Frame {
     /// A question of a person or a program; repeated until it is answered.
     Ask {
         /// Chosen by the client, echoed in the answer.
+        #[serde(deserialize_with = "number::safe")]
         id: u64,
         /// The question.
         #[serde(flatten)]
@@ -85,6 +87,7 @@ pub enum Frame {
     /// Asks for a [`Frame::Pong`] with the same number.
     Ping {
         /// Any number below 2^53.
+        #[serde(deserialize_with = "number::safe")]
         n: u64,
     },
 
@@ -113,8 +116,10 @@ pub enum Frame {
     /// A part of the answer to [`Frame::Ask`].
     Answer {
         /// The number of the question.
+        #[serde(deserialize_with = "number::safe")]
         id: u64,
         /// The number of the part, from 0.
+        #[serde(deserialize_with = "number::part")]
         part: u32,
         /// Whether it is the last part.
         last: bool,
@@ -124,6 +129,7 @@ pub enum Frame {
     /// The question cannot be answered.
     AnswerError {
         /// The number of the question.
+        #[serde(deserialize_with = "number::safe")]
         id: u64,
         /// A sentence that says what to do.
         why: String,
@@ -136,6 +142,7 @@ pub enum Frame {
     /// The answer to [`Frame::Ping`].
     Pong {
         /// The ping's number.
+        #[serde(deserialize_with = "number::safe")]
         n: u64,
     },
 
@@ -176,6 +183,7 @@ pub enum Frame {
         /// Of the leader who asked.
         epoch: Epoch,
         /// The number of the part, from 0.
+        #[serde(deserialize_with = "number::part")]
         part: u32,
         /// Whether it is the last part.
         last: bool,
@@ -186,7 +194,7 @@ pub enum Frame {
     Clients(Clients),
     /// "Send me your whole list of clients".
     ClientsReq,
-    /// "My log of these rooms differs from yours": answered by heads, for rooms whose vectors differ.
+    /// "My logs differ from yours": answered by heads of all rooms that it names.
     Compare {
         /// What the sender holds.
         rooms: Vectors,
@@ -220,7 +228,7 @@ pub enum Start {
     /// The last so many entries in display order, and what is new.
     Last(u32),
     /// Entries from this time on: milliseconds since 1970, cluster time.
-    Since(u64),
+    Since(#[serde(deserialize_with = "number::safe")] u64),
 }
 
 /// Asks for ranges of a room's log.
@@ -231,6 +239,7 @@ pub struct Pull {
     /// Chosen by the asker, echoed in the answer.
     pub id: u32,
     /// Origin, first seq, last seq.
+    #[serde(deserialize_with = "number::ranges")]
     pub want: Vec<(Origin, u64, u64)>,
     /// At most so many entries, the earliest in display order.
     pub max: u32,
@@ -255,8 +264,10 @@ pub struct Post {
     /// The room.
     pub room: RoomName,
     /// The device's number of it, from 1 in each room.
+    #[serde(deserialize_with = "number::safe")]
     pub seq: u64,
     /// The device's oldest number in the room that is not settled (stored or refused), as it stands now.
+    #[serde(deserialize_with = "number::safe")]
     pub oldest: u64,
     /// The newest timestamp of the room that its author was shown.
     #[serde(default)]
@@ -289,10 +300,12 @@ pub struct Ack {
     /// The room.
     pub room: RoomName,
     /// The device's number of the post.
+    #[serde(deserialize_with = "number::safe")]
     pub seq: u64,
     /// The entry's origin.
     pub origin: Origin,
     /// The entry's seq.
+    #[serde(deserialize_with = "number::safe")]
     pub entry: u64,
     /// The entry's time.
     pub hlc: Hlc,
@@ -313,6 +326,7 @@ pub struct Refuse {
     /// The room.
     pub room: RoomName,
     /// The device's number of the post.
+    #[serde(deserialize_with = "number::safe")]
     pub seq: u64,
     /// Why.
     pub why: Refusal,
@@ -341,6 +355,7 @@ pub struct Hi {
     /// Its process.
     pub device: DeviceId,
     /// Grows with every session that this process opens: the highest is where it is.
+    #[serde(deserialize_with = "number::safe")]
     pub session: u64,
     /// How it talks: `terminal`, `pipe`, `irc`, `web`.
     pub via: String,
@@ -358,6 +373,7 @@ pub struct Welcome {
     /// Who serves it.
     pub server: ServerId,
     /// The [`Hi::session`] that this answers.
+    #[serde(deserialize_with = "number::safe")]
     pub session: u64,
     /// Whether it is the answer to a standby's `hi`.
     #[serde(default)]
@@ -366,6 +382,7 @@ pub struct Welcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub go: Option<ServerId>,
     /// Cluster time, milliseconds since 1970.
+    #[serde(deserialize_with = "number::safe")]
     pub time: u64,
 }
 
@@ -406,6 +423,7 @@ pub enum Ask {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Epoch {
     /// Grows with every election.
+    #[serde(deserialize_with = "number::safe")]
     pub term: u64,
     /// Who leads.
     pub leader: ServerId,
@@ -424,6 +442,7 @@ pub struct Fence {
     /// The newest epoch that whoever set it knew.
     pub epoch: Epoch,
     /// Grows with every change of the room's home or successors.
+    #[serde(deserialize_with = "number::safe")]
     pub n: u64,
     /// The server, in its boot, that sequences the room.
     pub home: Origin,
@@ -472,12 +491,16 @@ pub struct Beat {
     /// Whether it may lead.
     pub eligible: bool,
     /// Cluster time as the sender has it, milliseconds since 1970.
+    #[serde(deserialize_with = "number::safe")]
     pub time: u64,
     /// Digest of rooms and members, 53 bits: equal where the directories are.
+    #[serde(deserialize_with = "number::safe")]
     pub directory: u64,
     /// Version of the sender's own list of clients.
+    #[serde(deserialize_with = "number::safe")]
     pub clients: u64,
     /// Digest of the vectors of rooms that have been quiet for 2 s, 53 bits.
+    #[serde(deserialize_with = "number::safe")]
     pub logs: u64,
 }
 
@@ -485,6 +508,7 @@ pub struct Beat {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Clients {
     /// The version of the sender's list that this change leads to.
+    #[serde(deserialize_with = "number::safe")]
     pub version: u64,
     /// What the change does.
     #[serde(flatten)]
@@ -498,6 +522,7 @@ pub enum ClientsChange {
     /// A part of the whole list.
     All {
         /// The number of the part, from 0.
+        #[serde(deserialize_with = "number::part")]
         part: u32,
         /// Whether it is the last part.
         last: bool,
@@ -528,12 +553,14 @@ pub struct ClientRecord {
     /// Which process.
     pub device: DeviceId,
     /// [`Hi::session`]: of two servers that list it, the higher is right.
+    #[serde(deserialize_with = "number::safe")]
     pub session: u64,
     /// How it talks.
     pub via: String,
     /// The rooms it is in; at most as many as fit a frame.
     pub rooms: Vec<RoomName>,
     /// Since when, milliseconds since 1970, cluster time.
+    #[serde(deserialize_with = "number::safe")]
     pub since: u64,
 }
 
@@ -557,11 +584,11 @@ pub struct Fragment {
 #[serde(rename_all = "snake_case")]
 pub enum FragmentOf {
     /// An entry, by room, origin and seq.
-    Entry(RoomName, Origin, u64),
+    Entry(RoomName, Origin, #[serde(deserialize_with = "number::safe")] u64),
     /// A post of the session's own device, by room and number.
-    Post(RoomName, u64),
+    Post(RoomName, #[serde(deserialize_with = "number::safe")] u64),
     /// A post that a server forwards, by room, author and number.
-    Forwarded(RoomName, PersonId, DeviceId, u64),
+    Forwarded(RoomName, PersonId, DeviceId, #[serde(deserialize_with = "number::safe")] u64),
 }
 
 impl Frame {

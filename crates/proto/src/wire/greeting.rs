@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ids::{Boot, ClusterId, Origin, ServerId},
     session::keys,
+    wire::number,
 };
 
 /// What is said in the handshake, encrypted to the cluster's key: by whoever opens the session, then by the server.
@@ -21,7 +22,7 @@ pub enum Greeting {
         cluster: ClusterId,
         /// Grows with every session that the speaker opens; 0 in an answer. Of several sessions between two servers, both
         /// use the same by it.
-        #[serde(default, skip_serializing_if = "is_zero")]
+        #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "number::safe")]
         n: u64,
         /// Whom it takes the other side for; nobody in an answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]

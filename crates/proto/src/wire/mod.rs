@@ -3,6 +3,7 @@
 pub mod fragment;
 pub mod frame;
 pub mod greeting;
+pub mod number;
 pub mod packet;
 pub mod vectors;
 

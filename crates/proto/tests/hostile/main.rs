@@ -1,6 +1,8 @@
 //! A server that is sent 100,000 hostile datagrams still serves: noise, and what a small cluster really said, cut short,
 //! bent, glued together, replayed, from strangers and in the name of others.
 
+mod frames;
+
 use std::{collections::VecDeque, net::SocketAddr};
 
 use hobnob_proto::{
@@ -62,6 +64,8 @@ struct Lab {
     captured: Vec<Packet>,
     /// Bytes sent to addresses at which nobody of ours is.
     to_strangers: usize,
+    /// What was sent to [`frames::SUBNET`].
+    inbox: Vec<Packet>,
     rng: Rng,
 }
 
@@ -76,6 +80,7 @@ impl Lab {
             wire: VecDeque::new(),
             captured: Vec::new(),
             to_strangers: 0,
+            inbox: Vec::new(),
             rng,
         }
     }
@@ -132,7 +137,11 @@ impl Lab {
             self.now = self.now.max(at);
             if arrival == Some(at) {
                 let packet = self.wire.pop_front().expect("it was at the front");
-                self.deliver(packet.from, packet.to, &packet.bytes);
+                if frames::is_stranger(packet.to) {
+                    self.inbox.push(packet);
+                } else {
+                    self.deliver(packet.from, packet.to, &packet.bytes);
+                }
             } else if let Some((_, n)) = server.filter(|(wake, _)| *wake == at) {
                 self.servers[n].node.handle(node::Input::Tick, self.now);
                 self.after_server(n, true);
