@@ -202,7 +202,8 @@ impl Node {
         self.timers.set(Timer::Join(name.clone()), now + wait);
     }
 
-    /// The home has answered.
+    /// The home has answered, with one of several frames if the room has many origins. Each says something by itself, and
+    /// heads say again what gets lost of them, so none waits for the others.
     pub(super) fn on_joined(&mut self, session: SessionId, name: &RoomName, heads: &VersionVector) {
         let now = self.now;
         let Some(room) = self.rooms.get_mut(name) else { return };
@@ -391,10 +392,14 @@ impl Node {
             follower.ahead = ahead(held, &start);
             answers.push((session, start, follower.ahead > 0));
         }
-        let heads = vectors::fitting_half(held);
-        for (session, start, behind) in answers {
-            let start = vectors::fitting_half(&start);
-            self.say(session, &Frame::Joined { room: name.clone(), start, heads: heads.clone() });
+        let answers: Vec<_> = answers
+            .into_iter()
+            .map(|(session, start, behind)| (session, vectors::joined(name, &start, held), behind))
+            .collect();
+        for (session, parts, behind) in answers {
+            for part in parts {
+                self.say(session, &part);
+            }
             if behind && !self.timers.is_set(&Timer::Heads(session)) {
                 self.timers.set(Timer::Heads(session), self.now + HEADS_AGAIN);
             }
