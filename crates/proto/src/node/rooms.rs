@@ -471,7 +471,7 @@ impl Node {
         }
         let Some(room) = self.rooms.get(&pull.room) else { return };
         let max = pull.max.min(limits::PULL_ENTRIES_MAX) as usize;
-        let found = room.log.ranges(&pull.want, max);
+        let found = room.log.ranges(&pull.want, max, limits::PULL_BYTES_MAX);
         let top = pull.want.iter().map(|&(origin, ..)| (origin, room.held().get(origin))).collect();
         for kept in &found {
             self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
