@@ -24,6 +24,11 @@ pub const SILENCE_MAX: Duration = Duration::from_secs(75);
 pub const REPLAY_WINDOW: u64 = 1_024;
 /// Bytes of lines that wait in a session until its handshake is done.
 pub const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes that may wait in a session that is up when an entry or a post is added; past that it is dropped, and pulled or
+/// repeated later.
+pub const UNSENT_LARGE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of lines of any kind that may wait in a session that is up: a new leader gets the records of all rooms at once.
+pub const UNSENT_UP_BYTES_MAX: usize = 24 * 1024 * 1024;
 /// Bytes of a line that goes as fragments: a body of control characters only, each written as six, and its header.
 pub const FRAGMENTED_LINE_BYTES_MAX: usize = 6 * BODY_BYTES_MAX + 2 * 1024;
 /// Lines that one session puts together from fragments at a time.
@@ -54,5 +59,7 @@ pub const PUSH_AHEAD_MAX: u64 = 1_024;
 pub const PULL_ENTRIES_MAX: u32 = 1_024;
 /// Cluster time is below this, in milliseconds since 1970: a leader that says more is not followed.
 pub const CLUSTER_MILLIS_BOUND: u64 = 1 << 52;
+/// Bytes of entries, as lines, past which the answer to a pull ends; the first entry goes whatever its length.
+pub const PULL_BYTES_MAX: usize = 64 * 1024;
 /// How far beyond cluster time a client's own claim of what it was shown may push a new message.
 pub const CLAIM_AHEAD_MAX: Duration = Duration::from_mins(1);

@@ -26,9 +26,9 @@ impl Client {
         let serves = self.primary.as_ref().is_some_and(|primary| primary.session == session);
         match frame {
             Frame::Entry(entry) => self.entry(entry, now),
-            Frame::Joined { room, start, heads } if serves => {
+            Frame::Joined { room, start, heads, origins } if serves => {
                 if let Some(room) = self.rooms.get_mut(&room) {
-                    room.joined(&start, &heads, now, &mut self.events);
+                    room.joined(&start, &heads, origins, now, &mut self.events);
                 }
             }
             Frame::Heads { rooms } if serves => self.heads(&rooms, now),

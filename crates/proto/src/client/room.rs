@@ -12,6 +12,7 @@ use crate::{
     delivery::receiver::Receiver,
     hlc::Hlc,
     ids::RoomName,
+    limits,
     log::{Entry, VersionVector, entry::DisplayOrder},
     time::{Duration, Time},
     wire::{Frame, frame::Start, vectors},
@@ -31,6 +32,8 @@ pub(super) struct Room {
     from: Start,
     /// Repeats the join until the present server has answered it.
     join: Option<Repeat>,
+    /// What has come of that answer.
+    answer: Answer,
     /// There once a server has answered the first join.
     receiver: Option<Receiver>,
     shown: Shown,
@@ -41,6 +44,30 @@ pub(super) struct Room {
     target: VersionVector,
     /// Whether the first join has been answered.
     started: bool,
+}
+
+/// The answer to a join, as far as it has come. Parts of several repetitions add up: what a later one says of an origin
+/// is as good as what an earlier one said.
+#[derive(Debug, Default)]
+struct Answer {
+    start: VersionVector,
+    heads: VersionVector,
+    /// How many origins it is to have: the most that was said.
+    origins: usize,
+}
+
+impl Answer {
+    /// Takes a part; whether all are there.
+    fn take(&mut self, start: &VersionVector, heads: &VersionVector, origins: u32) -> bool {
+        self.origins = self.origins.max(origins as usize).min(limits::ORIGINS_MAX);
+        for (origin, head) in heads.iter() {
+            if self.heads.origins() < limits::ORIGINS_MAX || self.heads.holds(origin, 1) {
+                self.heads.raise(origin, head);
+                self.start.raise(origin, start.get(origin));
+            }
+        }
+        self.heads.origins() >= self.origins
+    }
 }
 
 #[derive(Debug, Default)]
@@ -56,6 +83,7 @@ impl Room {
             name,
             from,
             join: None,
+            answer: Answer::default(),
             receiver: None,
             shown: Shown::default(),
             newest: None,
@@ -82,6 +110,7 @@ impl Room {
 
     /// A server serves us from now on: joins there.
     pub(super) fn moved(&mut self, now: Time) {
+        self.answer = Answer::default();
         self.join = Some(Repeat::new(JOIN.0, JOIN.1, now));
     }
 
@@ -105,24 +134,27 @@ impl Room {
         Some(Frame::Join { room: self.name.clone(), from })
     }
 
-    /// The present server follows up: from `start`, and there is `heads`.
+    /// The present server follows up: from `start`, and there is `heads`, which names some of `origins` origins.
     pub(super) fn joined(
         &mut self,
         start: &VersionVector,
         heads: &VersionVector,
+        origins: u32,
         now: Time,
         events: &mut VecDeque<Event>,
     ) {
-        if self.join.take().is_none() {
+        if self.join.is_none() || !self.answer.take(start, heads, origins) {
             return;
         }
+        self.join = None;
+        let Answer { start, heads, .. } = std::mem::take(&mut self.answer);
         if !self.started {
             self.started = true;
             let cursor = match &self.from {
                 Start::After(cursor) => cursor.clone(),
                 _ => start.clone(),
             };
-            self.target.clone_from(heads);
+            self.target.clone_from(&heads);
             let history =
                 heads.beyond(&cursor).fold(0_u64, |sum, (_, first, last)| sum.saturating_add(last - first + 1));
             self.history = Some(History { held_back: BTreeMap::new(), progress_at: now });
@@ -131,7 +163,7 @@ impl Room {
         }
         if let Some(receiver) = &mut self.receiver {
             receiver.moved(now);
-            receiver.heads(heads, now);
+            receiver.heads(&heads, now);
         }
         if let Some(history) = &mut self.history {
             history.progress_at = now;

@@ -187,6 +187,15 @@ impl Clients {
         found.map(|(of, client)| Who { server: of.id, client: client.clone() }).collect()
     }
 
+    /// Whether another server lists a client of ours with a higher session number: then it has moved there, and we serve
+    /// it no longer.
+    pub fn has_moved(&self, person: PersonId, device: DeviceId) -> bool {
+        let key = (person, device);
+        let Some(own) = self.lists.get(&self.me).and_then(|list| list.clients.get(&key)) else { return false };
+        let elsewhere = self.lists.iter().filter(|(of, _)| **of != self.me);
+        elsewhere.filter_map(|(_, list)| list.clients.get(&key)).any(|client| client.session > own.session)
+    }
+
     /// Who is here under a name; of several, the one that has been here longest.
     pub fn name_holder(&self, name: &PersonName) -> Option<PersonId> {
         self.names.get(name)?.first().map(|(_, person, ..)| *person)

@@ -144,8 +144,9 @@ impl RoomLog {
             .collect()
     }
 
-    /// The entries of the given ranges (origin, first seq, last seq), the first `max` in display order.
-    pub fn ranges(&self, want: &[(Origin, u64, u64)], max: usize) -> Vec<Kept> {
+    /// The entries of the given ranges (origin, first seq, last seq), the first `max` in display order; fewer where their
+    /// lines would have more than `bytes_max` bytes, but one.
+    pub fn ranges(&self, want: &[(Origin, u64, u64)], max: usize, bytes_max: usize) -> Vec<Kept> {
         let mut fronts: Vec<(&[Kept], usize)> = want
             .iter()
             .filter_map(|&(origin, from, to)| {
@@ -155,7 +156,7 @@ impl RoomLog {
                 Some((&part[start..end], 0))
             })
             .collect();
-        let mut found = Vec::new();
+        let (mut found, mut bytes) = (Vec::new(), 0);
         while found.len() < max {
             let Some((part, at)) = fronts
                 .iter_mut()
@@ -164,6 +165,10 @@ impl RoomLog {
             else {
                 break;
             };
+            bytes += part[*at].line.len();
+            if bytes > bytes_max && !found.is_empty() {
+                break;
+            }
             found.push(part[*at].clone());
             *at += 1;
         }
@@ -262,13 +267,18 @@ mod tests {
     #[test]
     fn ranges_come_in_display_order_and_within_bounds() {
         let log = log(&[(1, 1, 10, 1), (1, 2, 30, 2), (2, 1, 20, 3), (2, 2, 40, 4)]);
-        let check = |want: &[(Origin, u64, u64)], max, expected: &[u64]| {
-            let found: Vec<_> = log.ranges(want, max).iter().map(|kept| kept.entry.client_seq).collect();
+        let line = log.get(origin(1), 1).unwrap().line.len();
+        let check_bytes = |want: &[(Origin, u64, u64)], max, bytes_max, expected: &[u64]| {
+            let found: Vec<_> = log.ranges(want, max, bytes_max).iter().map(|kept| kept.entry.client_seq).collect();
             assert_eq!(found, expected);
         };
+        let check = |want: &[_], max, expected: &[u64]| check_bytes(want, max, usize::MAX, expected);
         check(&[(origin(1), 1, 9), (origin(2), 1, 2)], 9, &[1, 3, 2, 4]);
         check(&[(origin(1), 1, 9), (origin(2), 1, 2)], 2, &[1, 3]);
         check(&[(origin(1), 0, u64::MAX), (origin(9), 1, 2)], 9, &[1, 2]);
         check(&[(origin(1), 5, 3)], 9, &[]);
+        check_bytes(&[(origin(1), 1, 9), (origin(2), 1, 2)], 9, 3 * line, &[1, 3, 2]);
+        check_bytes(&[(origin(1), 1, 9), (origin(2), 1, 2)], 9, 3 * line - 1, &[1, 3]);
+        check_bytes(&[(origin(1), 1, 9), (origin(2), 1, 2)], 9, 0, &[1]);
     }
 }

@@ -457,6 +457,7 @@ impl Node {
     pub(super) fn record_changed(&mut self, name: &RoomName) {
         self.placing.remove(name);
         if self.room(name).is_some() {
+            self.rejoin(name);
             self.settle_upstream(name);
             self.answer_joins(name);
         }

@@ -184,6 +184,15 @@ impl Node {
         self.wake_room(name);
     }
 
+    /// The home, though it may be the same, may have been another in between, and have dropped us as a follower.
+    pub(super) fn rejoin(&mut self, name: &RoomName) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        if let Upstream::Server { joined, again, .. } = &mut room.upstream {
+            (*joined, *again) = (false, JOIN_AGAIN);
+            self.timers.set(Timer::Join(name.clone()), self.now);
+        }
+    }
+
     fn upstream_at(&self, home: Origin) -> Upstream {
         match self.peers.get(&home.id).filter(|peer| peer.origin == home).and_then(Peer::session) {
             Some(session) if self.is_live(home) => Upstream::Server { home, session, joined: false, again: JOIN_AGAIN },
@@ -203,7 +212,8 @@ impl Node {
         self.timers.set(Timer::Join(name.clone()), now + wait);
     }
 
-    /// The home has answered.
+    /// The home has answered, with one of several frames if the room has many origins. Each says something by itself, and
+    /// heads say again what gets lost of them, so none waits for the others.
     pub(super) fn on_joined(&mut self, session: SessionId, name: &RoomName, heads: &VersionVector) {
         let now = self.now;
         let Some(room) = self.rooms.get_mut(name) else { return };
@@ -393,10 +403,14 @@ impl Node {
             follower.ahead = ahead(held, &start);
             answers.push((session, start, follower.ahead > 0));
         }
-        let heads = vectors::fitting_half(held);
-        for (session, start, behind) in answers {
-            let start = vectors::fitting_half(&start);
-            self.say(session, &Frame::Joined { room: name.clone(), start, heads: heads.clone() });
+        let answers: Vec<_> = answers
+            .into_iter()
+            .map(|(session, start, behind)| (session, vectors::joined(name, &start, held), behind))
+            .collect();
+        for (session, parts, behind) in answers {
+            for part in parts {
+                self.say(session, &part);
+            }
             if behind && !self.timers.is_set(&Timer::Heads(session)) {
                 self.timers.set(Timer::Heads(session), self.now + HEADS_AGAIN);
             }
@@ -405,8 +419,14 @@ impl Node {
 
     /// A follower acknowledges.
     pub(super) fn on_cursor(&mut self, session: SessionId, rooms: Vectors) {
+        let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
         for (name, cursor) in rooms {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
+            if is_server && room.upstream == Upstream::Home && !room.followers.contains_key(&session) {
+                // It heard sooner than we did that the room is ours.
+                self.on_join(session, &name, Start::After(cursor));
+                continue;
+            }
             let Some(follower) = room.followers.get_mut(&session) else { continue };
             follower.acknowledged.merge(&cursor);
             follower.ahead = ahead(room.receiver.held(), &follower.acknowledged);
@@ -468,7 +488,7 @@ impl Node {
         }
         let Some(room) = self.rooms.get(&pull.room) else { return };
         let max = pull.max.min(limits::PULL_ENTRIES_MAX) as usize;
-        let found = room.log.ranges(&pull.want, max);
+        let found = room.log.ranges(&pull.want, max, limits::PULL_BYTES_MAX);
         let top = pull.want.iter().map(|&(origin, ..)| (origin, room.held().get(origin))).collect();
         for kept in &found {
             self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);

@@ -157,14 +157,16 @@ impl Endpoint {
     /// Appends a line (newline included, within [`limits::FRAME_BYTES_MAX`]) to what goes out with the next
     /// [`Self::flush`]; a longer one is dropped and counted. Larger entries and posts: [`Self::send_large`].
     ///
-    /// Until the session is up, lines wait, up to [`limits::UNSENT_BYTES_MAX`]; past that they are dropped and counted.
+    /// Until the session is up, lines wait, up to [`limits::UNSENT_BYTES_MAX`]; then up to [`limits::UNSENT_UP_BYTES_MAX`]
+    /// between two flushes. Past that they are dropped and counted.
     pub fn send(&mut self, session: SessionId, line: &[u8]) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
         let newline = !line.ends_with(b"\n");
         let bytes = line.len() + usize::from(newline);
+        let unsent_max = if state.is_up() { limits::UNSENT_UP_BYTES_MAX } else { limits::UNSENT_BYTES_MAX };
         if bytes > limits::FRAME_BYTES_MAX {
             self.counters.add("line_too_long");
-        } else if !state.is_up() && state.pending.len() + bytes > limits::UNSENT_BYTES_MAX {
+        } else if state.pending.len() + bytes > unsent_max {
             self.counters.add("unsent_full");
         } else {
             state.pending.extend_from_slice(line);
@@ -177,12 +179,17 @@ impl Endpoint {
 
     /// Sends a line of any length up to [`limits::FRAGMENTED_LINE_BYTES_MAX`]: as it is if it fits, else as fragments
     /// `of` it. At the other side it comes out whole.
+    ///
+    /// Where [`limits::UNSENT_LARGE_BYTES_MAX`] wait already, it is dropped and counted: entries and posts come again.
     pub fn send_large(&mut self, session: SessionId, of: impl FnOnce() -> FragmentOf, line: &str) {
-        if line.trim_end_matches('\n').len() < limits::FRAME_BYTES_MAX {
+        let Some(state) = self.sessions.get(&session) else { return };
+        if state.pending.len() >= limits::UNSENT_LARGE_BYTES_MAX {
+            self.counters.add("unsent_full");
+        } else if line.trim_end_matches('\n').len() < limits::FRAME_BYTES_MAX {
             self.send(session, line.as_bytes());
         } else if line.len() > limits::FRAGMENTED_LINE_BYTES_MAX {
             self.counters.add("line_too_long");
-        } else if self.sessions.contains_key(&session) {
+        } else {
             for piece in fragment::split(of(), line) {
                 self.send(session, piece.as_bytes());
             }

@@ -49,14 +49,17 @@ pub enum Frame {
         /// From where on.
         from: Start,
     },
-    /// The answer to a join, once the room has an open home.
+    /// The answer to a join, once the room has an open home; of a room with many origins, in several such frames.
     Joined {
         /// Which.
         room: RoomName,
-        /// The cursor that the follower starts from.
+        /// The cursor that the follower starts from, for the origins of `heads`.
         start: VersionVector,
         /// What there is.
         heads: VersionVector,
+        /// How many origins the heads of all these frames name together: the answer is there once so many are known.
+        /// So parts of an answer and of its repetition may be mixed.
+        origins: u32,
     },
     /// Follow a room no longer.
     Part {

@@ -13,7 +13,7 @@ use crate::{
 
 /// Bytes of a frame around its vectors.
 const FRAME_BYTES: usize = 40;
-/// Bytes of a join, or of half of its answer, around its vector: a room's name may take 128 bytes twice over.
+/// Bytes of a join or of its answer around the vectors: a room's name may take 128 bytes twice over.
 const JOIN_BYTES: usize = 300;
 
 /// Bytes of one origin's part of a vector in JSON: `"id.boot":seq,`.
@@ -21,21 +21,34 @@ fn part_bytes(origin: Origin, seq: u64) -> usize {
     origin.to_string().len() + seq.to_string().len() + 4
 }
 
+/// The answer to a join: [`Frame::Joined`] as often as it takes, at least once. Each names some origins with both their
+/// start and their head, so that whoever has heard of all origins knows all.
+pub fn joined(room: &RoomName, start: &VersionVector, heads: &VersionVector) -> Vec<Frame> {
+    let origins = u32::try_from(heads.origins()).unwrap_or(u32::MAX);
+    let mut parts = vec![(VersionVector::default(), VersionVector::default())];
+    let mut bytes = JOIN_BYTES;
+    for (origin, head) in heads.iter() {
+        let first = start.get(origin);
+        let cost = part_bytes(origin, head) + if first > 0 { part_bytes(origin, first) } else { 0 };
+        if bytes + cost > limits::FRAME_BYTES_MAX {
+            parts.push(<_>::default());
+            bytes = JOIN_BYTES;
+        }
+        bytes += cost;
+        if let Some((start, heads)) = parts.last_mut() {
+            start.raise(origin, first);
+            heads.raise(origin, head);
+        }
+    }
+    parts.into_iter().map(|(start, heads)| Frame::Joined { room: room.clone(), start, heads, origins }).collect()
+}
+
 /// As much of a vector as fits a join. What a join leaves out comes again, and is known for what it is; so the largest
 /// parts go first.
 pub fn fitting(vector: &VersionVector) -> VersionVector {
-    fitting_in(vector, limits::FRAME_BYTES_MAX - JOIN_BYTES)
-}
-
-/// As much of a vector as leaves space for another one in the answer to a join.
-pub fn fitting_half(vector: &VersionVector) -> VersionVector {
-    fitting_in(vector, (limits::FRAME_BYTES_MAX - JOIN_BYTES) / 2)
-}
-
-fn fitting_in(vector: &VersionVector, bytes: usize) -> VersionVector {
     let mut parts: Vec<_> = vector.iter().collect();
     parts.sort_unstable_by_key(|(origin, seq)| (Reverse(*seq), *origin));
-    let mut left = bytes;
+    let mut left = limits::FRAME_BYTES_MAX - JOIN_BYTES;
     let fits = |(origin, seq): &(Origin, u64)| {
         let cost = part_bytes(*origin, *seq);
         let fits = cost <= left;
@@ -133,6 +146,30 @@ mod tests {
             part.origins() > 20 && serde_json::to_string(&part).unwrap().len() < limits::FRAME_BYTES_MAX - JOIN_BYTES
         );
         assert_eq!(part.get(origin(199)), 199);
-        assert!(fitting_half(&vector).origins() * 2 <= part.origins() + 1);
+    }
+
+    #[test]
+    fn the_answer_to_a_join_names_every_origin_in_frames_that_fit() {
+        fn check(origins: u64, started: bool, expected: usize) {
+            let name: RoomName = "\"".repeat(limits::NAME_CHARS_MAX).parse().unwrap();
+            let heads: VersionVector = (0..origins).map(|boot| (origin(boot), u64::MAX - boot)).collect();
+            let start = if started { heads.clone() } else { VersionVector::default() };
+            let frames = joined(&name, &start, &heads);
+            assert_eq!(frames.len(), expected, "{origins} origins");
+            let mut told = (VersionVector::default(), VersionVector::default());
+            for frame in frames {
+                let line = frame.to_line();
+                assert!(line.len() <= limits::FRAME_BYTES_MAX, "{line}");
+                let Frame::Joined { room, start, heads, origins: count } = frame else { panic!("{line}") };
+                assert_eq!((room, u64::from(count)), (name.clone(), origins));
+                told.0.merge(&start);
+                told.1.merge(&heads);
+            }
+            assert_eq!(told, (start, heads));
+        }
+        check(0, true, 1);
+        check(19, false, 1);
+        check(40, true, 4);
+        check(1_000, false, 50);
     }
 }

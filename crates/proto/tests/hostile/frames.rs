@@ -160,8 +160,6 @@ impl Stranger {
             .replace("[2,1882552126147351]", &format!("[{},{}]", name.id.0, name.boot.0))
             .replace("2.1882552126147351", &name.to_string())
             .replace("\"tea\"", if self.rng.below(2) == 0 { "\"tea\"" } else { "\"lobby\"" });
-        // Where a room lives is a word that its cluster takes from any member: it is not said of the one that is used.
-        let example = if example.contains("\"fence\":{") { example.replace("lobby", "tea") } else { example };
         let mut frame: Value = serde_json::from_str(&example).expect("it is JSON");
         if self.rng.below(2) == 0 {
             // Numbers that agree with each other come further.

@@ -15,6 +15,7 @@ use crate::{
     wire::{
         Frame,
         frame::{Ack, FragmentOf, Hi, Post, Pulled, Refusal, Refuse, ServerAddrs, Start, Welcome},
+        vectors,
     },
 };
 
@@ -169,7 +170,9 @@ impl FakeServer {
                 if !self.followers.contains(&(session, room.clone())) {
                     self.followers.push((session, room.clone()));
                 }
-                self.say(session, &Frame::Joined { room: room.clone(), start: start.clone(), heads });
+                for part in vectors::joined(&room, &start, &heads) {
+                    self.say(session, &part);
+                }
                 if self.pushes {
                     for entry in log.wanted(&room, |entry| !start.holds(entry.origin, entry.seq)) {
                         self.say(session, &Frame::Entry(entry));

@@ -40,6 +40,28 @@ fn history_is_shown_in_display_order_and_then_what_is_new() {
 }
 
 #[test]
+fn a_room_of_many_origins_is_shown_as_it_was_asked_for() {
+    fn check(from: Start, loss: u64, shown: u64) {
+        let mut world = World::new(1, config());
+        world.server(1).pushes = false;
+        world.loss = loss;
+        // Numbers so long that what there is fits no single frame.
+        let of = |n: u64| u32::try_from(4_000_000_000 + n % 40).unwrap();
+        world.log.entries = (0..120).map(|n| entry(of(n), 1 + n / 40, n, &n.to_string())).collect();
+        join(&mut world, from);
+        world.run(10_000);
+        let expected: Vec<_> = (120 - shown..120).map(|n| format!("<{n}")).chain(["--".into()]).collect();
+        assert_eq!(world.shown(), expected);
+        assert_eq!(history(&world), [shown]);
+    }
+    for loss in [0, 10] {
+        check(Start::After(VersionVector::default()), loss, 120);
+        check(Start::Last(7), loss, 7);
+        check(Start::Last(0), loss, 0);
+    }
+}
+
+#[test]
 fn an_entry_below_what_was_shown_is_late() {
     let mut world = World::joined(1);
     world.publish(&entry(8, 1, 50, "b"));

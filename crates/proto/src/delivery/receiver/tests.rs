@@ -113,6 +113,19 @@ fn the_window_grows_while_nothing_is_lost() {
 }
 
 #[test]
+fn an_answer_that_ends_early_is_no_loss_and_is_followed_by_the_next_pull_at_once() {
+    let (mut receiver, mut rng) = (empty(), rng());
+    receiver.heads(&vector(&[(1, 100)]), at(0));
+    let first = receiver.poll_pull(at(2), &mut rng).unwrap();
+    for seq in 1..=3 {
+        receiver.entry(entry(1, seq), at(3));
+    }
+    receiver.pulled(&pulled(first.id, 3, &[(1, 100)]), at(3));
+    let next = receiver.poll_pull(at(3), &mut rng).unwrap();
+    assert_eq!((next.max, next.want), (first.max, vec![(origin(1), 4, 100)]));
+}
+
+#[test]
 fn what_the_server_cannot_serve_is_not_asked_for_until_heads_rise_or_the_server_changes() {
     fn check(wake: impl Fn(&mut Receiver), expected: bool) {
         let (mut receiver, mut rng) = (empty(), rng());

@@ -117,8 +117,10 @@ fn a_client_that_moved_counts_once_where_its_session_is_newer() {
     let (mut one, mut two) = pair();
     one.own_put(client("anna", 1, 5));
     let moved = two.own_put(client("anna", 1, 6)).unwrap();
+    assert!(!one.has_moved(id(1).0, id(1).1));
     one.apply(two.me, moved);
     assert_eq!(seen(&one), [(2, "anna".to_string())]);
+    assert!(one.has_moved(id(1).0, id(1).1));
     for part in one.own_all() {
         two.apply(one.me, part);
     }

@@ -132,6 +132,25 @@ fn a_large_line_goes_as_it_is_if_it_fits() {
 }
 
 #[test]
+fn only_so_much_waits_for_the_next_flush() {
+    let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+    let waits = |pair: &Pair| pair.sides[CLIENT].endpoint.sessions[&client].pending.len();
+    let (entry, of) = ("x".repeat(20_000), FragmentOf::Post("tea".parse().unwrap(), 1));
+    for _ in 0..100 {
+        pair.sides[CLIENT].endpoint.send_large(client, || of.clone(), &entry);
+        pair.sides[CLIENT].endpoint.send_large(client, || of.clone(), "short");
+    }
+    assert!(waits(&pair) < limits::UNSENT_LARGE_BYTES_MAX + 2 * entry.len(), "{}", waits(&pair));
+    assert!(waits(&pair) >= limits::UNSENT_LARGE_BYTES_MAX && pair.count(CLIENT, "unsent_full") > 150);
+    let other = "x".repeat(limits::FRAME_BYTES_MAX - 1);
+    for _ in 0..limits::UNSENT_UP_BYTES_MAX / other.len() {
+        pair.send(CLIENT, client, &other);
+    }
+    let size = waits(&pair);
+    assert!(size <= limits::UNSENT_UP_BYTES_MAX && size + 2 * other.len() > limits::UNSENT_UP_BYTES_MAX, "{size}");
+}
+
+#[test]
 fn fragments_that_are_none_are_counted() {
     let (mut pair, client, _) = Pair::up(Suite::AesGcm);
     pair.send(CLIENT, client, "{\"t\":\"fragment\"}\n");
