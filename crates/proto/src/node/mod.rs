@@ -36,6 +36,7 @@ mod answers;
 mod clients;
 mod cluster;
 mod dispatch;
+mod followers;
 mod lead;
 mod leave;
 mod load;

@@ -1,38 +1,29 @@
-//! Rooms at a server: whom it follows, who follows it, and how entries pass through.
+//! Rooms at a server: whom it follows, and how entries come in.
 //!
 //! A room has one home, which sequences it. Every other server that holds a copy follows the home exactly as a client
 //! follows its server: it joins with its cursor, receives what is new, pulls what is missing, and acknowledges. What
-//! arrives, from wherever, is pushed on to those that follow here.
+//! arrives, from wherever, is pushed on to those that follow here (`followers`).
 
 use std::collections::BTreeMap;
 
-use super::{Node, Party, Timer, peers::Peer};
+use super::{Node, Party, Timer, followers::Follower, peers::Peer};
 use crate::{
     delivery::receiver::Receiver,
     ids::{DeviceId, Origin, PersonId, RoomName, ServerId},
     limits,
-    log::{
-        Entry, RoomLog, VersionVector,
-        room::{Inserted, Kept},
-    },
+    log::{Entry, RoomLog, VersionVector, room::Inserted},
     session::SessionId,
     time::{Duration, Time},
     wire::{
         Frame,
-        frame::{FragmentOf, Post, Pull, Pulled, Start, Vectors},
+        frame::{Post, Pulled, Start, Vectors},
         vectors,
     },
 };
 
-/// Heads are repeated to a follower that does not acknowledge: after this, doubling up to [`HEADS_AGAIN_MAX`].
-const HEADS_AGAIN: Duration = Duration::from_millis(300);
-const HEADS_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// A join to the home is repeated after this, doubling up to [`JOIN_AGAIN_MAX`].
 const JOIN_AGAIN: Duration = Duration::from_millis(50);
 const JOIN_AGAIN_MAX: Duration = Duration::from_secs(1);
-/// A room counts as quiet, and so in the digest of logs, after this.
-const QUIET: Duration = Duration::from_secs(2);
-
 /// A room at this server.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -40,30 +31,17 @@ pub(super) struct Room {
     pub(super) receiver: Receiver,
     pub(super) followers: BTreeMap<SessionId, Follower>,
     /// What the servers that follow it here hold.
-    holders: BTreeMap<ServerId, VersionVector>,
+    pub(super) holders: BTreeMap<ServerId, VersionVector>,
     pub(super) upstream: Upstream,
     /// The session that pulls go to.
-    source: Option<SessionId>,
+    pub(super) source: Option<SessionId>,
     /// Entries whose posts are not stored yet: which session to tell.
     pub(super) waiters: BTreeMap<(Origin, u64), SessionId>,
     /// Posts that came before an earlier one of their device.
     pub(super) early: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, Post>>,
-    changed: Time,
+    pub(super) changed: Time,
     /// [`vectors::digest`] of what is held.
-    digest: u64,
-}
-
-/// Who follows a room here.
-#[derive(Debug)]
-pub(super) struct Follower {
-    /// Not answered yet: from where it wants the room.
-    awaiting: Option<Start>,
-    /// What it has acknowledged: a long cursor comes in parts.
-    acknowledged: VersionVector,
-    /// Entries that it has not acknowledged.
-    ahead: u64,
-    /// Which server it is, if it is one.
-    pub(super) server: Option<ServerId>,
+    pub(super) digest: u64,
 }
 
 /// Whom a room's entries come from.
@@ -104,7 +82,7 @@ impl Room {
     }
 
     /// A follower is gone, and with it what it held, unless it follows by another session too.
-    fn drop_follower(&mut self, session: SessionId) {
+    pub(super) fn drop_follower(&mut self, session: SessionId) {
         if let Some(id) = self.followers.remove(&session).and_then(|follower| follower.server)
             && !self.followers.values().any(|other| other.server == Some(id))
         {
@@ -113,14 +91,9 @@ impl Room {
     }
 
     /// Whether a follower's join can be answered.
-    fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         matches!(self.upstream, Upstream::Home | Upstream::Server { joined: true, .. })
     }
-}
-
-/// How many entries `held` has beyond `cursor`.
-fn ahead(held: &VersionVector, cursor: &VersionVector) -> u64 {
-    held.beyond(cursor).map(|(_, from, to)| to - from + 1).sum()
 }
 
 impl Node {
@@ -284,26 +257,6 @@ impl Node {
         self.push(name, &kept, from);
     }
 
-    /// Passes a new entry on to all who follow the room here.
-    fn push(&mut self, name: &RoomName, kept: &Kept, from: Option<SessionId>) {
-        let Some(room) = self.rooms.get_mut(name) else { return };
-        let mut deliveries = 0;
-        for (&session, follower) in &mut room.followers {
-            if follower.awaiting.is_some() || (Some(session) == from && follower.server.is_some()) {
-                continue;
-            }
-            follower.ahead += 1;
-            if follower.ahead <= limits::PUSH_AHEAD_MAX {
-                self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
-                deliveries += u64::from(follower.server.is_none());
-            }
-            if !self.timers.is_set(&Timer::Heads(session)) {
-                self.timers.set(Timer::Heads(session), self.now + HEADS_AGAIN);
-            }
-        }
-        self.load.delivered(deliveries);
-    }
-
     /// Sends a pull that is due and sets the room's timer.
     pub(super) fn wake_room(&mut self, name: &RoomName) {
         let now = self.now;
@@ -346,178 +299,6 @@ impl Node {
         }
     }
 
-    // ---- being followed
-
-    /// A client or a server wants to follow a room.
-    pub(super) fn on_join(&mut self, session: SessionId, name: &RoomName, from: Start) {
-        let server = match self.sessions.get(&session) {
-            Some(Party::Server(id)) => Some(*id),
-            Some(Party::Client(client)) if client.is_served() => None,
-            _ => return self.count("frame_out_of_place"),
-        };
-        if server.is_some() && self.records.get(name).is_none_or(|record| record.fence.home != self.me) {
-            // The asker's directory or ours is behind: tell it what we know.
-            if let Some(record) = self.records.get(name).cloned() {
-                self.say(session, &Frame::Rooms { rooms: vec![record] });
-            }
-            return;
-        }
-        let followed = self.follows.entry(session).or_default();
-        if !followed.contains(name) && server.is_none() && followed.len() >= limits::ROOMS_PER_CLIENT_MAX {
-            return self.count("rooms_per_client_full");
-        }
-        followed.insert(name.clone());
-        let cursor = match &from {
-            Start::After(cursor) => cursor.clone(),
-            Start::Last(_) | Start::Since(_) => VersionVector::default(),
-        };
-        let Some(room) = self.room(name) else { return };
-        let follower = Follower { awaiting: Some(from), acknowledged: cursor.clone(), ahead: 0, server };
-        let is_new = room.followers.insert(session, follower).is_none();
-        if let Some(id) = server {
-            room.holders.insert(id, cursor.clone());
-            self.learn_from(session, name, &cursor);
-            self.check_stored(name, &cursor);
-        } else if is_new {
-            self.client_rooms_changed(session);
-        }
-        if self.records.get(name).is_none() {
-            self.ask_place(name);
-        }
-        self.settle_upstream(name);
-        self.answer_joins(name);
-    }
-
-    /// Answers all joins of a room that can be answered now.
-    pub(super) fn answer_joins(&mut self, name: &RoomName) {
-        let Some(room) = self.rooms.get_mut(name).filter(|room| room.is_ready()) else { return };
-        let held = room.receiver.held();
-        let mut answers = Vec::new();
-        for (&session, follower) in &mut room.followers {
-            let Some(from) = follower.awaiting.take() else { continue };
-            let start = match from {
-                Start::After(cursor) => cursor,
-                Start::Last(count) => room.log.start_of_last(count, held),
-                Start::Since(millis) => room.log.start_since(millis, held),
-            };
-            follower.ahead = ahead(held, &start);
-            answers.push((session, start, follower.ahead > 0));
-        }
-        let answers: Vec<_> = answers
-            .into_iter()
-            .map(|(session, start, behind)| (session, vectors::joined(name, &start, held), behind))
-            .collect();
-        for (session, parts, behind) in answers {
-            for part in parts {
-                self.say(session, &part);
-            }
-            if behind && !self.timers.is_set(&Timer::Heads(session)) {
-                self.timers.set(Timer::Heads(session), self.now + HEADS_AGAIN);
-            }
-        }
-    }
-
-    /// A follower acknowledges.
-    pub(super) fn on_cursor(&mut self, session: SessionId, rooms: Vectors) {
-        let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
-        for (name, cursor) in rooms {
-            let Some(room) = self.rooms.get_mut(&name) else { continue };
-            if is_server && room.upstream == Upstream::Home && !room.followers.contains_key(&session) {
-                // It heard sooner than we did that the room is ours.
-                self.on_join(session, &name, Start::After(cursor));
-                continue;
-            }
-            let Some(follower) = room.followers.get_mut(&session) else { continue };
-            follower.acknowledged.merge(&cursor);
-            follower.ahead = ahead(room.receiver.held(), &follower.acknowledged);
-            if let Some(id) = follower.server {
-                room.holders.entry(id).or_default().merge(&cursor);
-                self.learn_from(session, &name, &cursor);
-                self.check_stored(&name, &cursor);
-            }
-        }
-        self.heads_backoff.remove(&session);
-        let behind = self.behind(session);
-        let timer = Timer::Heads(session);
-        if behind.is_empty() { self.timers.clear(&timer) } else { self.timers.set(timer, self.now + HEADS_AGAIN) }
-    }
-
-    /// Where a following server holds more than we do, pull it: after a partition both sides have something.
-    fn learn_from(&mut self, session: SessionId, name: &RoomName, cursor: &VersionVector) {
-        let Some(room) = self.rooms.get(name) else { return };
-        if cursor.beyond(room.held()).next().is_some() {
-            self.on_heads(session, &Vectors::from([(name.clone(), cursor.clone())]));
-        }
-    }
-
-    /// The rooms that a session has not acknowledged in full.
-    fn behind(&self, session: SessionId) -> Vec<RoomName> {
-        let Some(names) = self.follows.get(&session) else { return Vec::new() };
-        let is_behind = |name: &&RoomName| {
-            let follower = self.rooms.get(name).and_then(|room| room.followers.get(&session));
-            follower.is_some_and(|follower| follower.ahead > 0)
-        };
-        names.iter().filter(is_behind).cloned().collect()
-    }
-
-    /// No acknowledgement for a while: says what there is, so that a lost tail is noticed.
-    pub(super) fn repeat_heads(&mut self, session: SessionId) {
-        let behind = self.behind(session);
-        if behind.is_empty() || self.endpoint.addr(session).is_none() {
-            self.heads_backoff.remove(&session);
-            return;
-        }
-        let heads = behind.into_iter().filter_map(|name| self.rooms.get(&name).map(|room| (name, room.held().clone())));
-        for line in vectors::lines(heads, |rooms| Frame::Heads { rooms }) {
-            self.endpoint.send(session, line.as_bytes());
-        }
-        let backoff = self.heads_backoff.entry(session).or_insert(HEADS_AGAIN);
-        *backoff = (*backoff * 2).min(HEADS_AGAIN_MAX);
-        self.timers.set(Timer::Heads(session), self.now + *backoff);
-    }
-
-    /// Somebody wants ranges of a log.
-    pub(super) fn on_pull(&mut self, session: SessionId, pull: &Pull) {
-        let may = match self.sessions.get(&session) {
-            Some(Party::Server(_)) => true,
-            Some(Party::Client(_)) => self.follows.get(&session).is_some_and(|rooms| rooms.contains(&pull.room)),
-            Some(Party::Rival(_)) | None => false,
-        };
-        if !may {
-            return self.count("frame_out_of_place");
-        }
-        let Some(room) = self.rooms.get(&pull.room) else { return };
-        let max = pull.max.min(limits::PULL_ENTRIES_MAX) as usize;
-        let found = room.log.ranges(&pull.want, max, limits::PULL_BYTES_MAX);
-        let top = pull.want.iter().map(|&(origin, ..)| (origin, room.held().get(origin))).collect();
-        for kept in &found {
-            self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
-        }
-        let sent = found.len() as u32;
-        self.say(session, &Frame::Pulled(Pulled { room: pull.room.clone(), id: pull.id, sent, top }));
-    }
-
-    /// A session follows a room no longer.
-    pub(super) fn unfollow(&mut self, session: SessionId, name: &RoomName) {
-        if let Some(room) = self.rooms.get_mut(name) {
-            room.drop_follower(session);
-        }
-        if let Some(names) = self.follows.get_mut(&session) {
-            names.remove(name);
-        }
-    }
-
-    /// A session is gone.
-    pub(super) fn unfollow_all(&mut self, session: SessionId) {
-        for name in self.follows.remove(&session).unwrap_or_default() {
-            if let Some(room) = self.rooms.get_mut(&name) {
-                room.drop_follower(session);
-            }
-        }
-        self.timers.clear(&Timer::Heads(session));
-        self.heads_backoff.remove(&session);
-    }
-
     /// A session with a server is gone: what was pulled there is pulled elsewhere.
     pub(super) fn lose_source(&mut self, session: SessionId) {
         let sourced: Vec<_> =
@@ -533,39 +314,4 @@ impl Node {
             }
         }
     }
-
-    // ---- anti-entropy
-
-    /// Digest of what is held of rooms that have been quiet for a while: 53 bits.
-    pub(super) fn logs_digest(&self) -> u64 {
-        let quiet = self.rooms.iter().filter(|(_, room)| !room.log.is_empty() && self.now.since(room.changed) > QUIET);
-        quiet.fold(0, |digest, (_, room)| digest ^ room.digest)
-    }
-
-    /// Our logs have differed from a peer's for a while: says what we hold.
-    pub(super) fn compare_with(&mut self, session: SessionId) {
-        let held = self.rooms.iter().filter(|(_, room)| !room.log.is_empty());
-        let held: Vec<_> = held.map(|(name, room)| (name.clone(), room.held().clone())).collect();
-        for line in vectors::lines(held, |rooms| Frame::Compare { rooms }) {
-            self.endpoint.send(session, line.as_bytes());
-        }
-    }
-
-    /// A peer says what it holds of some rooms: answers what we hold of them, and pulls what we lack.
-    pub(super) fn on_compare(&mut self, session: SessionId, rooms: &Vectors) {
-        for name in rooms.keys() {
-            self.room(name);
-        }
-        let mine: Vec<_> =
-            rooms.keys().filter_map(|name| Some((name.clone(), self.rooms.get(name)?.held().clone()))).collect();
-        for line in vectors::lines(mine, |rooms| Frame::Heads { rooms }) {
-            self.endpoint.send(session, line.as_bytes());
-        }
-        self.on_heads(session, rooms);
-    }
-}
-
-/// What the fragments of an entry's line are named after.
-fn fragment_of(entry: &Entry) -> FragmentOf {
-    FragmentOf::Entry(entry.room.clone(), entry.origin, entry.seq)
 }

@@ -5,6 +5,7 @@ pub mod frame;
 pub mod greeting;
 pub mod number;
 pub mod packet;
+mod records;
 pub mod vectors;
 
 pub use frame::Frame;

@@ -1,0 +1,155 @@
+//! What servers tell each other of themselves, of rooms and of clients: records that frames carry.
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    ids::{Boot, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
+    wire::number,
+};
+
+/// (term, leader, leader's boot): fences commands of a stale leader. Compared in that order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Grows with every election.
+    #[serde(deserialize_with = "number::safe")]
+    pub term: u64,
+    /// Who leads.
+    pub leader: ServerId,
+    /// In which run: keeps terms of servers without a disk apart.
+    pub boot: Boot,
+}
+
+impl Epoch {
+    /// Lower than any that a leader has.
+    pub const NONE: Self = Self { term: 0, leader: ServerId(0), boot: Boot(0) };
+}
+
+/// Who may sequence a room. Compared in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fence {
+    /// The newest epoch that whoever set it knew.
+    pub epoch: Epoch,
+    /// Grows with every change of the room's home or successors.
+    #[serde(deserialize_with = "number::safe")]
+    pub n: u64,
+    /// The server, in its boot, that sequences the room.
+    pub home: Origin,
+}
+
+/// Where a room lives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomRecord {
+    /// The room.
+    pub room: RoomName,
+    /// Its home.
+    pub fence: Fence,
+    /// Who holds copies, next in line first.
+    pub successors: Vec<ServerId>,
+}
+
+/// A server of the cluster, as gossiped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub id: ServerId,
+    /// Its last known boot.
+    pub boot: Boot,
+    /// Whether it has left for good.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
+    /// Session addresses at which it may answer.
+    pub addrs: Vec<SocketAddr>,
+}
+
+/// The heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The highest epoch that the sender has accepted.
+    pub epoch: Epoch,
+    /// Whether the sender hears that leader.
+    pub led: bool,
+    /// Deliveries a second that it makes, over the last 30 s.
+    pub load: u32,
+    /// How late its loop runs, milliseconds.
+    pub lag: u32,
+    /// How many clients it serves.
+    pub sessions: u32,
+    /// The servers that it hears.
+    pub hears: Vec<ServerId>,
+    /// Whether it may lead.
+    pub eligible: bool,
+    /// Cluster time as the sender has it, milliseconds since 1970.
+    #[serde(deserialize_with = "number::safe")]
+    pub time: u64,
+    /// Digest of rooms and members, 53 bits: equal where the directories are.
+    #[serde(deserialize_with = "number::safe")]
+    pub directory: u64,
+    /// Version of the sender's own list of clients.
+    #[serde(deserialize_with = "number::safe")]
+    pub clients: u64,
+    /// Digest of the vectors of rooms that have been quiet for 2 s, 53 bits.
+    #[serde(deserialize_with = "number::safe")]
+    pub logs: u64,
+}
+
+/// Clients that the sender serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Clients {
+    /// The version of the sender's list that this change leads to.
+    #[serde(deserialize_with = "number::safe")]
+    pub version: u64,
+    /// What the change does.
+    #[serde(flatten)]
+    pub change: ClientsChange,
+}
+
+/// A change of a server's list of clients.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "change", rename_all = "snake_case")]
+pub enum ClientsChange {
+    /// A part of the whole list.
+    All {
+        /// The number of the part, from 0.
+        #[serde(deserialize_with = "number::part")]
+        part: u32,
+        /// Whether it is the last part.
+        last: bool,
+        /// The clients.
+        clients: Vec<ClientRecord>,
+    },
+    /// One client is new, or has changed.
+    Put {
+        /// The client.
+        client: ClientRecord,
+    },
+    /// One client has gone.
+    Gone {
+        /// Whose.
+        person: PersonId,
+        /// Which.
+        device: DeviceId,
+    },
+}
+
+/// A client in the directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientRecord {
+    /// The name it is shown under.
+    pub name: PersonName,
+    /// Whose it is.
+    pub person: PersonId,
+    /// Which process.
+    pub device: DeviceId,
+    /// [`Hi::session`]: of two servers that list it, the higher is right.
+    #[serde(deserialize_with = "number::safe")]
+    pub session: u64,
+    /// How it talks.
+    pub via: String,
+    /// The rooms it is in; at most as many as fit a frame.
+    pub rooms: Vec<RoomName>,
+    /// Since when, milliseconds since 1970, cluster time.
+    #[serde(deserialize_with = "number::safe")]
+    pub since: u64,
+}
