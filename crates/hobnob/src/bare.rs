@@ -1,7 +1,10 @@
 //! Bare `hobnob`: finds a cluster or starts one, serves beside the chat while there are few servers, and hands over at
 //! the end. And `hobnob client`, which is the chat alone.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use hobnob_client::{Fail, Notices, Options};
 use hobnob_proto::{ids::ClusterName, node::Stop};
@@ -41,10 +44,7 @@ pub(crate) async fn run(args: BareArgs) -> Result<(), Fail> {
         let _nobody_listens = notice.send(line);
     };
     let server = if options.servers.is_empty() { serve_beside(&options, args.no_serve, say).await? } else { None };
-    let result = tokio::select! {
-        result = talk(options, is_terminal(chat.plain), notices) => result,
-        () = told_to_end() => Ok(()),
-    };
+    let result = talk(options, is_terminal(chat.plain), notices).await;
     match server {
         Some(server) => {
             let left = leave(server).await;
@@ -142,38 +142,25 @@ fn serving(around: Around, cluster: &ClusterName, ready: &Ready, open: bool) -> 
 async fn leave(server: Running) -> Result<(), Fail> {
     let exit = tokio::select! {
         exit = server.leave() => exit,
-        () = told_to_end() => Ok(Exit::AtOnce),
+        () = hobnob_client::told_to_end() => Ok(Exit::AtOnce),
     };
-    match exit {
-        Ok(Exit::Stopped(Stop::LeftUnfinished)) => {
-            eprintln!("Not everything could be handed over: the others have what was stored.");
-            Ok(())
+    if let Ok(Exit::Stopped(stop)) = &exit
+        && let Some(word) = last_word(stop)
+    {
+        // A terminal that has gone takes no word.
+        let _unread = writeln!(std::io::stderr(), "{word}");
+    }
+    serve::end(exit)
+}
+
+/// What people are told of messages that no server has any more, or not enough.
+fn last_word(stop: &Stop) -> Option<&'static str> {
+    match stop {
+        Stop::LeftUnfinished => Some("Not everything could be handed over: the others have what was stored."),
+        Stop::LeftAlone { messages: true } => {
+            Some("This was the last server: its messages were in memory, and are gone.")
         }
-        exit => serve::end(exit),
-    }
-}
-
-/// Waits for the system, or the person, to end the process. Ctrl-C in the terminal's chat is a key and comes here only
-/// where it is none.
-#[cfg(unix)]
-pub(crate) async fn told_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let [Ok(mut int), Ok(mut term), Ok(mut hangup)] = kinds.map(signal) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-        _ = hangup.recv() => {}
-    }
-}
-
-/// Waits for the person to end the process.
-#[cfg(not(unix))]
-pub(crate) async fn told_to_end() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+        Stop::LeftAlone { messages: false } | Stop::Left | Stop::IdTaken { .. } | Stop::Retired => None,
     }
 }
 

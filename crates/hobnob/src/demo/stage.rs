@@ -372,7 +372,7 @@ fn watch_for_interrupt() -> Result<Arc<AtomicBool>, Fail> {
         .build()
         .map_err(|error| failed(&format!("cannot start: {error}")))?;
     let watch = move || {
-        runtime.block_on(crate::bare::told_to_end());
+        runtime.block_on(hobnob_client::told_to_end());
         flag.store(true, Ordering::Relaxed);
     };
     let spawned = thread::Builder::new().name("interrupt".into()).spawn(watch);
