@@ -32,7 +32,9 @@ pub(crate) async fn chat(options: Options, notices: Option<Notices>) -> Result<(
     drop(face);
     if left > 0 {
         let (are, they_are) = if left == 1 { ("is", "it is") } else { ("are", "they are") };
-        output::status(&format!("{left} of your messages {are} not stored yet: {they_are} kept, and sent when you chat again"));
+        output::status(&format!(
+            "{left} of your messages {are} not stored yet: {they_are} kept, and sent when you chat again"
+        ));
     }
     result
 }
@@ -78,9 +80,7 @@ impl Face {
                 Effect::Begin(name) => {
                     // One session of this process at a time, and its outbox is free for the next one.
                     self.speaker = None;
-                    let speaker = Speaker::open(&self.options, name, "terminal")?;
-                    self.chat.begun(speaker.unsettled());
-                    self.speaker = Some(speaker);
+                    self.speaker = Some(Speaker::open(&self.options, name, "terminal")?);
                 }
                 Effect::Command(command) => {
                     if let Some(speaker) = &mut self.speaker {

@@ -69,15 +69,8 @@ impl Terminal {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let reader = std::thread::spawn(move || read_keys(&sender, &over));
-        let mut terminal = Self {
-            line: LineEdit::default(),
-            prompt: String::new(),
-            drawn: 0,
-            width: width(),
-            keys,
-            reader,
-            is_over,
-        };
+        let mut terminal =
+            Self { line: LineEdit::default(), prompt: String::new(), drawn: 0, width: width(), keys, reader, is_over };
         terminal.write(|out| EnableBracketedPaste.write_ansi(out));
         Ok(terminal)
     }
