@@ -39,12 +39,14 @@ pub(crate) async fn client(args: ChatArgs) -> Result<(), Fail> {
 pub(crate) async fn run(args: BareArgs) -> Result<(), Fail> {
     let chat = args.chat;
     let options = chat.client.options(chat.name, chat.room)?;
+    let terminal = is_terminal(chat.plain);
     let (notice, notices) = unbounded_channel();
     let say = |line: String| {
         let _nobody_listens = notice.send(line);
     };
-    let server = if options.servers.is_empty() { serve_beside(&options, args.no_serve, say).await? } else { None };
-    let result = talk(options, is_terminal(chat.plain), notices).await;
+    let server =
+        if options.servers.is_empty() { serve_beside(&options, args.no_serve, terminal, say).await? } else { None };
+    let result = talk(options, terminal, notices).await;
     match server {
         Some(server) => {
             let left = leave(server).await;
@@ -69,7 +71,12 @@ fn is_terminal(plain: bool) -> bool {
 }
 
 /// Looks around, starts a server where one is needed, and says what it found and did.
-async fn serve_beside(options: &Options, no_serve: bool, say: impl Fn(String)) -> Result<Option<Running>, Fail> {
+async fn serve_beside(
+    options: &Options,
+    no_serve: bool,
+    terminal: bool,
+    say: impl Fn(String),
+) -> Result<Option<Running>, Fail> {
     let around = find::look(options, LOOK_FOR).await?;
     if no_serve || !needs_another(around) {
         say(found(around, &options.cluster));
@@ -83,7 +90,9 @@ async fn serve_beside(options: &Options, no_serve: bool, say: impl Fn(String)) -
     };
     match background::spawn(server).await {
         Ok(Ok((running, ready))) => {
-            say(serving(around, &options.cluster, &ready, options.secret.is_none()));
+            // A terminal is told of memory with its first message.
+            let memory = if terminal || around != Around::Nobody { "" } else { " Messages are kept in memory only." };
+            say(serving(around, &options.cluster, &ready, options.secret.is_none()) + memory);
             Ok(Some(running))
         }
         Ok(Err(exit)) => without_server(around, &options.cluster, serve::end(Ok(exit)), say),
@@ -129,11 +138,13 @@ fn found(around: Around, cluster: &ClusterName) -> String {
 
 /// What was found, and that we serve.
 fn serving(around: Around, cluster: &ClusterName, ready: &Ready, open: bool) -> String {
-    let (id, addr, trust) = (ready.me.id, ready.addr(), trust(open));
+    let (id, addr) = (ready.me.id, ready.addr());
+    // The chat says so of an open one.
+    let trust = if open { String::new() } else { format!(" {}", trust(open)) };
     match around {
-        Around::Nobody => format!("No cluster found: started one, {cluster}, as server {id} at {addr}. {trust}"),
+        Around::Nobody => format!("No cluster found: started one, {cluster}, as server {id} at {addr}.{trust}"),
         Around::Cluster { .. } => {
-            format!("{} This machine serves too, as server {id} at {addr}. {trust}", found(around, cluster))
+            format!("{} This machine serves too, as server {id} at {addr}.{trust}", found(around, cluster))
         }
     }
 }
@@ -194,7 +205,7 @@ mod tests {
             let said = serving(around, &"hobnob".parse().unwrap(), &ready, true);
             assert!(said.starts_with(expected), "{said}");
         }
-        check(Around::Nobody, "No cluster found: started one, hobnob, as server 1 at 127.0.0.1:5001. Open cluster");
+        check(Around::Nobody, "No cluster found: started one, hobnob, as server 1 at 127.0.0.1:5001.");
         check(
             Around::Cluster { servers: 1, fits: true },
             "Found cluster hobnob, 1 server. This machine serves too, as server 1 at",

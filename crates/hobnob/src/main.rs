@@ -36,7 +36,8 @@ fn run(cli: Cli) -> Result<(), Fail> {
         Command::Client(args) => in_runtime(bare::client(args)),
         Command::Send(args) => {
             let options = args.client.options(args.name, Some(args.room))?;
-            in_runtime(hobnob_client::send(options, args.text, args.json))
+            let text = (!args.text.is_empty()).then(|| args.text.join(" "));
+            in_runtime(hobnob_client::send(options, text, args.json))
         }
         Command::Tail(args) => {
             let options = args.client.options(None, Some(args.room))?;

@@ -1,6 +1,6 @@
 //! `hobnob server`: a server in the foreground.
 
-use std::net::SocketAddr;
+use std::{io::IsTerminal as _, net::SocketAddr};
 
 use hobnob_client::Fail;
 use hobnob_proto::{
@@ -42,7 +42,10 @@ fn options(args: &ServerArgs) -> Result<Options, Fail> {
 
 /// The log goes to standard error.
 fn start_log(format: LogFormat) {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO);
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_max_level(tracing::Level::INFO);
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),

@@ -333,6 +333,15 @@ impl Stage {
     }
 
     /// An error once the person wants it to end.
+    /// Whether somebody stops the demo, now or within `span`.
+    pub(super) fn is_interrupted_within(&self, span: Duration) -> bool {
+        let start = Instant::now();
+        while self.interrupted().is_ok() && start.elapsed() < span {
+            thread::sleep(GLANCE);
+        }
+        self.interrupted().is_err()
+    }
+
     fn interrupted(&self) -> Result<(), Fail> {
         if self.interrupted.load(Ordering::Relaxed) { Err(failed("interrupted")) } else { Ok(()) }
     }

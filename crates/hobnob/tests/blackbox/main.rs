@@ -13,4 +13,6 @@ mod demo;
 mod hostile;
 mod kills;
 mod posts;
+#[cfg(unix)]
+mod terminal;
 mod usage;
