@@ -44,7 +44,7 @@ fn read() -> Result<Option<(PathBuf, Table)>, Fail> {
     let Some((path, is_named)) = path() else { return Ok(None) };
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => return Ok(None),
+        Err(error) if is_missing(&error) && !is_named => return Ok(None),
         Err(error) => {
             let why = format!("cannot read {}: {error}: mend it, or unset HOBNOB_CONFIG", path.display());
             return Err(Fail::new(Fail::FAILED, why));
@@ -53,6 +53,11 @@ fn read() -> Result<Option<(PathBuf, Table)>, Fail> {
     let table =
         text.parse().map_err(|error| Fail::new(Fail::USAGE, format!("{} is not TOML: {error}", path.display())))?;
     Ok(Some((path, table)))
+}
+
+/// Whether there is no such file; a home that is no directory has none.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Where the file is, and whether somebody said so.

@@ -13,6 +13,6 @@ mod demo;
 mod hostile;
 mod kills;
 mod posts;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod terminal;
 mod usage;
