@@ -26,7 +26,7 @@ pub(crate) async fn rooms(options: Options, json: bool) -> Result<(), Fail> {
 
 /// See [`crate::who`].
 pub(crate) async fn who(options: Options, json: bool) -> Result<(), Fail> {
-    let people = people(list(answer(&options, Ask::Who { room: options.room.clone() }).await?.0));
+    let people = people(&list(answer(&options, Ask::Who { room: options.room.clone() }).await?.0));
     print(&people, json, who_text)
 }
 
@@ -79,9 +79,9 @@ pub(crate) async fn clusters(options: Options, json: bool) -> Result<(), Fail> {
 }
 
 /// Everybody but those who only ask, as this very process does.
-fn people(who: Value) -> Value {
+fn people(who: &Value) -> Value {
     let only_asks = |person: &Value| person["via"] == "script" && items(&person["rooms"]).is_empty();
-    Value::Array(items(&who).iter().filter(|person| !only_asks(person)).cloned().collect())
+    Value::Array(items(who).iter().filter(|person| !only_asks(person)).cloned().collect())
 }
 
 /// The parts of the answer, and whether the cluster is open.
@@ -235,7 +235,7 @@ mod tests {
         let anna = json!({ "name": "anna", "via": "terminal", "rooms": [] });
         let tail = json!({ "name": "ben", "via": "script", "rooms": ["tea"] });
         let asks = json!({ "name": "asking-1", "via": "script", "rooms": [] });
-        assert_eq!(people(json!([anna, tail, asks])), json!([anna, tail]));
+        assert_eq!(people(&json!([anna, tail, asks])), json!([anna, tail]));
     }
 
     #[test]

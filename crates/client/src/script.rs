@@ -1,6 +1,6 @@
 //! `send` and `tail`: messages for scripts.
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use hobnob_proto::{
     client::{Command, Event},
@@ -55,17 +55,19 @@ pub(crate) async fn send(options: Options, text: Option<String>, json: bool) -> 
     let mut speaker = Speaker::open(&options, name, "script")?;
     speaker.connect().await?;
     let mut sending = Sending { json, ..Sending::default() };
-    let mut end = pin!(told_to_end());
-    match text {
-        Some(text) => sending.post(&mut speaker, &room, vec![text])?,
-        None => tokio::select! {
-            posted = post_lines(&mut speaker, &mut sending, &room) => posted?,
-            () = &mut end => {}
-        },
-    }
+    let work = async {
+        if let Some(text) = text {
+            sending.post(&mut speaker, &room, vec![text])?;
+        } else {
+            post_lines(&mut speaker, &mut sending, &room).await?;
+        }
+        wait_until_stored(&mut speaker, &mut sending, &room).await
+    };
     tokio::select! {
-        waited = wait_until_stored(&mut speaker, &mut sending, &room) => waited?,
-        () = &mut end => {}
+        // A text that was given is posted whatever happens: so it is kept.
+        biased;
+        worked = work => worked?,
+        () = told_to_end() => {}
     }
     speaker.quit().await;
     sending.outcome()

@@ -32,10 +32,7 @@ pub(crate) fn cli() -> Result<Cli, Fail> {
 
 /// The command without the variables that are set to nothing, which mean the same as ones that are not set.
 fn without_empty(command: clap::Command, is_empty: impl Fn(&OsStr) -> bool + Copy) -> clap::Command {
-    let unset = move |arg: Arg| match arg.get_env().is_some_and(is_empty) {
-        true => arg.env(None::<&'static str>),
-        false => arg,
-    };
+    let unset = move |arg: Arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&'static str>) } else { arg };
     command.mut_args(unset).mut_subcommands(move |command| command.mut_args(unset))
 }
 

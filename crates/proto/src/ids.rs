@@ -234,6 +234,7 @@ mod tests {
         check("#tea", Ok("tea"));
         check(" tea ", Ok("tea"));
         check("", Err(InvalidName::Empty));
+        check("\"\"", Err(InvalidName::Empty));
         check("#", Err(InvalidName::Empty));
         check(&"x".repeat(33), Err(InvalidName::TooLong));
         check("a b", Err(InvalidName::BadCharacter));

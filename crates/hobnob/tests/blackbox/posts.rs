@@ -78,6 +78,11 @@ fn who_is_told_to_end_says_goodbye() {
         assert_eq!(process.wait(patience(5_000)).code, Some(0), "{args:?}");
         wait_for("nobody is here", patience(2_000), || names().is_empty().then_some(()));
     }
+    let mut ben = place.start(&["send", "--room", "tea", "--name", "ben"]);
+    ben.type_text("hello\n");
+    wait_for("the message is there", patience(5_000), || (!place.log_of(&server, "tea").is_empty()).then_some(()));
+    ben.terminate();
+    assert_eq!(ben.wait(patience(5_000)).code, Some(0));
 }
 
 #[test]
