@@ -12,19 +12,21 @@ const LISTEN: Duration = Duration::from_secs(1);
 
 /// See [`crate::status`].
 pub(crate) async fn status(options: Options, json: bool) -> Result<(), Fail> {
-    let status = object(answer(&options, Ask::Status).await?);
+    let (parts, open) = answer(&options, Ask::Status).await?;
+    let mut status = object(parts);
+    status["open"] = json!(open);
     print(&status, json, status_text)
 }
 
 /// See [`crate::rooms`].
 pub(crate) async fn rooms(options: Options, json: bool) -> Result<(), Fail> {
-    let rooms = list(answer(&options, Ask::Rooms).await?);
+    let rooms = list(answer(&options, Ask::Rooms).await?.0);
     print(&rooms, json, |rooms| rooms_table(rooms).to_text())
 }
 
 /// See [`crate::who`].
 pub(crate) async fn who(options: Options, json: bool) -> Result<(), Fail> {
-    let people = list(answer(&options, Ask::Who { room: options.room.clone() }).await?);
+    let people = people(&list(answer(&options, Ask::Who { room: options.room.clone() }).await?.0));
     print(&people, json, who_text)
 }
 
@@ -38,9 +40,9 @@ pub(crate) async fn retire(options: Options, server: Option<ServerId>) -> Result
         None if !options.servers.is_empty() => None,
         None => Some(server_of_this_machine(&object(speaker.ask(Ask::Status).await?))?),
     };
-    speaker.ask(Ask::Retire { server }).await?;
+    let said = speaker.ask(Ask::Retire { server }).await?;
     speaker.quit().await;
-    output::status(&server.map_or_else(|| "the server is retired".to_owned(), |id| format!("server {id} is retired")));
+    output::status(said.first().and_then(Value::as_str).unwrap_or("the server is retired"));
     Ok(())
 }
 
@@ -76,12 +78,20 @@ pub(crate) async fn clusters(options: Options, json: bool) -> Result<(), Fail> {
     if is_empty { Err(not_found) } else { Ok(()) }
 }
 
-async fn answer(options: &Options, ask: Ask) -> Result<Vec<Value>, Fail> {
+/// Everybody but those who only ask, as this very process does.
+fn people(who: &Value) -> Value {
+    let only_asks = |person: &Value| person["via"] == "script" && items(&person["rooms"]).is_empty();
+    Value::Array(items(who).iter().filter(|person| !only_asks(person)).cloned().collect())
+}
+
+/// The parts of the answer, and whether the cluster is open.
+async fn answer(options: &Options, ask: Ask) -> Result<(Vec<Value>, Option<bool>), Fail> {
     let mut speaker = Speaker::asking(options)?;
     speaker.connect().await?;
     let parts = speaker.ask(ask).await?;
+    let open = speaker.open_cluster();
     speaker.quit().await;
-    Ok(parts)
+    Ok((parts, open))
 }
 
 /// The server that runs on this machine, where there is one.
@@ -167,8 +177,13 @@ fn status_text(status: &Value) -> String {
         let cells = ["id", "addr", "state", "role", "load", "sessions"].map(|key| cell(&server[key]));
         servers.row(cells.into_iter().chain([lag]));
     }
+    let trust = match status["open"].as_bool() {
+        Some(true) => "Open cluster: anyone on this network can read and post.\n",
+        Some(false) => "Closed cluster: only who has its secret can read and post.\n",
+        None => "",
+    };
     format!(
-        "Cluster {} ({}), {leader}, term {}; answered by server {}.\n\n{}\n{}",
+        "{trust}Cluster {} ({}), {leader}, term {}; answered by server {}.\n\n{}\n{}",
         cell(&status["cluster"]),
         cell(&status["cluster_id"]),
         cell(&status["term"]),
@@ -216,6 +231,14 @@ mod tests {
     }
 
     #[test]
+    fn who_only_asks_is_nobody() {
+        let anna = json!({ "name": "anna", "via": "terminal", "rooms": [] });
+        let tail = json!({ "name": "ben", "via": "script", "rooms": ["tea"] });
+        let asks = json!({ "name": "asking-1", "via": "script", "rooms": [] });
+        assert_eq!(people(&json!([anna, tail, asks])), json!([anna, tail]));
+    }
+
+    #[test]
     fn the_parts_of_a_list_make_one_list() {
         assert_eq!(list(vec![json!([1, 2]), json!([]), json!([3])]), json!([1, 2, 3]));
     }
@@ -223,11 +246,12 @@ mod tests {
     #[test]
     fn a_status_is_a_text_for_people() {
         let status = json!({
-            "cluster": "hobnob", "cluster_id": "00ff", "leader": 2, "term": 7, "me": 1,
+            "cluster": "hobnob", "cluster_id": "00ff", "open": true, "leader": 2, "term": 7, "me": 1,
             "servers": [{ "id": 2, "addr": "127.0.0.1:5001", "role": "leader", "load": 4, "sessions": 1, "lag_ms": 0, "state": "up" }],
             "rooms": [{ "name": "lobby", "home": 2, "successors": [1, 3], "members": 2, "entries": 40 }],
         });
         let expected = "\
+Open cluster: anyone on this network can read and post.
 Cluster hobnob (00ff), led by server 2, term 7; answered by server 1.
 
 SERVER  ADDRESS         STATE  ROLE    LOAD  CLIENTS  LAG

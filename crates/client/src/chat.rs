@@ -35,8 +35,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const HELP: [&str; 8] = [
     "/rooms        the rooms that there are",
     "/join ROOM    go to a room, or make it",
-    "/part         leave this room",
-    "/who          who is in this room",
+    "/part [ROOM]  leave this room, or that one",
+    "/who [ROOM]   who is in this room, or in that one",
     "/quit         leave (also Ctrl-D, Ctrl-C)",
     "/help         this",
     "Everything else is sent to the room. To begin a message with a slash, type two.",
@@ -184,14 +184,6 @@ impl Chat {
         }
     }
 
-    /// A session has begun, and posts again what an earlier one left behind.
-    pub(crate) fn begun(&mut self, left_behind: usize) {
-        if left_behind > 0 {
-            let messages = text::count(left_behind as u64, "message");
-            self.status(&format!("sending {messages} that were not stored last time"));
-        }
-    }
-
     /// A message is on its way, under this number.
     pub(crate) fn posted(&mut self, room: RoomName, seq: u64, now: Time) {
         self.pending.insert((room, seq), Pending { since: now, copies: 0, is_told: false });
@@ -247,6 +239,7 @@ impl Chat {
     pub(crate) fn heard(&mut self, heard: Heard, now: Time) {
         match heard {
             Heard::Event(event) => self.event(event, now),
+            Heard::Notice(notice) => self.status(&notice),
             Heard::Unsent { room, seq, body, why } => {
                 self.pending.remove(&(room, seq));
                 self.unsent(&body, &why);
@@ -383,8 +376,11 @@ impl Chat {
         match command {
             "/rooms" => self.ask(Question::Rooms, Ask::Rooms),
             "/join" => self.join_named(rest, line),
-            "/part" => self.part(line),
-            "/who" => self.ask(Question::Who, Ask::Who { room: self.room.clone() }),
+            "/part" => self.part(rest, line),
+            "/who" => match self.room_or_this(rest) {
+                Ok(room) => self.ask(Question::Who, Ask::Who { room }),
+                Err(why) => self.keep(line, &why),
+            },
             "/quit" => self.quit(Ok(())),
             "/help" => HELP.iter().for_each(|help| self.status(help)),
             _ => {
@@ -414,10 +410,27 @@ impl Chat {
         self.stage = Stage::Chat;
     }
 
-    fn part(&mut self, line: &str) {
-        let Some(room) = self.room.take() else { return self.keep(line, "you are in no room") };
-        self.rooms.remove(&room);
-        self.room = self.rooms.keys().next().cloned();
+    /// The room of this name, or the one where messages go, if there is no name.
+    fn room_or_this(&self, name: &str) -> Result<Option<RoomName>, String> {
+        if name.trim().is_empty() {
+            return Ok(self.room.clone());
+        }
+        name.parse().map(Some).map_err(|why| format!("that cannot be a room: {why}"))
+    }
+
+    fn part(&mut self, name: &str, line: &str) {
+        let room = match self.room_or_this(name) {
+            Ok(Some(room)) => room,
+            Ok(None) => return self.keep(line, "you are in no room"),
+            Err(why) => return self.keep(line, &why),
+        };
+        let is_this = self.room.as_ref() == Some(&room);
+        if self.rooms.remove(&room).is_none() && !is_this {
+            return self.keep(line, &format!("you are not in #{room}"));
+        }
+        if is_this {
+            self.room = self.rooms.keys().next().cloned();
+        }
         self.effects.push_back(Effect::Command(Command::Part { room: room.clone() }));
         let now = self.room.as_ref().map_or_else(|| "in no room".to_owned(), |room| format!("in #{room}"));
         self.status(&format!("you have left #{room}, and are {now} now"));

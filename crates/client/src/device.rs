@@ -10,10 +10,12 @@
 //! A journal is append-only JSON Lines:
 //!
 //! ```text
-//! {"device":{"cluster":"hobnob"}}
+//! {"device":{"cluster":"hobnob","trust":"open"}}
+//! {"cluster":{"id":"00ff..."}}                        which cluster it was: open ones only
 //! {"post":{"room":"lobby","seq":7,"body":"hello"}}    fsynced before the post leaves
 //! {"settled":{"room":"lobby","seq":7}}                not fsynced: a post that is repeated is recognised
 //! {"next":{"room":"lobby","seq":8}}                   what a compaction leaves of posts that are settled
+//! {"set_aside":{}}                                    its posts wait for that cluster to come back
 //! ```
 //!
 //! A home knows a post by (person, device, room, seq), so a device must never use a number twice, not even in two
@@ -21,16 +23,24 @@
 //! server answers, and may change while a young cluster is adopted by another. Numbers then grow for each room, whichever
 //! cluster of that name is there today.
 //!
+//! A name is not enough for the posts, though: what was written for those who know a secret must not be posted where
+//! anybody can read it. So a journal also belongs to a *trust*: `open`, or a fingerprint of the secret. Open clusters of
+//! one name may be anybody's, so there posts that were left over go only to the cluster, by id, that they were written
+//! in. If another one answers, they are set aside: a new device goes on, and becomes the old one when its cluster is back.
+//!
 //! The lock is a file of its own, since a compaction replaces the journal.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File, TryLockError},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-use hobnob_proto::ids::{ClusterName, DeviceId, RoomName};
+use hobnob_proto::{
+    ids::{ClusterId, ClusterName, DeviceId, RoomName},
+    session::keys::{self, Secret},
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Fail, driver, identity};
@@ -42,7 +52,9 @@ const COMPACT_BYTES: u64 = 64 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Line {
-    Device { cluster: ClusterName },
+    Device { cluster: ClusterName, trust: String },
+    Cluster { id: ClusterId },
+    SetAside {},
     Post { room: RoomName, seq: u64, body: String },
     Settled { room: RoomName, seq: u64 },
     Next { room: RoomName, seq: u64 },
@@ -72,19 +84,50 @@ pub(crate) struct Device {
     is_torn: bool,
 }
 
+/// What a device belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Realm {
+    cluster: ClusterName,
+    trust: String,
+}
+
+impl Realm {
+    /// The clusters of this name that know this secret; `None`: the open ones.
+    pub(crate) fn new(cluster: &ClusterName, secret: Option<&Secret>) -> Self {
+        // Of the key that servers show to everybody, so that the journal tells nothing of the secret.
+        let fingerprint = |secret| keys::cluster_key(Some(secret), cluster, ClusterId(0)).person().to_string();
+        Self { cluster: cluster.clone(), trust: secret.map_or_else(|| "open".to_owned(), fingerprint) }
+    }
+}
+
+/// What becomes of posts that were left over, now that a cluster has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Met {
+    /// They belong here.
+    Same,
+    /// They belong to another cluster, and the device is a new one.
+    Other,
+    /// The device is the one that was set aside when this cluster was away.
+    Back,
+}
+
 /// What a journal says.
 #[derive(Debug)]
 struct State {
-    cluster: ClusterName,
+    realm: Realm,
+    /// The cluster that it was last; `None`: none yet, or a closed one.
+    id: Option<ClusterId>,
+    /// Whether its posts were written in another cluster than the one that was there when it was opened last.
+    is_aside: bool,
     next: BTreeMap<RoomName, u64>,
     unsettled: BTreeMap<(RoomName, u64), String>,
 }
 
 impl Device {
-    /// The first device of `cluster` in `directory` that no other process is, one with unsettled posts if there is any;
+    /// The first device of `realm` in `directory` that no other process is, one with unsettled posts if there is any;
     /// else a new one.
-    pub(crate) fn open(directory: &Path, cluster: &ClusterName) -> Result<Self, Fail> {
-        take(directory, cluster).map_err(|why| failure(directory, &why))
+    pub(crate) fn open(directory: &Path, realm: &Realm) -> Result<Self, Fail> {
+        take(directory, realm).map_err(|why| failure(directory, &why))
     }
 
     /// Its id.
@@ -141,8 +184,8 @@ impl Device {
     /// has used, as after a disk was cloned.
     pub(crate) fn renew(&mut self) -> Result<(), Fail> {
         let unsettled = std::mem::take(&mut self.state.unsettled);
-        let (cluster, next) = (self.state.cluster.clone(), self.state.next.clone());
-        let new = State { cluster, next, unsettled };
+        let new =
+            State { next: self.state.next.clone(), unsettled, id: self.state.id, ..State::new(&self.state.realm) };
         let mut device = create(&self.directory, new).map_err(|why| failure(&self.directory, &why))?;
         std::mem::swap(self, &mut device);
         for (room, seq) in self.state.unsettled.keys() {
@@ -150,6 +193,44 @@ impl Device {
             let _repeated_later = device.append(std::slice::from_ref(&settled));
         }
         Ok(())
+    }
+
+    /// An open cluster has answered. `leftovers` are the posts of an earlier process.
+    pub(crate) fn meet(&mut self, cluster: ClusterId, leftovers: &BTreeSet<(RoomName, u64)>) -> Result<Met, Fail> {
+        if self.state.id.is_some_and(|id| id != cluster) && !leftovers.is_empty() {
+            self.set_aside(cluster, leftovers).map_err(|why| failure(&self.directory, &why))?;
+            return Ok(Met::Other);
+        }
+        let is_free = self.state.unsettled.is_empty();
+        if is_free && let Some(back) = take_back(&self.directory, &self.state.realm, cluster) {
+            *self = back;
+            return Ok(Met::Back);
+        }
+        self.note_cluster(cluster);
+        Ok(Met::Same)
+    }
+
+    /// Notes which cluster this is now.
+    pub(crate) fn note_cluster(&mut self, id: ClusterId) {
+        if self.state.id != Some(id) {
+            let line = Line::Cluster { id };
+            // Where this fails its posts are taken for those of the cluster before, and kept longer than need be.
+            self.is_torn |= self.append(std::slice::from_ref(&line)).is_err();
+            self.state.apply(line);
+        }
+    }
+
+    /// Becomes a new device that takes over the numbers, and the posts that are not `leftovers`.
+    fn set_aside(&mut self, cluster: ClusterId, leftovers: &BTreeSet<(RoomName, u64)>) -> io::Result<()> {
+        let mut unsettled = self.state.unsettled.clone();
+        unsettled.retain(|key, _| !leftovers.contains(key));
+        let moved: Vec<(RoomName, u64)> = unsettled.keys().cloned().collect();
+        let next = self.state.next.clone();
+        let new = State { next, unsettled, id: Some(cluster), ..State::new(&self.state.realm) };
+        let mut old = create(&self.directory, new)?;
+        std::mem::swap(self, &mut old);
+        let settled = moved.into_iter().map(|(room, seq)| Line::Settled { room, seq });
+        old.append(&settled.chain([Line::SetAside {}]).collect::<Vec<_>>())
     }
 
     fn append(&mut self, lines: &[Line]) -> io::Result<()> {
@@ -176,15 +257,20 @@ impl Line {
 }
 
 impl State {
-    /// What a journal says; `None` for one of another cluster, or one that does not begin as a journal does. A part of a
+    fn new(realm: &Realm) -> Self {
+        let (next, unsettled) = (BTreeMap::new(), BTreeMap::new());
+        Self { realm: realm.clone(), id: None, is_aside: false, next, unsettled }
+    }
+
+    /// What a journal says; `None` for one of another realm, or one that does not begin as a journal does. A part of a
     /// line, which a power cut or a full disk leaves, is passed over: no post left without its whole line.
-    fn read(journal: &[u8], cluster: &ClusterName) -> Option<Self> {
+    fn read(journal: &[u8], realm: &Realm) -> Option<Self> {
         let mut lines = journal.split(|&byte| byte == b'\n');
         match serde_json::from_slice(lines.next()?) {
-            Ok(Line::Device { cluster: named }) if named == *cluster => {}
+            Ok(Line::Device { cluster, trust }) if cluster == realm.cluster && trust == realm.trust => {}
             _ => return None,
         }
-        let mut state = Self { cluster: cluster.clone(), next: BTreeMap::new(), unsettled: BTreeMap::new() };
+        let mut state = Self::new(realm);
         lines.filter_map(|line| serde_json::from_slice(line).ok()).for_each(|line| state.apply(line));
         Some(state)
     }
@@ -192,6 +278,8 @@ impl State {
     fn apply(&mut self, line: Line) {
         match line {
             Line::Device { .. } => {}
+            Line::Cluster { id } => self.id = Some(id),
+            Line::SetAside {} => self.is_aside = true,
             Line::Post { room, seq, body } => {
                 self.raise(&room, seq.saturating_add(1));
                 self.unsettled.insert((room, seq), body);
@@ -211,7 +299,14 @@ impl State {
 
     /// The shortest journal that says the same.
     fn to_journal(&self) -> Vec<u8> {
-        let mut journal = Line::Device { cluster: self.cluster.clone() }.to_bytes();
+        let Realm { cluster, trust } = self.realm.clone();
+        let mut journal = Line::Device { cluster, trust }.to_bytes();
+        if let Some(id) = self.id {
+            journal.extend(Line::Cluster { id }.to_bytes());
+        }
+        if self.is_aside && !self.unsettled.is_empty() {
+            journal.extend(Line::SetAside {}.to_bytes());
+        }
         for (room, seq) in &self.next {
             journal.extend(Line::Next { room: room.clone(), seq: *seq }.to_bytes());
         }
@@ -223,35 +318,50 @@ impl State {
 }
 
 fn failure(directory: &Path, why: &io::Error) -> Fail {
-    Fail::new(Fail::FAILED, format!("cannot write to {}: {why}", directory.display()))
+    let message = format!("cannot write to {}: {why}: {}", directory.display(), identity::ELSEWHERE);
+    Fail::new(Fail::FAILED, message)
 }
 
 /// See [`Device::open`].
-fn take(directory: &Path, cluster: &ClusterName) -> io::Result<Device> {
+fn take(directory: &Path, realm: &Realm) -> io::Result<Device> {
     identity::create_private_dir(directory)?;
     // One process at a time looks, so that none passes over a device that another holds only to look at it.
     let scan = identity::create_private(&directory.join("scan.lock"))?;
     scan.lock()?;
-    let mut journals: Vec<PathBuf> = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
-    journals.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
-    journals.sort_unstable();
     let mut idle = None;
-    for path in journals {
-        let Some(id) = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok()) else { continue };
-        let Some(device) = try_open(directory, id, cluster)? else { continue };
-        if !device.state.unsettled.is_empty() {
+    for id in journals(directory)? {
+        let Some(device) = try_open(directory, id, realm)? else { continue };
+        if device.state.unsettled.is_empty() {
+            idle.get_or_insert(device);
+        } else if !device.state.is_aside {
             return Ok(device);
         }
-        idle.get_or_insert(device);
     }
     if let Some(device) = idle {
         return Ok(device);
     }
-    create(directory, State { cluster: cluster.clone(), next: BTreeMap::new(), unsettled: BTreeMap::new() })
+    create(directory, State::new(realm))
 }
 
-/// The device `id`, unless another process is it, or it belongs to another cluster.
-fn try_open(directory: &Path, id: DeviceId, cluster: &ClusterName) -> io::Result<Option<Device>> {
+/// A device whose posts were set aside when this cluster was away. What cannot be read waits for another time.
+fn take_back(directory: &Path, realm: &Realm, cluster: ClusterId) -> Option<Device> {
+    let scan = identity::create_private(&directory.join("scan.lock")).ok()?;
+    scan.lock().ok()?;
+    let devices = journals(directory).ok()?.into_iter().filter_map(|id| try_open(directory, id, realm).ok()?);
+    let waits = |state: &State| state.is_aside && state.id == Some(cluster) && !state.unsettled.is_empty();
+    devices.into_iter().find(|device| waits(&device.state))
+}
+
+/// All devices in a directory, in order.
+fn journals(directory: &Path) -> io::Result<Vec<DeviceId>> {
+    let mut journals: Vec<PathBuf> = fs::read_dir(directory)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
+    journals.retain(|path| path.extension().is_some_and(|extension| extension == "jsonl"));
+    journals.sort_unstable();
+    Ok(journals.iter().filter_map(|path| path.file_stem()?.to_str()?.parse().ok()).collect())
+}
+
+/// The device `id`, unless another process is it, or it belongs to another realm.
+fn try_open(directory: &Path, id: DeviceId, realm: &Realm) -> io::Result<Option<Device>> {
     let lock = identity::create_private(&directory.join(format!("{id}.lock")))?;
     match lock.try_lock() {
         Ok(()) => {}
@@ -260,7 +370,7 @@ fn try_open(directory: &Path, id: DeviceId, cluster: &ClusterName) -> io::Result
     }
     let path = directory.join(format!("{id}.jsonl"));
     let content = fs::read(&path)?;
-    let Some(state) = State::read(&content, cluster) else { return Ok(None) };
+    let Some(state) = State::read(&content, realm) else { return Ok(None) };
     let compact = state.to_journal();
     if content.len() as u64 > COMPACT_BYTES && compact.len() < content.len() / 2 {
         identity::write_whole(&path, &compact)?;
@@ -284,8 +394,6 @@ fn create(directory: &Path, state: State) -> io::Result<Device> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
     use crate::identity::tests::TestDir;
 
@@ -294,11 +402,11 @@ mod tests {
     }
 
     fn open(directory: &TestDir) -> Device {
-        Device::open(&directory.0, &cluster("hobnob")).expect("the directory can be written to")
+        Device::open(&directory.0, &realm("hobnob")).expect("the directory can be written to")
     }
 
-    fn cluster(name: &str) -> ClusterName {
-        name.parse().expect("a cluster's name")
+    fn realm(name: &str) -> Realm {
+        Realm::new(&name.parse().expect("a cluster's name"), None)
     }
 
     fn post(device: &mut Device, place: &str, body: &str) -> u64 {
@@ -340,9 +448,55 @@ mod tests {
     fn a_device_belongs_to_one_cluster() {
         let directory = TestDir::new();
         post(&mut open(&directory), "a", "one");
-        let other = Device::open(&directory.0, &cluster("other")).expect("the directory can be written to");
+        let other = Device::open(&directory.0, &realm("other")).expect("the directory can be written to");
         assert_eq!(other.unsettled(), []);
         assert_ne!(other.id(), open(&directory).id());
+    }
+
+    #[test]
+    fn what_was_written_for_a_closed_cluster_is_not_seen_in_an_open_one() {
+        let directory = TestDir::new();
+        let name = "hobnob".parse().expect("a cluster's name");
+        let closed = |seed| {
+            let secret = Secret::generate(&mut hobnob_proto::rng::Rng::from_seed([seed; 32]));
+            Device::open(&directory.0, &Realm::new(&name, Some(&secret))).expect("the directory can be written to")
+        };
+        post(&mut closed(1), "a", "the safe is behind the picture");
+        assert_eq!((open(&directory).unsettled(), closed(2).unsettled()), (vec![], vec![]));
+        assert_eq!(closed(1).unsettled().len(), 1);
+    }
+
+    #[test]
+    fn what_is_left_over_waits_for_its_own_open_cluster() {
+        let directory = TestDir::new();
+        let keys = |device: &Device| device.unsettled().into_iter().map(|post| (post.room, post.seq)).collect();
+        let (ours, other) = (ClusterId(1), ClusterId(2));
+        let mut device = open(&directory);
+        assert_eq!(device.meet(ours, &keys(&device)).expect("it can be noted"), Met::Same);
+        post(&mut device, "a", "ours");
+        let id = device.id();
+        drop(device);
+
+        let mut device = open(&directory);
+        let leftovers = keys(&device);
+        let seq = post(&mut device, "a", "new");
+        assert_eq!(device.meet(other, &leftovers).expect("it can be written"), Met::Other);
+        assert_ne!(device.id(), id);
+        assert_eq!(device.unsettled(), [Post { room: room("a"), seq, body: "new".to_owned() }]);
+        device.settle(&room("a"), seq);
+        drop(device);
+
+        let mut device = open(&directory);
+        assert_eq!(device.meet(other, &keys(&device)).expect("it can be written"), Met::Same, "told once");
+        drop(device);
+
+        let mut device = open(&directory);
+        assert_eq!(device.meet(ours, &keys(&device)).expect("it can be written"), Met::Back);
+        assert_eq!((device.id(), device.unsettled().len()), (id, 1));
+        device.settle(&room("a"), 1);
+        drop(device);
+        let mut device = open(&directory);
+        assert_eq!(device.meet(ours, &keys(&device)).expect("it can be written"), Met::Same);
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::{
     Fail, Notices, Options,
     chat::{Chat, Effect},
     driver::Clock,
-    plain,
+    output, plain,
+    signals::told_to_end,
     speaker::{self, Heard, Speaker},
     terminal::{Terminal, Typed},
 };
@@ -30,7 +31,10 @@ pub(crate) async fn chat(options: Options, notices: Option<Notices>) -> Result<(
     // Only now is the terminal as it was, and what is said last stays on the screen.
     drop(face);
     if left > 0 {
-        eprintln!("* {left} of your messages are not stored yet: they are kept, and sent when you chat again");
+        let (are, they_are) = if left == 1 { ("is", "it is") } else { ("are", "they are") };
+        output::status(&format!(
+            "{left} of your messages {are} not stored yet: {they_are} kept, and sent when you chat again"
+        ));
     }
     result
 }
@@ -47,7 +51,7 @@ struct Face {
 
 impl Face {
     async fn run(&mut self) -> Result<(), Fail> {
-        let mut killed = std::pin::pin!(killed());
+        let mut killed = std::pin::pin!(told_to_end());
         loop {
             if let Some(result) = self.effects()? {
                 return result;
@@ -76,9 +80,7 @@ impl Face {
                 Effect::Begin(name) => {
                     // One session of this process at a time, and its outbox is free for the next one.
                     self.speaker = None;
-                    let speaker = Speaker::open(&self.options, name, "terminal")?;
-                    self.chat.begun(speaker.unsettled());
-                    self.speaker = Some(speaker);
+                    self.speaker = Some(Speaker::open(&self.options, name, "terminal")?);
                 }
                 Effect::Command(command) => {
                     if let Some(speaker) = &mut self.speaker {
@@ -151,22 +153,4 @@ pub(crate) async fn notice(notices: &mut Option<Notices>) -> String {
         *notices = None;
     }
     future::pending().await
-}
-
-/// Waits for a signal that ends the process, so that the terminal can be given back before.
-#[cfg(unix)]
-async fn killed() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [SignalKind::terminate(), SignalKind::hangup(), SignalKind::interrupt()];
-    let mut signals: Vec<_> = kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect();
-    future::poll_fn(|context| {
-        let is_any = signals.iter_mut().any(|signal| signal.poll_recv(context).is_ready());
-        if is_any { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-}
-
-#[cfg(not(unix))]
-async fn killed() {
-    let _interrupted = tokio::signal::ctrl_c().await;
 }

@@ -20,6 +20,9 @@ use zeroize::Zeroizing;
 
 use crate::{Fail, driver};
 
+/// What to do where the state directory cannot be used.
+pub(crate) const ELSEWHERE: &str = "set XDG_STATE_HOME to a directory that you can write to";
+
 /// Where the keys and outboxes of the people of this user are.
 #[derive(Clone, Debug)]
 pub(crate) struct StateDir {
@@ -54,9 +57,15 @@ impl StateDir {
         let path = directory.join("key");
         let key = create_private_dir(&directory)
             .and_then(|()| read_or_make_key(&directory, &path))
-            .map_err(|why| Fail::new(Fail::FAILED, format!("cannot use the key in {}: {why}", path.display())))?;
+            .map_err(|why| failure(&path, &why))?;
         Ok(Identity { key: KeyPair::from_private(key), devices: directory.join("devices") })
     }
+}
+
+/// Why there is no key, and what to do. An error of our own says that itself.
+fn failure(path: &Path, why: &io::Error) -> Fail {
+    let what = if why.kind() == io::ErrorKind::Other { String::new() } else { format!(": {ELSEWHERE}") };
+    Fail::new(Fail::FAILED, format!("cannot use the key in {}: {why}{what}", path.display()))
 }
 
 /// The name as the name of a directory: what has a meaning in paths is written as `%` and two hexadecimal digits.

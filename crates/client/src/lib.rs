@@ -12,7 +12,7 @@ use hobnob_proto::{
     session::keys::Secret,
 };
 
-pub use crate::since::Since;
+pub use crate::{signals::told_to_end, since::Since};
 
 mod ask;
 mod chat;
@@ -25,6 +25,7 @@ mod net;
 mod output;
 mod plain;
 mod script;
+mod signals;
 mod since;
 mod speaker;
 mod stdin;

@@ -1,7 +1,7 @@
 //! The chat without a terminal: input lines are posted, messages are printed, and what is for people goes to standard
 //! error.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, pin::pin, time::Duration};
 
 use hobnob_proto::{
     client::{Command, Event},
@@ -15,6 +15,7 @@ use crate::{
     face::notice,
     output::{self, Reader},
     script,
+    signals::told_to_end,
     speaker::{self, Heard, SEARCH, Speaker},
     stdin::{self, Lines},
     text,
@@ -46,8 +47,10 @@ pub(crate) async fn chat(options: Options, mut notices: Option<Notices>) -> Resu
     speaker.session().command(Command::Join { room: room.clone(), from: Start::Last(HISTORY) });
     let mut pipe = Pipe { room, server: None, is_caught_up: false, waiting: BTreeSet::new(), is_failed: false };
     let mut lines = stdin::lines();
+    let mut end = pin!(told_to_end());
     loop {
         tokio::select! {
+            () = &mut end => break,
             heard = speaker.hear() => {
                 if pipe.heard(&mut speaker, heard?)? == Reader::Gone {
                     break;
@@ -55,7 +58,10 @@ pub(crate) async fn chat(options: Options, mut notices: Option<Notices>) -> Resu
             }
             line = lines.recv() => {
                 let Some(line) = line else {
-                    pipe.finish(&mut speaker, &mut notices).await?;
+                    tokio::select! {
+                        finished = pipe.finish(&mut speaker, &mut notices) => finished?,
+                        () = &mut end => {}
+                    }
                     break;
                 };
                 pipe.post(&mut speaker, line, &mut lines)?;
@@ -93,6 +99,7 @@ impl Pipe {
     fn heard(&mut self, speaker: &mut Speaker, heard: Heard) -> Result<Reader, Fail> {
         match heard {
             Heard::Event(event) => return self.event(speaker, event),
+            Heard::Notice(notice) => output::status(&notice),
             Heard::Unsent { room, seq, body, why } => {
                 if room == self.room && self.waiting.remove(&seq) {
                     self.is_failed = true;
@@ -154,8 +161,7 @@ impl Pipe {
                 Err(Fail::new(fail.code, format!("{}; {kept} kept here, and sent next time", fail.message)))
             }
             (Some(_), false) => {
-                let message =
-                    format!("{kept} not stored within {} s: kept here, and sent again next time", STORED.as_secs());
+                let message = format!("{kept} not stored in time: kept here, and sent again next time");
                 Err(Fail::new(Fail::NOT_STORED, message))
             }
             (Some(_), true) if self.is_failed => Err(Fail::new(Fail::FAILED, "not all lines were sent: see above")),

@@ -6,13 +6,15 @@ use hobnob_proto::{
     client::{Command, Event},
     ids::RoomName,
     log::{Entry, VersionVector, entry::MESSAGE},
-    wire::frame::Start,
+    wire::frame::{Ask, Start},
 };
 use serde_json::{Value, json};
 
 use crate::{
     Fail, Options, Since, TailOptions,
+    ask::list,
     output::{self, Reader},
+    signals::told_to_end,
     speaker::{self, Heard, Speaker},
     stdin,
     text::{self, printable},
@@ -26,6 +28,9 @@ const HISTORY: Duration = Duration::from_secs(10);
 
 /// Messages that `tail` shows unless something else is said.
 const LAST: u32 = 50;
+
+/// When it is asked whether there is a room, each after the time before.
+const NEWS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(100), Duration::from_millis(400)];
 
 /// What `send` waits for.
 #[derive(Debug, Default)]
@@ -50,20 +55,35 @@ pub(crate) async fn send(options: Options, text: Option<String>, json: bool) -> 
     let mut speaker = Speaker::open(&options, name, "script")?;
     speaker.connect().await?;
     let mut sending = Sending { json, ..Sending::default() };
-    match text {
-        Some(text) => sending.post(&mut speaker, &room, vec![text])?,
-        None => post_lines(&mut speaker, &mut sending, &room).await?,
+    let work = async {
+        if let Some(text) = text {
+            sending.post(&mut speaker, &room, vec![text])?;
+        } else {
+            post_lines(&mut speaker, &mut sending, &room).await?;
+        }
+        wait_until_stored(&mut speaker, &mut sending, &room).await
+    };
+    tokio::select! {
+        // A text that was given is posted whatever happens: so it is kept.
+        biased;
+        worked = work => worked?,
+        () = told_to_end() => {}
     }
+    speaker.quit().await;
+    sending.outcome()
+}
+
+/// Waits until all is stored, or the time is over.
+async fn wait_until_stored(speaker: &mut Speaker, sending: &mut Sending, room: &RoomName) -> Result<(), Fail> {
     let deadline = speaker.session().now() + STORED;
     while !sending.waiting.is_empty() {
         let left = deadline.since(speaker.session().now());
         let Some(heard) = speaker.hear_within(left).await? else { break };
-        if sending.heard(&mut speaker, &room, heard)? == Reader::Gone {
+        if sending.heard(speaker, room, heard)? == Reader::Gone {
             break;
         }
     }
-    speaker.quit().await;
-    sending.outcome()
+    Ok(())
 }
 
 /// Posts each line of standard input.
@@ -142,6 +162,7 @@ impl Sending {
                 self.fail(Fail::FAILED, &format!("a message was refused: {why}\n{body}"));
             }
             Heard::Event(event) => speaker.object(&event)?,
+            Heard::Notice(notice) => output::status(&notice),
             Heard::Unsent { .. } => {}
         }
         Ok(Reader::Listens)
@@ -157,9 +178,8 @@ impl Sending {
         }
         let accepted = self.waiting.values().filter(|is_accepted| **is_accepted).count();
         let message = format!(
-            "{} not stored within {} s ({accepted} accepted): they are kept here, and posted again with the next message",
-            text::count(waiting, "message"),
-            STORED.as_secs()
+            "{} not stored in time ({accepted} accepted): kept here, and posted again with the next message",
+            text::count(waiting, "message")
         );
         Err(Fail::new(Fail::NOT_STORED, message))
     }
@@ -171,18 +191,40 @@ pub(crate) async fn tail(options: Options, tail: TailOptions) -> Result<(), Fail
     if tail.count == Some(0) {
         return Ok(());
     }
-    let mut speaker = Speaker::asking(&options)?;
+    let mut speaker = Speaker::listening(&options)?;
     speaker.connect().await?;
+    // Nobody makes a room by reading it, but for those who wait for its first message.
+    if !tail.follow && !exists(&mut speaker, &room).await? {
+        speaker.quit().await;
+        return Err(Fail::new(Fail::FAILED, format!("there is no room #{room}: `hobnob rooms` lists them")));
+    }
     let from = match tail.since {
         Some(Since::All) => Start::After(VersionVector::default()),
         Some(Since::Millis(millis)) => Start::Since(millis),
         None => Start::Last(tail.count.map_or(LAST, |count| u32::try_from(count).unwrap_or(u32::MAX))),
     };
     speaker.session().command(Command::Join { room: room.clone(), from });
-    let result =
-        if tail.follow { follow(&mut speaker, &room, &tail).await } else { history(&mut speaker, &room, &tail).await };
+    let print = async {
+        if tail.follow { follow(&mut speaker, &room, &tail).await } else { history(&mut speaker, &room, &tail).await }
+    };
+    let result = tokio::select! {
+        result = print => result,
+        () = told_to_end() => Ok(()),
+    };
     speaker.quit().await;
     result
+}
+
+/// Whether there is such a room. One that is new may not be known to our server yet, so it is asked again.
+async fn exists(speaker: &mut Speaker, room: &RoomName) -> Result<bool, Fail> {
+    for wait in NEWS {
+        tokio::time::sleep(wait).await;
+        let rooms = list(speaker.ask(Ask::Rooms).await?);
+        if rooms.as_array().is_some_and(|rooms| rooms.iter().any(|item| item["name"] == room.as_str())) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Prints messages as they come.
@@ -197,7 +239,7 @@ async fn follow(speaker: &mut Speaker, here: &RoomName, tail: &TailOptions) -> R
                 printed += 1;
             }
             Heard::Event(event) => speaker.object(&event)?,
-            Heard::Unsent { .. } => {}
+            Heard::Unsent { .. } | Heard::Notice(_) => {}
         }
     }
     Ok(())

@@ -3,12 +3,18 @@
 //! Here posts become durable before they leave, and leave the outbox once they are settled. What was left there by an
 //! earlier process is posted again at the start.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use hobnob_proto::{
     client::{Command, Event},
-    ids::{DeviceId, PersonName, RoomName},
+    ids::{ClusterId, DeviceId, PersonName, RoomName},
     limits,
+    rng::Rng,
+    session::keys::KeyPair,
     time::Time,
     wire::frame::{Ask, Refusal},
 };
@@ -16,9 +22,10 @@ use serde_json::Value;
 
 use crate::{
     Fail, Options,
-    device::Device,
+    device::{Device, Met, Realm},
     driver::{self, Session, Talker},
     identity::StateDir,
+    output, text,
 };
 
 /// How long a script looks for a server.
@@ -37,6 +44,15 @@ pub(crate) struct Speaker {
     session: Session,
     /// `None`: only asks, and posts nothing.
     device: Option<Device>,
+    /// Posts that an earlier process left behind in an open cluster, until one answers: no post leaves before. `None`:
+    /// one has, or it is a closed one, where all posts leave at once.
+    leftovers: Option<BTreeSet<(RoomName, u64)>>,
+    /// What is to be heard next.
+    notices: VecDeque<String>,
+    /// Servers that were named.
+    servers: Vec<SocketAddr>,
+    /// Whether the cluster is open, once a server has said so.
+    open: Option<bool>,
     /// Whether the name was asked for, so that another one will not do.
     insists: bool,
     /// Whether a server serves us, or did.
@@ -63,23 +79,40 @@ pub(crate) enum Heard {
         /// A sentence that says why.
         why: String,
     },
+    /// A sentence for the person.
+    Notice(String),
 }
 
 impl Speaker {
-    /// Somebody who may post, as `name`. Posts what is left in the outbox.
+    /// Somebody who may post, as `name`. Posts what is left in the outbox, where it belongs to the cluster that answers.
     pub(crate) fn open(options: &Options, name: PersonName, via: &'static str) -> Result<Self, Fail> {
         let identity = StateDir::of_user()?.identity(&name)?;
-        let device = Device::open(&identity.devices, &options.cluster)?;
+        let device = Device::open(&identity.devices, &Realm::new(&options.cluster, options.secret.as_ref()))?;
         let talker = Talker { person: identity.key, device: device.id(), name, via };
-        let mut session = Session::open(options, talker)?;
-        for post in device.unsettled() {
-            session.command(Command::Post { room: post.room, seq: post.seq, body: post.body });
+        let session = Session::open(options, talker)?;
+        let leftovers = device.unsettled().into_iter().map(|post| (post.room, post.seq)).collect();
+        let mut speaker = Self::new(session, Some(device), options);
+        if options.secret.is_none() {
+            speaker.leftovers = Some(leftovers);
+        } else {
+            speaker.post_again(&leftovers);
         }
-        Ok(Self::new(session, Some(device), options))
+        Ok(speaker)
     }
 
-    /// Somebody who only asks and listens.
+    /// Somebody who only asks: nobody in particular, with a key that is thrown away, and no files.
     pub(crate) fn asking(options: &Options) -> Result<Self, Fail> {
+        let mut rng = Rng::from_seed(driver::seed()?);
+        // A name of its own, so that nobody who chats has to give theirs up for it.
+        let name = format!("asking-{:08x}", rng.u64() >> 32).parse().expect("these are letters and digits");
+        let talker = Talker { person: KeyPair::generate(&mut rng), device: DeviceId(rng.u64()), name, via: "script" };
+        let mut speaker = Self::new(Session::open(options, talker)?, None, options);
+        speaker.insists = false;
+        Ok(speaker)
+    }
+
+    /// Somebody who listens, and posts nothing.
+    pub(crate) fn listening(options: &Options) -> Result<Self, Fail> {
         let name = options.name.clone().unwrap_or_else(default_name);
         let identity = StateDir::of_user()?.identity(&name)?;
         let random = driver::seed()?;
@@ -89,7 +122,18 @@ impl Speaker {
     }
 
     fn new(session: Session, device: Option<Device>, options: &Options) -> Self {
-        Self { session, device, insists: options.name.is_some(), is_connected: false, distrust: None, asks: 0 }
+        Self {
+            session,
+            device,
+            leftovers: None,
+            notices: VecDeque::new(),
+            servers: options.servers.clone(),
+            open: None,
+            insists: options.name.is_some(),
+            is_connected: false,
+            distrust: None,
+            asks: 0,
+        }
     }
 
     /// The session.
@@ -97,9 +141,9 @@ impl Speaker {
         &mut self.session
     }
 
-    /// How many posts are not settled.
-    pub(crate) fn unsettled(&self) -> usize {
-        self.device.as_ref().map_or(0, |device| device.unsettled().len())
+    /// Whether the cluster is open; `None`: no server has answered.
+    pub(crate) fn open_cluster(&self) -> Option<bool> {
+        self.open
     }
 
     /// Makes texts durable and posts them; their numbers. Where that fails, none of them has left.
@@ -107,7 +151,7 @@ impl Speaker {
         let device = self.device.as_mut().ok_or_else(|| Fail::new(Fail::FAILED, "this command posts nothing"))?;
         let posts = device.post(room, bodies)?;
         let seqs = posts.iter().map(|post| post.seq).collect();
-        for post in posts {
+        for post in posts.into_iter().filter(|_| self.leftovers.is_none()) {
             self.session.command(Command::Post { room: post.room, seq: post.seq, body: post.body });
         }
         Ok(seqs)
@@ -116,6 +160,9 @@ impl Speaker {
     /// The next thing that is heard; fails where no server is found but one that is not trusted. Nothing is lost where the
     /// wait is given up.
     pub(crate) async fn hear(&mut self) -> Result<Heard, Fail> {
+        if let Some(notice) = self.notices.pop_front() {
+            return Ok(Heard::Notice(notice));
+        }
         let event = match &self.distrust {
             None => self.session.event().await,
             Some((until, why)) => match self.session.event_before(*until).await {
@@ -139,6 +186,7 @@ impl Speaker {
             match self.hear_within(left).await? {
                 Some(Heard::Event(event)) => self.object(&event)?,
                 Some(Heard::Unsent { .. }) => {}
+                Some(Heard::Notice(notice)) => output::status(&notice),
                 None => return Err(self.not_found()),
             }
         }
@@ -147,6 +195,11 @@ impl Speaker {
 
     /// That no server was found, and where was looked.
     pub(crate) fn not_found(&self) -> Fail {
+        if let [server] = self.servers[..] {
+            let message =
+                format!("the server at {server} does not answer: check address and port, and that UDP reaches it");
+            return Fail::new(Fail::NOT_FOUND, message);
+        }
         let place = self.session.searched();
         let message = format!(
             "no server answered ({place}): start one with `hobnob server`, or name one with --server-ip and --server-port"
@@ -196,12 +249,58 @@ impl Speaker {
         self.session.quit().await;
     }
 
+    /// A cluster has answered: what waits for it leaves.
+    fn meet(&mut self, cluster: ClusterId, open: bool) -> Result<(), Fail> {
+        let Some(device) = &mut self.device else { return Ok(()) };
+        let Some(leftovers) = self.leftovers.take() else {
+            // Another cluster may have taken in the one that we were in.
+            if open {
+                device.note_cluster(cluster);
+            }
+            return Ok(());
+        };
+        let met = device.meet(cluster, &leftovers)?;
+        if met != Met::Same {
+            let device = device.id();
+            self.session.command(Command::NewDevice { device });
+        }
+        match met {
+            Met::Same => self.post_again(&leftovers),
+            Met::Back => {
+                let all = device.unsettled().into_iter().map(|post| (post.room, post.seq)).collect();
+                self.post_again(&all);
+            }
+            Met::Other => {
+                let messages = text::count(leftovers.len() as u64, "message");
+                self.notices.push_back(format!(
+                    "{messages} from before not sent here: kept for the cluster that they were written in"
+                ));
+                self.post_again(&BTreeSet::new());
+            }
+        }
+        Ok(())
+    }
+
+    /// Posts all that is not settled; some of it is of an earlier process.
+    fn post_again(&mut self, leftovers: &BTreeSet<(RoomName, u64)>) {
+        for post in self.device.iter().flat_map(Device::unsettled) {
+            self.session.command(Command::Post { room: post.room, seq: post.seq, body: post.body });
+        }
+        if !leftovers.is_empty() {
+            let were = if leftovers.len() == 1 { "was" } else { "were" };
+            let messages = text::count(leftovers.len() as u64, "message");
+            self.notices.push_back(format!("sending {messages} that {were} not stored last time"));
+        }
+    }
+
     /// Takes note of what became of us and of our posts.
     fn note(&mut self, event: Event) -> Result<Heard, Fail> {
         match &event {
-            Event::Connected { .. } => {
+            Event::Connected { cluster, open, .. } => {
                 self.is_connected = true;
                 self.distrust = None;
+                self.open = Some(*open);
+                self.meet(*cluster, *open)?;
             }
             Event::NotTrusted { why } if !self.is_connected && self.distrust.is_none() => {
                 self.distrust = Some((self.session.now() + TRUST, why.clone()));

@@ -11,7 +11,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crossterm::{
@@ -55,7 +55,7 @@ pub(crate) struct Terminal {
     drawn: usize,
     width: usize,
     keys: mpsc::Receiver<event::Event>,
-    reader: Option<JoinHandle<()>>,
+    reader: JoinHandle<()>,
     is_over: Arc<AtomicBool>,
 }
 
@@ -69,15 +69,8 @@ impl Terminal {
         let is_over = Arc::new(AtomicBool::new(false));
         let over = Arc::clone(&is_over);
         let reader = std::thread::spawn(move || read_keys(&sender, &over));
-        let mut terminal = Self {
-            line: LineEdit::default(),
-            prompt: String::new(),
-            drawn: 0,
-            width: width(),
-            keys,
-            reader: Some(reader),
-            is_over,
-        };
+        let mut terminal =
+            Self { line: LineEdit::default(), prompt: String::new(), drawn: 0, width: width(), keys, reader, is_over };
         terminal.write(|out| EnableBracketedPaste.write_ansi(out));
         Ok(terminal)
     }
@@ -171,10 +164,12 @@ impl Drop for Terminal {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
         self.keys.close();
-        if let Some(reader) = self.reader.take() {
-            let _panicked = reader.join();
-        }
         restore();
+        // A terminal that has gone may hold its reader for ever; then the end of the process ends it.
+        let patience = Instant::now() + 2 * KEY_POLL;
+        while !self.reader.is_finished() && Instant::now() < patience {
+            std::thread::sleep(KEY_POLL / 10);
+        }
     }
 }
 
@@ -207,10 +202,42 @@ fn width() -> usize {
     terminal::size().map(|(columns, _)| usize::from(columns)).ok().filter(|&columns| columns > 0).unwrap_or(80)
 }
 
+/// Whether there is still a terminal to read from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    There,
+    Gone,
+}
+
+/// Waits for input, [`KEY_POLL`] at most. `crossterm` reads a terminal that was hung up again and again, and never
+/// returns: so that is found out before it is asked.
+#[cfg(unix)]
+fn wait_for_input() -> Input {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let stdin = io::stdin();
+    let mut input = [PollFd::new(&stdin, PollFlags::IN)];
+    let span = Timespec { tv_sec: 0, tv_nsec: KEY_POLL.subsec_nanos().into() };
+    match poll(&mut input, Some(&span)) {
+        Ok(_) if input[0].revents().intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) => Input::Gone,
+        Ok(_) | Err(rustix::io::Errno::INTR) => Input::There,
+        Err(_) => Input::Gone,
+    }
+}
+
+#[cfg(not(unix))]
+fn wait_for_input() -> Input {
+    // An error means the same as no input here.
+    let _input = event::poll(KEY_POLL);
+    Input::There
+}
+
 /// Hands keys over until nobody wants them any more.
 fn read_keys(sender: &mpsc::Sender<event::Event>, is_over: &AtomicBool) {
     while !is_over.load(Ordering::Relaxed) {
-        match event::poll(KEY_POLL) {
+        if wait_for_input() == Input::Gone {
+            return;
+        }
+        match event::poll(Duration::ZERO) {
             Ok(false) => {}
             Ok(true) => {
                 let Ok(event) = event::read() else { return };

@@ -1,7 +1,10 @@
 //! Bare `hobnob`: finds a cluster or starts one, serves beside the chat while there are few servers, and hands over at
 //! the end. And `hobnob client`, which is the chat alone.
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::{
+    io::{IsTerminal as _, Write as _},
+    time::Duration,
+};
 
 use hobnob_client::{Fail, Notices, Options};
 use hobnob_proto::{ids::ClusterName, node::Stop};
@@ -36,15 +39,14 @@ pub(crate) async fn client(args: ChatArgs) -> Result<(), Fail> {
 pub(crate) async fn run(args: BareArgs) -> Result<(), Fail> {
     let chat = args.chat;
     let options = chat.client.options(chat.name, chat.room)?;
+    let terminal = is_terminal(chat.plain);
     let (notice, notices) = unbounded_channel();
     let say = |line: String| {
         let _nobody_listens = notice.send(line);
     };
-    let server = if options.servers.is_empty() { serve_beside(&options, args.no_serve, say).await? } else { None };
-    let result = tokio::select! {
-        result = talk(options, is_terminal(chat.plain), notices) => result,
-        () = told_to_end() => Ok(()),
-    };
+    let server =
+        if options.servers.is_empty() { serve_beside(&options, args.no_serve, terminal, say).await? } else { None };
+    let result = talk(options, terminal, notices).await;
     match server {
         Some(server) => {
             let left = leave(server).await;
@@ -69,7 +71,12 @@ fn is_terminal(plain: bool) -> bool {
 }
 
 /// Looks around, starts a server where one is needed, and says what it found and did.
-async fn serve_beside(options: &Options, no_serve: bool, say: impl Fn(String)) -> Result<Option<Running>, Fail> {
+async fn serve_beside(
+    options: &Options,
+    no_serve: bool,
+    terminal: bool,
+    say: impl Fn(String),
+) -> Result<Option<Running>, Fail> {
     let around = find::look(options, LOOK_FOR).await?;
     if no_serve || !needs_another(around) {
         say(found(around, &options.cluster));
@@ -83,7 +90,9 @@ async fn serve_beside(options: &Options, no_serve: bool, say: impl Fn(String)) -
     };
     match background::spawn(server).await {
         Ok(Ok((running, ready))) => {
-            say(serving(around, &options.cluster, &ready, options.secret.is_none()));
+            // A terminal is told of memory with its first message.
+            let memory = if terminal || around != Around::Nobody { "" } else { " Messages are kept in memory only." };
+            say(serving(around, &options.cluster, &ready, options.secret.is_none()) + memory);
             Ok(Some(running))
         }
         Ok(Err(exit)) => without_server(around, &options.cluster, serve::end(Ok(exit)), say),
@@ -129,11 +138,13 @@ fn found(around: Around, cluster: &ClusterName) -> String {
 
 /// What was found, and that we serve.
 fn serving(around: Around, cluster: &ClusterName, ready: &Ready, open: bool) -> String {
-    let (id, addr, trust) = (ready.me.id, ready.addr(), trust(open));
+    let (id, addr) = (ready.me.id, ready.addr());
+    // The chat says so of an open one.
+    let trust = if open { String::new() } else { format!(" {}", trust(open)) };
     match around {
-        Around::Nobody => format!("No cluster found: started one, {cluster}, as server {id} at {addr}. {trust}"),
+        Around::Nobody => format!("No cluster found: started one, {cluster}, as server {id} at {addr}.{trust}"),
         Around::Cluster { .. } => {
-            format!("{} This machine serves too, as server {id} at {addr}. {trust}", found(around, cluster))
+            format!("{} This machine serves too, as server {id} at {addr}.{trust}", found(around, cluster))
         }
     }
 }
@@ -142,38 +153,25 @@ fn serving(around: Around, cluster: &ClusterName, ready: &Ready, open: bool) -> 
 async fn leave(server: Running) -> Result<(), Fail> {
     let exit = tokio::select! {
         exit = server.leave() => exit,
-        () = told_to_end() => Ok(Exit::AtOnce),
+        () = hobnob_client::told_to_end() => Ok(Exit::AtOnce),
     };
-    match exit {
-        Ok(Exit::Stopped(Stop::LeftUnfinished)) => {
-            eprintln!("Not everything could be handed over: the others have what was stored.");
-            Ok(())
+    if let Ok(Exit::Stopped(stop)) = &exit
+        && let Some(word) = last_word(stop)
+    {
+        // A terminal that has gone takes no word.
+        let _unread = writeln!(std::io::stderr(), "{word}");
+    }
+    serve::end(exit)
+}
+
+/// What people are told of messages that no server has any more, or not enough.
+fn last_word(stop: &Stop) -> Option<&'static str> {
+    match stop {
+        Stop::LeftUnfinished => Some("Not everything could be handed over: the others have what was stored."),
+        Stop::LeftAlone { messages: true } => {
+            Some("This was the last server: its messages were in memory, and are gone.")
         }
-        exit => serve::end(exit),
-    }
-}
-
-/// Waits for the system, or the person, to end the process. Ctrl-C in the terminal's chat is a key and comes here only
-/// where it is none.
-#[cfg(unix)]
-pub(crate) async fn told_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let [Ok(mut int), Ok(mut term), Ok(mut hangup)] = kinds.map(signal) else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = int.recv() => {}
-        _ = term.recv() => {}
-        _ = hangup.recv() => {}
-    }
-}
-
-/// Waits for the person to end the process.
-#[cfg(not(unix))]
-pub(crate) async fn told_to_end() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
+        Stop::LeftAlone { messages: false } | Stop::Left | Stop::IdTaken { .. } | Stop::Retired => None,
     }
 }
 
@@ -207,7 +205,7 @@ mod tests {
             let said = serving(around, &"hobnob".parse().unwrap(), &ready, true);
             assert!(said.starts_with(expected), "{said}");
         }
-        check(Around::Nobody, "No cluster found: started one, hobnob, as server 1 at 127.0.0.1:5001. Open cluster");
+        check(Around::Nobody, "No cluster found: started one, hobnob, as server 1 at 127.0.0.1:5001.");
         check(
             Around::Cluster { servers: 1, fits: true },
             "Found cluster hobnob, 1 server. This machine serves too, as server 1 at",

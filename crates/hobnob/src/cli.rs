@@ -96,16 +96,15 @@ pub(crate) struct ClientArgs {
     /// Ask the server at this address instead of looking for one
     #[arg(long, alias = "server_ip", env = "HOBNOB_SERVER_IP", value_name = "IP")]
     pub(crate) server_ip: Option<Ipv4Addr>,
-    /// The port of that server
+    /// The port of that server; else 5001
     #[arg(
         long,
         alias = "server_port",
         env = "HOBNOB_SERVER_PORT",
         value_name = "PORT",
-        default_value_t = hobnob_server::PORT_DEFAULT,
         value_parser = clap::value_parser!(u16).range(1..)
     )]
-    pub(crate) server_port: u16,
+    pub(crate) server_port: Option<u16>,
 }
 
 impl ClientArgs {
@@ -115,12 +114,20 @@ impl ClientArgs {
         name: Option<PersonName>,
         room: Option<RoomName>,
     ) -> Result<hobnob_client::Options, Fail> {
+        if let (None, Some(port)) = (self.server_ip, self.server_port) {
+            let why = format!(
+                "a server port was given ({port}, by --server-port or HOBNOB_SERVER_PORT), but no server: name its \
+                 address with --server-ip, or leave the port out"
+            );
+            return Err(Fail::new(Fail::USAGE, why));
+        }
+        let port = self.server_port.unwrap_or(hobnob_server::PORT_DEFAULT);
         Ok(hobnob_client::Options {
             cluster: self.network.cluster.clone(),
             secret: self.network.secret()?,
             interfaces: self.network.interfaces.clone(),
             discovery_port: self.network.discovery_port,
-            servers: self.server_ip.map(|ip| (ip, self.server_port).into()).into_iter().collect(),
+            servers: self.server_ip.map(|ip| (ip, port).into()).into_iter().collect(),
             name,
             room,
         })
@@ -213,8 +220,8 @@ pub(crate) struct SendArgs {
     /// One JSON object for each step of each message
     #[arg(long, env = "HOBNOB_JSON", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) json: bool,
-    /// The message; without it each line of standard input is one
-    pub(crate) text: Option<String>,
+    /// The message, its words with a space between them; without it each line of standard input is one
+    pub(crate) text: Vec<String>,
 }
 
 /// Options of `tail`.
@@ -340,6 +347,15 @@ mod tests {
             let options = chat.client.options(None, None).unwrap();
             assert_eq!(options.servers, ["100.64.156.17:5002".parse().unwrap()]);
         }
+    }
+
+    #[test]
+    fn a_servers_port_needs_its_address() {
+        let cli = Cli::try_parse_from(["hobnob", "client", "--server-port", "5002"]).unwrap();
+        let Some(Command::Client(chat)) = cli.command else { panic!("it is a client") };
+        let fail = chat.client.options(None, None).unwrap_err();
+        assert_eq!(fail.code, Fail::USAGE);
+        assert!(fail.message.contains("name its address with --server-ip"), "{}", fail.message);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 //! interface = ["eth0"]
 //! ```
 
-use std::{env, fs, io, path::PathBuf};
+use std::{env, ffi::OsStr, fs, io, path::PathBuf};
 
 use clap::{Arg, CommandFactory as _, FromArgMatches as _};
 use hobnob_client::Fail;
@@ -20,13 +20,20 @@ use crate::cli::Cli;
 /// What was asked for, by the command line, the environment and the file. Ends the process with a usage message where
 /// that is wrong.
 pub(crate) fn cli() -> Result<Cli, Fail> {
+    let command = without_empty(Cli::command(), |name| env::var_os(name).is_some_and(|value| value.is_empty()));
     let command = match read()? {
-        Some((path, table)) => with_defaults(Cli::command(), &table)
+        Some((path, table)) => with_defaults(command, &table)
             .map_err(|why| Fail::new(Fail::USAGE, format!("{}: {why}", path.display())))?,
-        None => Cli::command(),
+        None => command,
     };
     let matches = command.get_matches();
     Ok(Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit()))
+}
+
+/// The command without the variables that are set to nothing, which mean the same as ones that are not set.
+fn without_empty(command: clap::Command, is_empty: impl Fn(&OsStr) -> bool + Copy) -> clap::Command {
+    let unset = move |arg: Arg| if arg.get_env().is_some_and(is_empty) { arg.env(None::<&'static str>) } else { arg };
+    command.mut_args(unset).mut_subcommands(move |command| command.mut_args(unset))
 }
 
 /// The file, if there is one; one that was named has to be there.
@@ -34,7 +41,7 @@ fn read() -> Result<Option<(PathBuf, Table)>, Fail> {
     let Some((path, is_named)) = path() else { return Ok(None) };
     let text = match fs::read_to_string(&path) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !is_named => return Ok(None),
+        Err(error) if is_missing(&error) && !is_named => return Ok(None),
         Err(error) => {
             let why = format!("cannot read {}: {error}: mend it, or unset HOBNOB_CONFIG", path.display());
             return Err(Fail::new(Fail::FAILED, why));
@@ -43,6 +50,11 @@ fn read() -> Result<Option<(PathBuf, Table)>, Fail> {
     let table =
         text.parse().map_err(|error| Fail::new(Fail::USAGE, format!("{} is not TOML: {error}", path.display())))?;
     Ok(Some((path, table)))
+}
+
+/// Whether there is no such file; a home that is no directory has none.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }
 
 /// Where the file is, and whether somebody said so.
@@ -111,6 +123,14 @@ mod tests {
         let Some(Command::Send(send)) = parse(file, &["hobnob", "send", "hello"]).unwrap().command else { panic!() };
         assert_eq!(send.room.as_str(), "tea", "what is otherwise required may come from the file");
         assert!(parse(file, &["hobnob"]).unwrap().bare.chat.plain);
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_is_not_set() {
+        let command = without_empty(Cli::command(), |name| name == "HOBNOB_ROOM");
+        let send = command.find_subcommand("send").unwrap();
+        let variable = |long| send.get_arguments().find(|arg| arg.get_long() == Some(long)).unwrap().get_env();
+        assert_eq!((variable("room"), variable("name")), (None, Some(OsStr::new("HOBNOB_NAME"))));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Nothing is decided here: arguments become options of `hobnob-server` and `hobnob-client`, and what those say becomes
 //! an exit code. Standard output is data, standard error is for people.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use hobnob_client::Fail;
 
@@ -21,7 +21,8 @@ fn main() -> ExitCode {
     match config::cli().and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(fail) => {
-            eprintln!("hobnob: {}", fail.message);
+            // A terminal that has gone takes no word.
+            let _unread = writeln!(std::io::stderr(), "hobnob: {}", fail.message);
             ExitCode::from(fail.code)
         }
     }
@@ -35,7 +36,8 @@ fn run(cli: Cli) -> Result<(), Fail> {
         Command::Client(args) => in_runtime(bare::client(args)),
         Command::Send(args) => {
             let options = args.client.options(args.name, Some(args.room))?;
-            in_runtime(hobnob_client::send(options, args.text, args.json))
+            let text = (!args.text.is_empty()).then(|| args.text.join(" "));
+            in_runtime(hobnob_client::send(options, text, args.json))
         }
         Command::Tail(args) => {
             let options = args.client.options(None, Some(args.room))?;

@@ -1,7 +1,11 @@
 //! The secret of a closed cluster: from a file or the environment, never from the command line, where every process of
 //! the machine could read it.
 
-use std::{fs::File, io::Read as _, path::Path};
+use std::{
+    fs::File,
+    io::{Read as _, Write as _},
+    path::Path,
+};
 
 use hobnob_client::Fail;
 use hobnob_proto::{rng::Rng, session::keys::Secret};
@@ -17,6 +21,7 @@ pub(crate) fn read(file: Option<&Path>) -> Result<Option<Secret>, Fail> {
         return from_file(path).map(Some);
     }
     match std::env::var(VARIABLE) {
+        Ok(text) if text.trim().is_empty() => Ok(None),
         Ok(text) => Secret::from_text(&text).map(Some).ok_or_else(|| ill_formed(VARIABLE)),
         Err(std::env::VarError::NotPresent) => Ok(None),
         Err(std::env::VarError::NotUnicode(_)) => Err(ill_formed(VARIABLE)),
@@ -26,10 +31,19 @@ pub(crate) fn read(file: Option<&Path>) -> Result<Option<Secret>, Fail> {
 /// The secret in a file.
 fn from_file(path: &Path) -> Result<Secret, Fail> {
     let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)).map_err(|error| {
+    let read = |file: File| {
+        if is_open_to_others(&file) {
+            // Whoever has the secret is in, so this is worth a word; a pipe or a device is somebody's own business.
+            let place = path.display();
+            let word = format!("others on this machine can read the secret file {place}: `chmod 600 {place}`");
+            let _unread = writeln!(std::io::stderr(), "{word}");
+        }
+        file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes)
+    };
+    File::open(path).and_then(read).map_err(|error| {
         let message = format!(
             "the secret file {0} cannot be read ({error}): check its path and who may read it, or make one with \
-             `hobnob secret > {0}`",
+             `(umask 077; hobnob secret > {0})`",
             path.display()
         );
         Fail::new(Fail::FAILED, message)
@@ -38,6 +52,18 @@ fn from_file(path: &Path) -> Result<Secret, Fail> {
         .ok()
         .and_then(Secret::from_text)
         .ok_or_else(|| ill_formed(&format!("the file {}", path.display())))
+}
+
+/// Whether users other than its owner may read a file.
+#[cfg(unix)]
+fn is_open_to_others(file: &File) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    file.metadata().is_ok_and(|about| about.is_file() && about.permissions().mode() & 0o044 != 0)
+}
+
+#[cfg(not(unix))]
+fn is_open_to_others(_file: &File) -> bool {
+    false
 }
 
 /// Never says what was found instead.

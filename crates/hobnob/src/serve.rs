@@ -1,6 +1,6 @@
 //! `hobnob server`: a server in the foreground.
 
-use std::net::SocketAddr;
+use std::{io::IsTerminal as _, net::SocketAddr};
 
 use hobnob_client::Fail;
 use hobnob_proto::{
@@ -42,7 +42,10 @@ fn options(args: &ServerArgs) -> Result<Options, Fail> {
 
 /// The log goes to standard error.
 fn start_log(format: LogFormat) {
-    let log = tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::INFO);
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_max_level(tracing::Level::INFO);
     match format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
@@ -85,7 +88,7 @@ pub(crate) fn trust(open: bool) -> &'static str {
 /// What the end of a server means for the process.
 pub(crate) fn end(result: Result<Exit, hobnob_server::Error>) -> Result<(), Fail> {
     match result {
-        Ok(Exit::Stopped(Stop::Left | Stop::LeftUnfinished | Stop::Retired)) => Ok(()),
+        Ok(Exit::Stopped(Stop::Left | Stop::LeftUnfinished | Stop::LeftAlone { .. } | Stop::Retired)) => Ok(()),
         Ok(Exit::Stopped(Stop::IdTaken { by })) => {
             let message = format!(
                 "this id is in use by the server at {by}: choose another with --id, or leave --id out and take the \
@@ -128,6 +131,7 @@ mod tests {
         }
         check(&Exit::Stopped(Stop::Left), Ok(()));
         check(&Exit::Stopped(Stop::LeftUnfinished), Ok(()));
+        check(&Exit::Stopped(Stop::LeftAlone { messages: true }), Ok(()));
         check(&Exit::Stopped(Stop::Retired), Ok(()));
         check(&Exit::Stopped(Stop::IdTaken { by: "192.0.2.2:5001".parse().unwrap() }), Err(Fail::FAILED));
         check(&Exit::AtOnce, Err(Fail::FAILED));

@@ -132,7 +132,7 @@ text_id!(DeviceId, |id: u64| text::encode(&id.to_be_bytes()), |text| text::decod
 /// Why a name of a room, a person or a cluster cannot be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Nothing is left once spaces (and a leading `#`) are dropped.
+    /// Nothing is left once spaces (and a leading `#`) are dropped, or quotation marks alone.
     #[error("it is empty: type at least one character")]
     Empty,
     /// It has more characters than [`limits::NAME_CHARS_MAX`].
@@ -169,7 +169,7 @@ macro_rules! name {
             fn from_str(text: &str) -> Result<Self, InvalidName> {
                 let clean: fn(&str) -> &str = $clean;
                 let text = clean(text.trim());
-                if text.is_empty() {
+                if text.chars().all(|c| matches!(c, '"' | '\'')) {
                     Err(InvalidName::Empty)
                 } else if text.chars().count() > limits::NAME_CHARS_MAX {
                     Err(InvalidName::TooLong)
@@ -237,6 +237,7 @@ mod tests {
         check("#tea", Ok("tea"));
         check(" tea ", Ok("tea"));
         check("", Err(InvalidName::Empty));
+        check("\"\"", Err(InvalidName::Empty));
         check("#", Err(InvalidName::Empty));
         check(&"x".repeat(33), Err(InvalidName::TooLong));
         check("a b", Err(InvalidName::BadCharacter));

@@ -26,6 +26,10 @@ fn stopped(stop: &Stop) {
     match stop {
         Stop::Left => tracing::info!("left the cluster: everything is handed over"),
         Stop::LeftUnfinished => tracing::warn!("not everything could be handed over in 10 s: stays a member, down"),
+        Stop::LeftAlone { messages: true } => {
+            tracing::warn!("this was the last server: its messages were in memory, and are gone");
+        }
+        Stop::LeftAlone { messages: false } => tracing::info!("stopped: this was the last server"),
         Stop::IdTaken { by } => tracing::error!(%by, "the id is taken"),
         Stop::Retired => tracing::warn!("retired by an operator"),
     }

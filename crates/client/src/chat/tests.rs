@@ -137,6 +137,9 @@ fn what_is_typed_is_a_message_or_a_command() {
     check("//etc/passwd", &["<post tea /etc/passwd>"]);
     check("/rooms", &["<ask 1 Rooms>"]);
     check("/who", &[r#"<ask 1 Who { room: Some(RoomName("tea")) }>"#]);
+    check("/who #b", &[r#"<ask 1 Who { room: Some(RoomName("b")) }>"#]);
+    check("/part b", &["* you are not in #b", "<keep /part b>"]);
+    check("/part tea", &["<part tea>", "* you have left #tea, and are in no room now"]);
     check("/join #b", &["<join b>"]);
     check("/join tea", &["* you are in #tea"]);
     check("/join", &["* that cannot be a room: it is empty: type at least one character", "<keep /join>"]);

@@ -21,6 +21,9 @@ const RECOVERY_MAX: Duration = Duration::from_secs(10);
 /// How long people talk before the leader is killed, and how long they go on once all is well again.
 const TALK: Duration = Duration::from_secs(2);
 
+/// How long after its processes the demo itself may hear of Ctrl-C.
+const GRACE: Duration = Duration::from_millis(100);
+
 /// What the demo measured.
 #[derive(Clone, Copy, Debug)]
 struct Outcome {
@@ -34,6 +37,10 @@ struct Outcome {
 pub(crate) fn run() -> Result<(), Fail> {
     let mut stage = Stage::set()?;
     let result = play(&mut stage).and_then(verdict);
+    // Whoever stops it knows why it ended. The word of that may come after the end of those on the stage.
+    if result.is_err() && stage.is_interrupted_within(GRACE) {
+        return Err(children::failed("interrupted"));
+    }
     if result.is_err() {
         stage.tell("What the processes said last:");
         for line in stage.last_words() {

@@ -333,6 +333,15 @@ impl Stage {
     }
 
     /// An error once the person wants it to end.
+    /// Whether somebody stops the demo, now or within `span`.
+    pub(super) fn is_interrupted_within(&self, span: Duration) -> bool {
+        let start = Instant::now();
+        while self.interrupted().is_ok() && start.elapsed() < span {
+            thread::sleep(GLANCE);
+        }
+        self.interrupted().is_err()
+    }
+
     fn interrupted(&self) -> Result<(), Fail> {
         if self.interrupted.load(Ordering::Relaxed) { Err(failed("interrupted")) } else { Ok(()) }
     }
@@ -372,7 +381,7 @@ fn watch_for_interrupt() -> Result<Arc<AtomicBool>, Fail> {
         .build()
         .map_err(|error| failed(&format!("cannot start: {error}")))?;
     let watch = move || {
-        runtime.block_on(crate::bare::told_to_end());
+        runtime.block_on(hobnob_client::told_to_end());
         flag.store(true, Ordering::Relaxed);
     };
     let spawned = thread::Builder::new().name("interrupt".into()).spawn(watch);

@@ -8,7 +8,26 @@ fn without_a_terminal_or_any_input_it_says_what_it_did_and_exits_0() {
     let ended = place.run(&[]);
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     assert!(ended.err.contains("No cluster found: started one"), "{}", ended.err);
-    assert!(ended.err.contains("Open cluster: anyone on this network can read and post."), "{}", ended.err);
+    assert_eq!(
+        ended.err.matches("Open cluster: anyone on this network can read and post.").count(),
+        1,
+        "{}",
+        ended.err
+    );
+    assert!(!ended.err.contains("handed over") && !ended.err.contains("gone"), "{}", ended.err);
+}
+
+#[test]
+fn the_last_to_leave_says_what_becomes_of_the_messages() {
+    let place = Place::new();
+    let ended = place.run_with_input(&[], "one\n");
+    assert_eq!(ended.code, Some(0), "{}", ended.err);
+    assert!(
+        ended.err.contains("This was the last server: its messages were in memory, and are gone."),
+        "{}",
+        ended.err
+    );
+    assert!(!ended.err.contains("handed over"), "{}", ended.err);
 }
 
 #[test]

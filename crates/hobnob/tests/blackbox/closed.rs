@@ -40,6 +40,25 @@ fn a_secret_may_come_from_the_environment() {
 }
 
 #[test]
+fn what_was_left_unsent_in_a_closed_cluster_is_not_posted_in_an_open_one() {
+    let place = Place::new();
+    let right = secret(&place, "right");
+    let mut ada = place.start(&["client", "--plain", "--name", "ada", "--room", "tea", "--secret-file", &right]);
+    ada.type_text("the safe is behind the picture\n");
+    ada.end_input();
+    assert_eq!(ada.wait(patience(10_000)).code, Some(3), "nobody was there");
+    let server = place.server(1);
+    assert_eq!(place.run(&["send", "--room", "tea", "--name", "ada", "hello"]).code, Some(0));
+    let bodies: Vec<_> = place.log_of(&server, "tea").into_iter().map(|entry| entry["body"].clone()).collect();
+    assert_eq!(bodies, ["hello"]);
+    let closed = place.server_with(None, &["--secret-file", &right]);
+    let asked = place.run(&["send", "--room", "tea", "--name", "ada", "--secret-file", &right, "hello"]);
+    assert!(asked.err.contains("sending 1 message that was not stored last time"), "{asked:?}");
+    let ended = place.ask(&closed, &["tail", "--since", "all", "--room", "tea", "--secret-file", &right]);
+    assert!(ended.out.contains("the safe is behind"), "{ended:?}");
+}
+
+#[test]
 fn a_server_without_the_secret_never_becomes_a_member() {
     let place = Place::new();
     let (right, wrong) = (secret(&place, "right"), secret(&place, "wrong"));

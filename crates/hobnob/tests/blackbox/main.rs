@@ -13,4 +13,6 @@ mod demo;
 mod hostile;
 mod kills;
 mod posts;
+#[cfg(target_os = "linux")]
+mod terminal;
 mod usage;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::common::{Place, Process};
+use crate::common::{Place, Process, patience, wait_for};
 
 #[test]
 fn a_message_is_accepted_then_stored_on_two_servers() {
@@ -53,6 +53,36 @@ fn fifty_sends_at_once_under_one_home_are_fifty_messages() {
     let log = place.log_of(&servers[0], "tea");
     let bodies: BTreeSet<&str> = log.iter().filter_map(|entry| entry["body"].as_str()).collect();
     assert_eq!((log.len(), bodies.len()), (50, 50));
+}
+
+#[test]
+fn words_without_quotation_marks_are_one_message() {
+    let place = Place::new();
+    let server = place.server(1);
+    assert_eq!(place.run(&["send", "--room", "tea", "hello", "world"]).code, Some(0));
+    assert_eq!(place.log_of(&server, "tea")[0]["body"], "hello world");
+}
+
+#[test]
+fn who_is_told_to_end_says_goodbye() {
+    let place = Place::new();
+    let server = place.server(1);
+    let names = || -> Vec<String> {
+        let who: serde_json::Value = serde_json::from_str(&place.ask(&server, &["who", "--json"]).out).unwrap();
+        who.as_array().unwrap().iter().map(|person| person["name"].as_str().unwrap().to_owned()).collect()
+    };
+    for args in [&["client", "--plain", "--name", "ada"][..], &["tail", "--follow", "--room", "lobby"]] {
+        let process = place.start(args);
+        wait_for("somebody is here", patience(5_000), || (!names().is_empty()).then_some(()));
+        process.terminate();
+        assert_eq!(process.wait(patience(5_000)).code, Some(0), "{args:?}");
+        wait_for("nobody is here", patience(2_000), || names().is_empty().then_some(()));
+    }
+    let mut ben = place.start(&["send", "--room", "tea", "--name", "ben"]);
+    ben.type_text("hello\n");
+    wait_for("the message is there", patience(5_000), || (!place.log_of(&server, "tea").is_empty()).then_some(()));
+    ben.terminate();
+    assert_eq!(ben.wait(patience(5_000)).code, Some(0));
 }
 
 #[test]

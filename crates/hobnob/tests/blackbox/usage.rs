@@ -24,6 +24,7 @@ fn wrong_usage_exits_2_and_says_what_to_do() {
     check(&["server", "--log", "loud"], 2, "[possible values: text, json]");
     check(&["send", "hello"], 2, "--room");
     check(&["tail", "--room", "tea", "--since", "yesterday"], 2, "this is not a time");
+    check(&["status", "--server-port", "5002"], 2, "name its address with --server-ip");
     check(&["status", "--server-ip", "nowhere"], 2, "--server-ip");
 }
 
@@ -32,6 +33,7 @@ fn names_that_cannot_be_used_are_refused() {
     check(&["client", "--name", &"n".repeat(40)], 2, "it is too long: use at most 32 characters");
     check(&["--name", "two words"], 2, "it has a space");
     check(&["send", "--room", "", "hello"], 2, "it is empty: type at least one character");
+    check(&["send", "--room", "\"\"", "hello"], 2, "it is empty: type at least one character");
     check(&["send", "--room", "#", "hello"], 2, "it is empty: type at least one character");
 }
 
@@ -83,9 +85,52 @@ fn each_secret_is_new_and_can_be_used() {
 
 #[test]
 fn where_there_is_no_cluster_commands_exit_3() {
-    check(&["status"], 3, "");
+    check(&["status"], 3, "no server answered");
+    let port = free_port().to_string();
+    let says = format!("the server at 127.0.0.1:{port} does not answer");
+    check(&["status", "--server-ip", "127.0.0.1", "--server-port", &port], 3, &says);
     check(&["send", "--room", "tea", "hello"], 3, "");
     check(&["who"], 3, "");
+}
+
+#[test]
+fn what_only_asks_needs_no_place_for_files() {
+    let place = Place::new();
+    let _server = place.server(1);
+    for args in [["status"], ["rooms"], ["who"], ["clusters"]] {
+        let mut command = place.command(&args);
+        command.env("HOME", "/dev/null").env("XDG_STATE_HOME", "/dev/null");
+        let ended = crate::common::Process::start(command).wait(std::time::Duration::from_secs(30));
+        assert_eq!(ended.code, Some(0), "{args:?}: {ended:?}");
+        assert!(!ended.out.contains("asking"), "who only asks is nobody: {}", ended.out);
+    }
+    let mut command = place.command(&["send", "--room", "tea", "hello"]);
+    command.env("XDG_STATE_HOME", "/dev/null");
+    let ended = crate::common::Process::start(command).wait(std::time::Duration::from_secs(30));
+    assert!(ended.err.contains("set XDG_STATE_HOME"), "{ended:?}");
+}
+
+#[test]
+fn a_room_is_not_made_by_reading_it() {
+    let place = Place::new();
+    let _server = place.server(1);
+    let ended = place.run(&["tail", "--room", "nosuch"]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("there is no room #nosuch: `hobnob rooms` lists them"), "{}", ended.err);
+    assert!(!place.run(&["rooms"]).out.contains("nosuch"));
+}
+
+#[test]
+fn variables_that_are_empty_are_not_set() {
+    let place = Place::new();
+    let _server = place.server(1);
+    let mut command = place.command(&["status"]);
+    for variable in ["SECRET", "SECRET_FILE", "NAME", "ROOM", "SERVER_IP", "SERVER_PORT"] {
+        command.env(format!("HOBNOB_{variable}"), "");
+    }
+    let ended = crate::common::Process::start(command).wait(std::time::Duration::from_secs(30));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.out.starts_with("Open cluster: anyone on this network can read and post."), "{}", ended.out);
 }
 
 #[test]

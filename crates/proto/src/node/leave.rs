@@ -65,19 +65,28 @@ impl Node {
             return;
         }
         if self.stage != Stage::Serving || self.heartbeat.live().next().is_none() {
-            let alone = if why == Why::Retired { Stop::Retired } else { Stop::LeftUnfinished };
-            return self.stop(alone);
+            return self.leave_alone(why);
         }
         self.leaving = Some(Leaving { why, since: self.now, granted: false, held: BTreeMap::new(), goodbyes: 0 });
         self.update_view();
         self.step_leave();
     }
 
+    /// Stops, where nobody is there to take anything over.
+    fn leave_alone(&mut self, why: Why) {
+        let messages = self.rooms.values().any(|room| !room.log.is_empty());
+        self.stop(if why == Why::Retired { Stop::Retired } else { Stop::LeftAlone { messages } });
+    }
+
     /// The next step, until it is done.
     pub(super) fn step_leave(&mut self) {
         let Some(leaving) = &self.leaving else { return };
-        let (since, granted, goodbyes) = (leaving.since, leaving.granted, leaving.goodbyes);
-        if self.now.since(since) > LEAVE_MAX || self.heartbeat.live().next().is_none() {
+        let (why, since) = (leaving.why, leaving.since);
+        let (granted, goodbyes) = (leaving.granted, leaving.goodbyes);
+        if self.heartbeat.live().next().is_none() {
+            return self.leave_alone(why);
+        }
+        if self.now.since(since) > LEAVE_MAX {
             return self.stop(Stop::LeftUnfinished);
         }
         self.timers.set(Timer::Leave, self.now + STEP);

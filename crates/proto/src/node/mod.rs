@@ -127,8 +127,13 @@ pub enum Event {
 pub enum Stop {
     /// It has handed everything over.
     Left,
-    /// It could not hand everything over within 10 s, or there was nobody to hand it to: it stays a member, down.
+    /// It could not hand everything over within 10 s: it stays a member, down.
     LeftUnfinished,
+    /// Nobody else was there to hand anything over to: it stays a member, down.
+    LeftAlone {
+        /// Whether it held any messages.
+        messages: bool,
+    },
     /// Its id is in use, and it was asked for.
     IdTaken {
         /// By the server at this address.

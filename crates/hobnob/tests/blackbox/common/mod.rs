@@ -176,10 +176,13 @@ impl Place {
         self.run(&args)
     }
 
-    /// All of a room's entries as a server has them.
+    /// All of a room's entries as a server has them; none of a room that there is not.
     #[track_caller]
     pub(crate) fn log_of(&self, server: &Server, room: &str) -> Vec<Value> {
         let ended = self.ask(server, &["tail", "--json", "--since", "all", "--room", room]);
+        if ended.code == Some(1) && ended.err.contains("there is no room") {
+            return Vec::new();
+        }
         assert_eq!(ended.code, Some(0), "{ended:?}");
         ended.json_lines()
     }
