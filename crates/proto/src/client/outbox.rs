@@ -86,15 +86,20 @@ impl Outbox {
         }
     }
 
-    /// The device is another one: everything is posted again, under the same numbers.
+    /// The device is another one: what was not accepted is posted again, under the same numbers. What was accepted is in
+    /// the log as the old device's, so everybody would see it twice: it is forgotten here, and its author hears no more of
+    /// it than that it was accepted.
+    ///
+    /// A post whose acceptance got lost on the way counts as not accepted.
     pub(super) fn new_device(&mut self) {
         for posts in self.rooms.values_mut() {
             posts.clashed = false;
+            posts.unsettled.retain(|_, waiting| !waiting.accepted);
             for waiting in posts.unsettled.values_mut() {
-                waiting.accepted = false;
                 waiting.repeat = None;
             }
         }
+        self.rooms.retain(|_, posts| !posts.unsettled.is_empty());
     }
 
     /// The posts that are due.
@@ -258,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn a_clash_waits_for_another_device_and_then_posts_everything_again() {
-        let (mut outbox, mut events) = (outbox([1, 2]), VecDeque::new());
+    fn a_clash_waits_for_another_device_which_posts_what_was_not_accepted() {
+        let (mut outbox, mut events) = (outbox([1, 2, 3]), VecDeque::new());
         outbox.poll(at(0));
         outbox.ack(ack(1, false), at(1), &mut events);
         outbox.refuse(refuse(2, Refusal::Clash), &mut events);
@@ -267,7 +272,9 @@ mod tests {
         assert_eq!(events.len(), 2, "it is told once");
         assert!(outbox.poll(at(60_000)).is_empty());
         outbox.new_device();
-        assert_eq!(seqs(&outbox.poll(at(60_001))), [(1, 1), (2, 1)]);
+        assert_eq!(seqs(&outbox.poll(at(60_001))), [(2, 2), (3, 2)]);
+        outbox.ack(ack(1, true), at(60_002), &mut events);
+        assert_eq!(events.len(), 2, "an acknowledgement of that number is another post's");
     }
 
     #[test]
