@@ -80,6 +80,8 @@ pub(crate) struct Device {
     /// Keeps other processes away, as long as it is open.
     _lock: File,
     state: State,
+    /// Unsettled posts that a home has accepted, as far as this process knows.
+    accepted: BTreeSet<(RoomName, u64)>,
     /// Whether the last write failed, and may have left a part of a line behind.
     is_torn: bool,
 }
@@ -170,8 +172,17 @@ impl Device {
         Ok(posts)
     }
 
+    /// Notes that a home has accepted a post.
+    pub(crate) fn accept(&mut self, room: &RoomName, seq: u64) {
+        let key = (room.clone(), seq);
+        if self.state.unsettled.contains_key(&key) {
+            self.accepted.insert(key);
+        }
+    }
+
     /// Notes that a post is stored or refused.
     pub(crate) fn settle(&mut self, room: &RoomName, seq: u64) {
+        self.accepted.remove(&(room.clone(), seq));
         if self.state.unsettled.contains_key(&(room.clone(), seq)) {
             let line = Line::Settled { room: room.clone(), seq };
             // Where this fails the post is repeated at the next start, and recognised by its home.
@@ -180,10 +191,12 @@ impl Device {
         }
     }
 
-    /// Becomes a new device that takes over the numbers and the unsettled posts. For a device whose numbers somebody else
-    /// has used, as after a disk was cloned.
+    /// Becomes a new device that takes over the numbers and the unsettled posts, but for those that were accepted: posted
+    /// by another device they would be in the log twice, so they stay in the old one's journal, and whichever process is
+    /// that device next repeats them. For a device whose numbers somebody else has used, as after a disk was cloned.
     pub(crate) fn renew(&mut self) -> Result<(), Fail> {
-        let unsettled = std::mem::take(&mut self.state.unsettled);
+        let mut unsettled = self.state.unsettled.clone();
+        unsettled.retain(|key, _| !self.accepted.contains(key));
         let new =
             State { next: self.state.next.clone(), unsettled, id: self.state.id, ..State::new(&self.state.realm) };
         let mut device = create(&self.directory, new).map_err(|why| failure(&self.directory, &why))?;
@@ -377,7 +390,15 @@ fn try_open(directory: &Path, id: DeviceId, realm: &Realm) -> io::Result<Option<
     }
     let is_torn = content.last() != Some(&b'\n');
     let journal = identity::create_private(&path)?;
-    Ok(Some(Device { id, directory: directory.to_owned(), journal, _lock: lock, state, is_torn }))
+    Ok(Some(Device {
+        id,
+        directory: directory.to_owned(),
+        journal,
+        _lock: lock,
+        state,
+        accepted: BTreeSet::new(),
+        is_torn,
+    }))
 }
 
 /// A new device that starts from `state`.
@@ -389,7 +410,15 @@ fn create(directory: &Path, state: State) -> io::Result<Device> {
     let path = directory.join(format!("{id}.jsonl"));
     identity::write_whole(&path, &state.to_journal())?;
     let journal = identity::create_private(&path)?;
-    Ok(Device { id, directory: directory.to_owned(), journal, _lock: lock, state, is_torn: false })
+    Ok(Device {
+        id,
+        directory: directory.to_owned(),
+        journal,
+        _lock: lock,
+        state,
+        accepted: BTreeSet::new(),
+        is_torn: false,
+    })
 }
 
 #[cfg(test)]
@@ -535,16 +564,23 @@ mod tests {
     }
 
     #[test]
-    fn a_new_device_takes_over_what_is_not_settled() {
+    fn a_new_device_takes_over_what_was_not_accepted_and_leaves_the_rest_to_the_old_one() {
         let directory = TestDir::new();
         let mut device = open(&directory);
-        post(&mut device, "a", "one");
+        for body in ["one", "two", "three"] {
+            post(&mut device, "a", body);
+        }
+        device.accept(&room("a"), 1);
+        device.accept(&room("a"), 2);
+        device.settle(&room("a"), 2);
         let old = device.id();
         device.renew().expect("the directory can be written to");
         assert_ne!(device.id(), old);
-        assert_eq!((device.unsettled().len(), post(&mut device, "a", "two")), (1, 2));
+        assert_eq!(device.unsettled(), [Post { room: room("a"), seq: 3, body: "three".to_owned() }]);
+        assert_eq!(post(&mut device, "a", "four"), 4);
         let abandoned = open(&directory);
-        assert_eq!((abandoned.id(), abandoned.unsettled()), (old, vec![]));
+        assert_eq!(abandoned.id(), old);
+        assert_eq!(abandoned.unsettled(), [Post { room: room("a"), seq: 1, body: "one".to_owned() }]);
     }
 
     #[test]

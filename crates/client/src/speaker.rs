@@ -310,7 +310,8 @@ impl Speaker {
         let Some(device) = &mut self.device else { return Ok(Heard::Event(event)) };
         match event {
             Event::Acked { ref room, seq, stored: true, .. } => device.settle(room, seq),
-            // Somebody else has used our numbers, as after a disk was cloned. All that is not settled goes out again,
+            Event::Acked { ref room, seq, .. } => device.accept(room, seq),
+            // Somebody else has used our numbers, as after a disk was cloned. All that was not accepted goes out again,
             // under the same numbers of another device.
             Event::Refused { why: Refusal::Clash, .. } => {
                 device.renew()?;

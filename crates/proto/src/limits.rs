@@ -35,6 +35,10 @@ pub const FRAGMENTED_LINE_BYTES_MAX: usize = 6 * BODY_BYTES_MAX + 2 * 1024;
 pub const FRAGMENTED_LINES_MAX: usize = 4;
 /// Bytes that it holds for them, each piece counted with what it costs to keep: one line of the greatest length fits.
 pub const FRAGMENTS_BYTES_MAX: usize = 128 * 1024;
+/// How long a line of which no new piece has come keeps its place when another one wants it.
+pub const FRAGMENTED_LINE_SPAN_MAX: Duration = Duration::from_secs(3);
+/// Bytes of posts in one room that a client has under way beyond the oldest.
+pub const POSTS_AHEAD_BYTES_MAX: usize = 32 * 1024;
 /// Sessions that one server holds.
 pub const SESSIONS_MAX: usize = 200_000;
 /// Handshakes answered whose initiator has not yet proved itself.

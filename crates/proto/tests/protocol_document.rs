@@ -10,6 +10,7 @@ use hobnob_proto::{
     log::Entry,
     session::keys::{self, KeyPair, Secret},
     text,
+    time::Time,
     wire::{
         Frame, Greeting,
         fragment::Assembler,
@@ -210,7 +211,8 @@ fn the_first_fragments_are_those_of_the_first_post() {
         Frame::Fragment(fragment) => Some(fragment),
         _ => None,
     });
-    let lines: Vec<_> = pieces.filter_map(|piece| assembler.take(piece).expect("no piece is bad")).collect();
+    let lines: Vec<_> =
+        pieces.filter_map(|piece| assembler.take(piece, Time::ZERO).expect("no piece is bad")).collect();
     let post = frames().into_iter().find(|(.., frame)| matches!(frame, Frame::Post(_))).map(|(_, line, _)| line);
     assert_eq!(lines.iter().map(String::as_str).next(), post);
 }

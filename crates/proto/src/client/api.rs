@@ -63,7 +63,9 @@ pub enum Command {
         /// The name.
         name: PersonName,
     },
-    /// Be another device, after [`Event::Refused`] with [`Refusal::Clash`].
+    /// Be another device, after [`Event::Refused`] with [`Refusal::Clash`]. It posts again what was not accepted. Of what
+    /// was, nothing more is told: it is in the log as the old device's, and comes to be stored without us, or is repeated
+    /// by whoever is the old device next.
     NewDevice {
         /// The new device.
         device: DeviceId,

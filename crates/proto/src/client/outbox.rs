@@ -1,7 +1,7 @@
 //! Posts that are not settled: each is repeated until it is stored or refused.
 //!
-//! A home admits a device's posts in order, so they are sent in order, and only [`IN_FLIGHT_MAX`] beyond the oldest that
-//! is not settled; the rest waits here. A post that was accepted is repeated too, slowly: that is how its author learns
+//! A home admits a device's posts in order, so they are sent in order, and only so many and so much beyond the
+//! oldest that is not settled ([`IN_FLIGHT_MAX`], [`limits::POSTS_AHEAD_BYTES_MAX`]); the rest waits here. A post that was accepted is repeated too, slowly: that is how its author learns
 //! that it is stored, and how it comes to life again if its home dies before it had a copy.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -48,6 +48,26 @@ struct Waiting {
     accepted: bool,
 }
 
+impl Posts {
+    /// How many posts, from the oldest on, may be under way. Those that were accepted are on their home's disk or in its
+    /// memory, and repeated slowly; so their bytes do not count.
+    fn in_flight(&self) -> usize {
+        let mut ahead: Option<usize> = None;
+        let sizes = self.unsettled.values().map(|waiting| if waiting.accepted { 0 } else { waiting.body.len() });
+        let fits = |size: &usize| {
+            // The first that was not accepted goes whatever its length.
+            ahead = ahead.map_or((*size > 0).then_some(0), |ahead| Some(ahead + size));
+            ahead.is_none_or(|ahead| ahead <= limits::POSTS_AHEAD_BYTES_MAX)
+        };
+        sizes.take(IN_FLIGHT_MAX).take_while(fits).count()
+    }
+
+    /// The posts that may be under way.
+    fn under_way(&self) -> impl Iterator<Item = &Waiting> {
+        self.unsettled.values().take(self.in_flight())
+    }
+}
+
 impl Outbox {
     /// Takes a post. `shown` is the newest timestamp of the room that its author was shown.
     pub(super) fn push(&mut self, room: RoomName, seq: u64, body: String, shown: Hlc, events: &mut VecDeque<Event>) {
@@ -66,15 +86,20 @@ impl Outbox {
         }
     }
 
-    /// The device is another one: everything is posted again, under the same numbers.
+    /// The device is another one: what was not accepted is posted again, under the same numbers. What was accepted is in
+    /// the log as the old device's, so everybody would see it twice: it is forgotten here, and its author hears no more of
+    /// it than that it was accepted.
+    ///
+    /// A post whose acceptance got lost on the way counts as not accepted.
     pub(super) fn new_device(&mut self) {
         for posts in self.rooms.values_mut() {
             posts.clashed = false;
+            posts.unsettled.retain(|_, waiting| !waiting.accepted);
             for waiting in posts.unsettled.values_mut() {
-                waiting.accepted = false;
                 waiting.repeat = None;
             }
         }
+        self.rooms.retain(|_, posts| !posts.unsettled.is_empty());
     }
 
     /// The posts that are due.
@@ -82,7 +107,8 @@ impl Outbox {
         let mut due = Vec::new();
         for (room, posts) in self.rooms.iter_mut().filter(|(_, posts)| !posts.clashed) {
             let Some(oldest) = posts.unsettled.keys().next().copied() else { continue };
-            for (seq, waiting) in posts.unsettled.iter_mut().take(IN_FLIGHT_MAX) {
+            let in_flight = posts.in_flight();
+            for (seq, waiting) in posts.unsettled.iter_mut().take(in_flight) {
                 if waiting.repeat.get_or_insert(Repeat::new(FIRST, MAX, now)).poll(now) {
                     due.push(Post {
                         room: room.clone(),
@@ -137,14 +163,14 @@ impl Outbox {
     /// Since when the oldest post that was sent waits for any answer.
     pub(super) fn waiting_since(&self) -> Option<Time> {
         let open = self.rooms.values().filter(|posts| !posts.clashed);
-        let sent = open.flat_map(|posts| posts.unsettled.values().take(IN_FLIGHT_MAX));
+        let sent = open.flat_map(Posts::under_way);
         sent.filter(|waiting| !waiting.accepted).filter_map(|waiting| Some(waiting.repeat?.since)).min()
     }
 
     /// When the next post is due; at once where one has not been sent.
     pub(super) fn deadline(&self) -> Option<Time> {
         let open = self.rooms.values().filter(|posts| !posts.clashed);
-        let sent = open.flat_map(|posts| posts.unsettled.values().take(IN_FLIGHT_MAX));
+        let sent = open.flat_map(Posts::under_way);
         sent.map(|waiting| waiting.repeat.map_or(Time::ZERO, |repeat| repeat.at)).min()
     }
 
@@ -221,8 +247,24 @@ mod tests {
     }
 
     #[test]
-    fn a_clash_waits_for_another_device_and_then_posts_everything_again() {
-        let (mut outbox, mut events) = (outbox([1, 2]), VecDeque::new());
+    fn only_so_many_bytes_are_in_flight_that_were_not_accepted() {
+        let (mut outbox, mut events) = (Outbox::default(), VecDeque::new());
+        for seq in 1..=10 {
+            let body = "x".repeat(limits::BODY_BYTES_MAX);
+            outbox.push(RoomName::lobby(), seq, body, Hlc::default(), &mut VecDeque::new());
+        }
+        assert_eq!(seqs(&outbox.poll(at(0))), [(1, 1), (2, 1), (3, 1)]);
+        assert_eq!(outbox.deadline(), Some(at(100)), "the others do not wake it");
+        outbox.ack(ack(1, false), at(1), &mut events);
+        assert_eq!(seqs(&outbox.poll(at(1))), [(4, 1)]);
+        outbox.ack(ack(1, true), at(2), &mut events);
+        outbox.ack(ack(2, true), at(2), &mut events);
+        assert_eq!(seqs(&outbox.poll(at(2))), [(5, 3)]);
+    }
+
+    #[test]
+    fn a_clash_waits_for_another_device_which_posts_what_was_not_accepted() {
+        let (mut outbox, mut events) = (outbox([1, 2, 3]), VecDeque::new());
         outbox.poll(at(0));
         outbox.ack(ack(1, false), at(1), &mut events);
         outbox.refuse(refuse(2, Refusal::Clash), &mut events);
@@ -230,7 +272,9 @@ mod tests {
         assert_eq!(events.len(), 2, "it is told once");
         assert!(outbox.poll(at(60_000)).is_empty());
         outbox.new_device();
-        assert_eq!(seqs(&outbox.poll(at(60_001))), [(1, 1), (2, 1)]);
+        assert_eq!(seqs(&outbox.poll(at(60_001))), [(2, 2), (3, 2)]);
+        outbox.ack(ack(1, true), at(60_002), &mut events);
+        assert_eq!(events.len(), 2, "an acknowledgement of that number is another post's");
     }
 
     #[test]

@@ -123,7 +123,7 @@ fn assemble(session: &mut Session, line: &[u8], now: Time, counters: &mut Counte
     let slot = session.assembler.get_or_insert_with(|| Box::new((Assembler::default(), now)));
     let (assembler, last) = &mut **slot;
     *last = now;
-    let whole = assembler.take(fragment);
+    let whole = assembler.take(fragment, now);
     if assembler.is_empty() {
         session.assembler = None;
     }

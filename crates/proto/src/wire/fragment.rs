@@ -4,6 +4,9 @@
 //! and what it hashes to, so pieces of several lines may arrive mixed, in any order, twice, and over several repetitions
 //! of the line: what has arrived is kept. A line is the same line as long as its name, length and hash are.
 //!
+//! Where there is no place for all lines, those that began first stay: what is repeated is repeated in the same order,
+//! and the first is needed first. Were the newest to stay, lines would drive each other out for ever.
+//!
 //! The receiver keeps only bytes that were sent to it: claiming a great length costs it nothing.
 
 use std::collections::BTreeMap;
@@ -12,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     limits,
+    time::Time,
     wire::frame::{Fragment, FragmentOf, Frame},
 };
 
@@ -69,7 +73,8 @@ fn sum(line: &str) -> u32 {
 pub struct BadFragment;
 
 /// Puts the lines of one session together. Holds at most [`limits::FRAGMENTED_LINES_MAX`] lines and
-/// [`limits::FRAGMENTS_BYTES_MAX`] bytes; past that the oldest line is forgotten.
+/// [`limits::FRAGMENTS_BYTES_MAX`] bytes; past that a line is forgotten: one that has been said in other words since, else
+/// one of which nothing new has come for [`limits::FRAGMENTED_LINE_SPAN_MAX`], else the newest.
 #[derive(Debug, Default)]
 pub struct Assembler {
     /// Oldest first.
@@ -85,11 +90,13 @@ struct Partial {
     /// Where each piece starts; they do not overlap, so they are the line once there are `len` bytes of them.
     pieces: BTreeMap<u32, String>,
     held: usize,
+    /// When the last new piece came.
+    grew: Time,
 }
 
 impl Assembler {
     /// Takes a piece; returns the line, without its newline, if it was the last that was missing.
-    pub fn take(&mut self, fragment: Fragment) -> Result<Option<String>, BadFragment> {
+    pub fn take(&mut self, fragment: Fragment, now: Time) -> Result<Option<String>, BadFragment> {
         let len = fragment.len as usize;
         let end = (fragment.at as usize).saturating_add(fragment.piece.len());
         if fragment.piece.is_empty() || end > len || len > limits::FRAGMENTED_LINE_BYTES_MAX {
@@ -97,14 +104,14 @@ impl Assembler {
         }
         let known = self.lines.iter().position(|line| line.is_of(&fragment));
         let index = known.unwrap_or_else(|| {
-            self.lines.push(Partial::new(&fragment));
+            self.lines.push(Partial::new(&fragment, now));
             self.lines.len() - 1
         });
-        self.lines[index].insert(fragment.at, fragment.piece)?;
+        self.lines[index].insert(fragment.at, fragment.piece, now)?;
         if self.lines[index].held == len {
             return self.lines.remove(index).join().map(Some);
         }
-        self.forget_oldest();
+        self.make_place(now);
         Ok(None)
     }
 
@@ -113,9 +120,13 @@ impl Assembler {
         self.lines.is_empty()
     }
 
-    fn forget_oldest(&mut self) {
+    fn make_place(&mut self, now: Time) {
         while self.lines.len() > limits::FRAGMENTED_LINES_MAX || self.cost() > limits::FRAGMENTS_BYTES_MAX {
-            self.lines.remove(0);
+            let said_again = |at: usize| self.lines[at + 1..].iter().any(|later| later.of == self.lines[at].of);
+            let stale = |at: usize| self.lines[at].grew + limits::FRAGMENTED_LINE_SPAN_MAX <= now;
+            let all = 0..self.lines.len();
+            let least = all.clone().find(|at| said_again(*at)).or_else(|| all.clone().find(|at| stale(*at)));
+            self.lines.remove(least.unwrap_or(all.end - 1));
         }
     }
 
@@ -125,9 +136,9 @@ impl Assembler {
 }
 
 impl Partial {
-    fn new(fragment: &Fragment) -> Self {
+    fn new(fragment: &Fragment, now: Time) -> Self {
         let Fragment { of, len, sum, .. } = fragment;
-        Self { of: of.clone(), len: *len, sum: *sum, pieces: BTreeMap::new(), held: 0 }
+        Self { of: of.clone(), len: *len, sum: *sum, pieces: BTreeMap::new(), held: 0, grew: now }
     }
 
     fn is_of(&self, fragment: &Fragment) -> bool {
@@ -135,7 +146,7 @@ impl Partial {
     }
 
     /// Keeps a piece that is new. One that overlaps others without being one of them is bad.
-    fn insert(&mut self, at: u32, piece: String) -> Result<(), BadFragment> {
+    fn insert(&mut self, at: u32, piece: String, now: Time) -> Result<(), BadFragment> {
         let end = at as usize + piece.len();
         let before = self.pieces.range(..=at).next_back();
         if before.is_some_and(|(&start, text)| start == at && *text == piece) {
@@ -146,6 +157,7 @@ impl Partial {
         if overlaps_before || overlaps_after {
             return Err(BadFragment);
         }
+        self.grew = now;
         self.held += piece.len();
         self.pieces.insert(at, piece);
         Ok(())
@@ -193,9 +205,10 @@ mod tests {
         let mut assembler = Assembler::default();
         let (even, odd): (Vec<_>, Vec<_>) = pieces.iter().enumerate().partition(|(i, _)| i % 2 == 0);
         for (_, piece) in even.iter().rev().chain(&even) {
-            assert_eq!(assembler.take((*piece).clone()), Ok(None));
+            assert_eq!(assembler.take((*piece).clone(), Time::ZERO), Ok(None));
         }
-        let whole: Vec<_> = odd.iter().filter_map(|(_, piece)| assembler.take((*piece).clone()).unwrap()).collect();
+        let whole: Vec<_> =
+            odd.iter().filter_map(|(_, piece)| assembler.take((*piece).clone(), Time::ZERO).unwrap()).collect();
         assert_eq!(whole, [line]);
         assert!(assembler.is_empty());
     }
@@ -204,7 +217,8 @@ mod tests {
     fn the_longest_line_fits() {
         let line = "\u{1}\"".repeat(limits::FRAGMENTED_LINE_BYTES_MAX / 2);
         let mut assembler = Assembler::default();
-        let whole: Vec<_> = pieces(1, &line).into_iter().filter_map(|piece| assembler.take(piece).unwrap()).collect();
+        let whole: Vec<_> =
+            pieces(1, &line).into_iter().filter_map(|piece| assembler.take(piece, Time::ZERO).unwrap()).collect();
         assert_eq!(whole, [line]);
     }
 
@@ -212,19 +226,19 @@ mod tests {
     fn a_line_repeated_with_other_words_is_another_line() {
         let (old, new) = (format!("3{}", "x".repeat(2_000)), format!("4{}", "x".repeat(2_000)));
         let mut assembler = Assembler::default();
-        assembler.take(pieces(1, &old)[0].clone()).unwrap();
+        assembler.take(pieces(1, &old)[0].clone(), Time::ZERO).unwrap();
         for piece in &pieces(1, &new)[1..] {
-            assert_eq!(assembler.take(piece.clone()), Ok(None), "pieces of two lines were mixed");
+            assert_eq!(assembler.take(piece.clone(), Time::ZERO), Ok(None), "pieces of two lines were mixed");
         }
-        assert_eq!(assembler.take(pieces(1, &new)[0].clone()), Ok(Some(new)));
+        assert_eq!(assembler.take(pieces(1, &new)[0].clone(), Time::ZERO), Ok(Some(new)));
     }
 
     #[test]
     fn a_fragment_that_contradicts_itself_or_others_is_dropped() {
         fn check(fragment: &Fragment) {
             let mut assembler = Assembler::default();
-            assembler.take(piece(1, 10, 30, "0123456789")).unwrap();
-            assert_eq!(assembler.take(fragment.clone()), Err(BadFragment), "{fragment:?}");
+            assembler.take(piece(1, 10, 30, "0123456789"), Time::ZERO).unwrap();
+            assert_eq!(assembler.take(fragment.clone(), Time::ZERO), Err(BadFragment), "{fragment:?}");
         }
         check(&piece(1, 0, 10, ""));
         check(&piece(1, 5, 10, "012345"));
@@ -237,18 +251,34 @@ mod tests {
         check(&piece(2, 0, 1, "x"));
     }
 
-    #[test]
-    fn only_so_many_lines_are_kept_the_newest() {
-        let mut assembler = Assembler::default();
-        for seq in 0..100 {
-            assembler.take(piece(seq, 0, 10, "x")).unwrap();
+    /// The lines in progress after a first piece of each of `seqs` has come, at those milliseconds.
+    fn in_progress(assembler: &mut Assembler, seqs: impl IntoIterator<Item = u64>, millis: u64) -> Vec<FragmentOf> {
+        for seq in seqs {
+            assembler.take(piece(seq, 0, 10, "x"), Time::from_micros(millis * 1_000)).unwrap();
         }
+        assembler.lines.iter().map(|line| line.of.clone()).collect()
+    }
+
+    #[test]
+    fn only_so_many_lines_are_kept_the_oldest() {
+        let mut assembler = Assembler::default();
+        assert_eq!(in_progress(&mut assembler, 0..100, 0), [of(0), of(1), of(2), of(3)]);
         assert_eq!(assembler.lines.len(), limits::FRAGMENTED_LINES_MAX);
-        assert_eq!(assembler.lines.last().map(|line| line.of.clone()), Some(of(99)));
         for at in 0..10_000 {
-            assembler.take(piece(7, at * 2, 50_000, "x")).unwrap();
+            assembler.take(piece(3, at * 2, 50_000, "x"), Time::ZERO).unwrap();
             assert!(assembler.cost() <= limits::FRAGMENTS_BYTES_MAX);
         }
+    }
+
+    #[test]
+    fn a_line_that_does_not_grow_or_was_said_again_gives_its_place_to_another() {
+        let mut assembler = Assembler::default();
+        in_progress(&mut assembler, 0..4, 0);
+        assembler.take(piece(1, 5, 10, "x"), Time::from_micros(1_000)).unwrap();
+        assert_eq!(in_progress(&mut assembler, [0, 4], 2_999), [of(0), of(1), of(2), of(3)]);
+        assert_eq!(in_progress(&mut assembler, [4], 3_000), [of(1), of(2), of(3), of(4)]);
+        assembler.take(piece(4, 0, 20, "y"), Time::ZERO).unwrap();
+        assert_eq!(assembler.lines.iter().map(|line| line.len).collect::<Vec<_>>(), [10, 10, 10, 20]);
     }
 
     proptest! {
@@ -261,7 +291,7 @@ mod tests {
             let mut whole = None;
             for piece in pieces(1, line) {
                 prop_assert!(whole.is_none());
-                whole = assembler.take(piece).unwrap();
+                whole = assembler.take(piece, Time::ZERO).unwrap();
             }
             prop_assert_eq!(whole.as_deref().unwrap_or_default(), line);
         }

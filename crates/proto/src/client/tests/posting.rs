@@ -2,6 +2,7 @@ use super::world::{World, config, lobby};
 use crate::{
     client::{Command, Event},
     ids::DeviceId,
+    limits,
     wire::frame::Refusal,
 };
 
@@ -54,6 +55,26 @@ fn a_large_post_goes_in_fragments_over_a_bad_link() {
     assert_eq!(world.acked().last(), Some(&(1, true)));
     assert_eq!(*world.log.entries[0].body, *body);
     assert_eq!(world.shown(), ["--".to_owned(), body]);
+}
+
+#[test]
+fn large_posts_do_not_drive_each_other_out_over_a_bad_link() {
+    let mut world = World::joined(1);
+    world.loss = 20;
+    let body = |seq: u64| char::from(b'a' + seq as u8).to_string().repeat(limits::BODY_BYTES_MAX);
+    for seq in 1..=10 {
+        world.post(seq, &body(seq));
+    }
+    world.run_with_heads(30);
+    // This server admits posts as they come.
+    let bodies = |mut bodies: Vec<String>| {
+        bodies.sort_unstable();
+        bodies
+    };
+    let stored = world.acked().into_iter().filter(|(_, stored)| *stored).map(|(seq, _)| body(seq)).collect();
+    let expected: Vec<_> = (1..=10).map(body).collect();
+    assert!(bodies(stored) == expected, "{:?}", world.acked());
+    assert!(bodies(world.shown().split_off(1)) == expected, "{} are shown", world.shown().len() - 1);
 }
 
 #[test]
