@@ -106,7 +106,9 @@ mod tests {
     use crate::cli::Command;
 
     fn parse(file: &str, args: &[&str]) -> Result<Cli, String> {
-        let command = with_defaults(Cli::command(), &file.parse().unwrap())?;
+        // Whatever this process has in its environment.
+        let command = without_empty(Cli::command(), |_| true);
+        let command = with_defaults(command, &file.parse().unwrap())?;
         let matches = command.try_get_matches_from(args).map_err(|error| error.to_string())?;
         Cli::from_arg_matches(&matches).map_err(|error| error.to_string())
     }
