@@ -335,6 +335,7 @@ impl Node {
         let now = self.now;
         if let Some(room) = self.rooms.get_mut(name) {
             room.upstream = Upstream::Nowhere;
+            room.handoff = None;
             room.waiters.clear();
             room.early.clear();
             room.receiver.moved(now);

@@ -246,11 +246,7 @@ impl Node {
     pub(super) fn beat(&mut self) {
         let (due, changes) = self.heartbeat.tick(self.now);
         if due {
-            self.logs = self.logs_digest();
-            let line = Frame::Beat(self.my_beat()).to_line();
-            for session in self.peers.values().filter_map(Peer::session) {
-                self.endpoint.send(session, line.as_bytes());
-            }
+            self.say_beats();
         }
         for change in &changes {
             match *change {
@@ -294,6 +290,15 @@ impl Node {
     /// hear, or that does not hear us.
     pub(super) fn detour(&self, origin: Origin) -> Option<ServerId> {
         self.heartbeat.detour(origin)
+    }
+
+    /// Beats, to all.
+    pub(super) fn say_beats(&mut self) {
+        self.logs = self.logs_digest();
+        let line = Frame::Beat(self.my_beat()).to_line();
+        for session in self.peers.values().filter_map(Peer::session) {
+            self.endpoint.send(session, line.as_bytes());
+        }
     }
 
     fn say_beat(&mut self, session: SessionId) {
