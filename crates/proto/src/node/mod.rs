@@ -33,10 +33,12 @@ use crate::{
 };
 
 mod answers;
+mod beats;
 mod clients;
 mod cluster;
 mod dispatch;
 mod followers;
+mod gossip;
 mod handoff;
 mod lead;
 mod leave;
