@@ -77,6 +77,8 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Probe {
     since: Time,
+    /// Whether something has been unanswered for a while.
+    missed: bool,
     repeat: Repeat,
 }
 
@@ -184,12 +186,13 @@ impl Link {
         if !self.up {
             return Due { hi: false, ping: false, doubt: false };
         }
-        if !self.is_doubted(heard) {
-            self.probe = None;
-        }
+        self.probe.take_if(|probe| heard > probe.since);
         let silent = self.waiting(waiting).is_some_and(|since| since.max(heard) + UNANSWERED <= now);
         if silent || self.keepalive_at <= now {
             self.doubt(now);
+        }
+        if let Some(probe) = &mut self.probe {
+            probe.missed |= silent;
         }
         let ping = self.probe.as_mut().is_some_and(|probe| probe.repeat.poll(now));
         let hi = self.hi.as_mut().is_some_and(|hi| hi.poll(now));
@@ -204,12 +207,12 @@ impl Link {
 
     /// Asks from now on whether it is alive.
     pub(super) fn doubt(&mut self, now: Time) {
-        self.probe.get_or_insert(Probe { since: now, repeat: Repeat::new(PING.0, PING.1, now) });
+        self.probe.get_or_insert(Probe { since: now, missed: false, repeat: Repeat::new(PING.0, PING.1, now) });
     }
 
-    /// Whether it is being asked whether it is alive. `heard` is when it was last heard.
-    pub(super) fn is_doubted(&self, heard: Time) -> bool {
-        self.probe.as_ref().is_some_and(|probe| heard <= probe.since)
+    /// Whether it has not answered for a while. `heard` is when it was last heard.
+    pub(super) fn is_missed(&self, heard: Time) -> bool {
+        self.probe.as_ref().is_some_and(|probe| probe.missed && heard <= probe.since)
     }
 
     /// We have slept ourselves: what it did not answer meanwhile proves nothing.
