@@ -174,6 +174,7 @@ impl Node {
         self.timers.clear(&Timer::Come(session));
         if served.is_served() {
             self.stop_serving(session, served.person, served.device);
+            self.hasten_leave();
         }
     }
 

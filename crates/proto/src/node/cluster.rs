@@ -97,6 +97,9 @@ impl Node {
     }
 
     pub(super) fn discover(&mut self, input: discovery::Input<'_>) {
+        if self.is_closing() && matches!(input, discovery::Input::Datagram { .. }) {
+            return;
+        }
         let facts = self.facts();
         self.discovery.handle(input, &facts, self.now);
     }

@@ -49,6 +49,8 @@ impl Node {
             Frame::SyncRep { epoch, part, last, rooms } => self.on_sync_rep(session, id, epoch, part, last, rooms),
             Frame::Clients(clients) => self.on_clients(session, id, clients),
             Frame::ClientsReq => self.share_clients(session),
+            Frame::Handoff { room, heads, origins, .. } => self.on_handoff(session, &room, &heads, origins),
+            Frame::Handed { room, fence } => self.on_handed(&room, fence),
             Frame::Leave => self.on_leave(session, id),
             Frame::Leaving { epoch } => self.on_leaving(id, epoch),
             Frame::Retire => self.leave(leave::Why::Retired),

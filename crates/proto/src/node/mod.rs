@@ -33,10 +33,13 @@ use crate::{
 };
 
 mod answers;
+mod beats;
 mod clients;
 mod cluster;
 mod dispatch;
 mod followers;
+mod gossip;
+mod handoff;
 mod lead;
 mod leave;
 mod load;
@@ -158,6 +161,8 @@ enum Timer {
     Room(RoomName),
     /// The home of a room has not answered our join.
     Join(RoomName),
+    /// A room is being handed over, by us or to us.
+    Handoff(RoomName),
     /// A follower has not acknowledged.
     Heads(SessionId),
     /// A session with a server that was heard of is due to be opened.
@@ -365,6 +370,7 @@ impl Node {
         match timer {
             Timer::Room(name) => self.wake_room(&name),
             Timer::Join(name) => self.join_upstream(&name),
+            Timer::Handoff(name) => self.step_handoff(&name),
             Timer::Heads(session) => self.repeat_heads(session),
             Timer::Call(origin) => self.call(origin),
             Timer::Reconnect(id) => self.reconnect(id),
@@ -435,7 +441,12 @@ impl Node {
     }
 
     fn is_live(&self, peer: Origin) -> bool {
-        peer == self.me || self.heartbeat.live().any(|live| live == peer)
+        peer == self.me || self.heartbeat.status(peer) == heartbeat::Status::Live
+    }
+
+    /// Whether nobody that we hear hears it.
+    fn is_dead(&self, peer: Origin) -> bool {
+        peer != self.me && self.heartbeat.status(peer) == heartbeat::Status::Dead
     }
 
     /// Live servers, this one included.
