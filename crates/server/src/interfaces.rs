@@ -78,6 +78,22 @@ mod tests {
         assert!(matches!(choose(Vec::new(), &[]), Err(Error::NoInterface)));
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn addresses_that_a_link_gives_itself_are_seen() {
+        // Address, index, prefix, scope, flags, name: all in hexadecimal but the name.
+        let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+        let all = all().unwrap();
+        let mut lines = table.lines().filter(|line| line.starts_with("fe80")).peekable();
+        if lines.peek().is_none() {
+            println!("skipped: no IPv6 link-local address here");
+        }
+        for name in lines.filter_map(|line| line.split_whitespace().last()) {
+            let interface = all.iter().find(|interface| interface.name == name).expect("it is listed");
+            assert!(interface.addrs.iter().any(|addr| addr.ip.to_string().starts_with("fe80")), "{interface:?}");
+        }
+    }
+
     #[test]
     fn this_machine_has_a_loopback_interface_that_broadcasts() {
         let all = all().unwrap();
