@@ -77,6 +77,8 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Probe {
     since: Time,
+    /// Whether something has been unanswered for a while.
+    missed: bool,
     repeat: Repeat,
 }
 
@@ -179,17 +181,24 @@ impl Link {
         self.keepalive_at = now + rng.jitter(KEEPALIVE, 20);
     }
 
+    /// Pings with the next poll, whatever was said of it before.
+    pub(super) fn ask_now(&mut self, now: Time) {
+        self.probe = None;
+        self.keepalive_at = now;
+    }
+
     /// What is due. `heard` is when the server was last heard, `waiting` since when something that it was asked waits.
     pub(super) fn poll(&mut self, heard: Time, waiting: Option<Time>, now: Time) -> Due {
         if !self.up {
             return Due { hi: false, ping: false, doubt: false };
         }
-        if !self.is_doubted(heard) {
-            self.probe = None;
-        }
+        self.probe.take_if(|probe| heard > probe.since);
         let silent = self.waiting(waiting).is_some_and(|since| since.max(heard) + UNANSWERED <= now);
         if silent || self.keepalive_at <= now {
             self.doubt(now);
+        }
+        if let Some(probe) = &mut self.probe {
+            probe.missed |= silent;
         }
         let ping = self.probe.as_mut().is_some_and(|probe| probe.repeat.poll(now));
         let hi = self.hi.as_mut().is_some_and(|hi| hi.poll(now));
@@ -204,12 +213,12 @@ impl Link {
 
     /// Asks from now on whether it is alive.
     pub(super) fn doubt(&mut self, now: Time) {
-        self.probe.get_or_insert(Probe { since: now, repeat: Repeat::new(PING.0, PING.1, now) });
+        self.probe.get_or_insert(Probe { since: now, missed: false, repeat: Repeat::new(PING.0, PING.1, now) });
     }
 
-    /// Whether it is being asked whether it is alive. `heard` is when it was last heard.
-    pub(super) fn is_doubted(&self, heard: Time) -> bool {
-        self.probe.as_ref().is_some_and(|probe| heard <= probe.since)
+    /// Whether it has not answered for a while. `heard` is when it was last heard.
+    pub(super) fn is_missed(&self, heard: Time) -> bool {
+        self.probe.as_ref().is_some_and(|probe| probe.missed && heard <= probe.since)
     }
 
     /// We have slept ourselves: what it did not answer meanwhile proves nothing.
@@ -302,6 +311,14 @@ mod tests {
         check(Part::Primary, 300, Some(100), 600, 1_800);
         check(Part::Primary, 0, None, 25_000, 25_500);
         check(standby, 0, None, 25_000, 27_000);
+    }
+
+    #[test]
+    fn a_new_network_is_reason_to_ping_at_once() {
+        let mut link = link();
+        assert!(!link.poll(at(10), None, at(20)).ping);
+        link.ask_now(at(20));
+        assert!(link.poll(at(10), None, at(20)).ping);
     }
 
     #[test]

@@ -18,7 +18,15 @@ use std::{
     net::SocketAddr,
 };
 
-use self::{asks::Asks, finder::Finder, link::Link, moves::{Lookup, Uneven}, outbox::Outbox, room::Room, servers::Servers};
+use self::{
+    asks::Asks,
+    finder::Finder,
+    link::Link,
+    moves::{Lookup, Uneven},
+    outbox::Outbox,
+    room::Room,
+    servers::Servers,
+};
 use crate::{
     config::ClientConfig,
     discovery::packet,
@@ -157,6 +165,7 @@ impl Client {
         match input {
             Input::Datagram { from, bytes } => self.datagram(from, bytes, now),
             Input::Tick => self.started = true,
+            Input::Network => self.network_changed(now),
             Input::Command(command) => self.command(command, now),
         }
         if self.started {

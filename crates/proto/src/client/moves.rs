@@ -46,11 +46,6 @@ impl Uneven {
     pub(super) fn deadline(&self) -> Time {
         self.ask.at
     }
-
-    /// Whether both are to be asked now.
-    pub(super) fn is_ask_due(&mut self, now: Time) -> bool {
-        self.ask.poll(now)
-    }
 }
 
 /// What a server is being looked up for.
@@ -84,6 +79,14 @@ impl Client {
             link.trust();
         }
         self.uneven = None;
+    }
+
+    /// The network is another one: its servers hear our new address with a ping, or are soon known to be gone.
+    pub(super) fn network_changed(&mut self, now: Time) {
+        for link in [&mut self.primary, &mut self.standby].into_iter().flatten() {
+            link.ask_now(now);
+        }
+        self.finder.ask_now(now);
     }
 
     /// A session stands.
@@ -148,7 +151,7 @@ impl Client {
         let is_standby = self.standby.as_ref().is_some_and(|standby| standby.session == session);
         let is_missed = self.primary.as_ref().is_some_and(|primary| {
             let heard = self.endpoint.heard(primary.session).unwrap_or(Time::ZERO);
-            primary.is_doubted(heard) && primary.server.is_some_and(|server| !up.contains(&server))
+            primary.is_missed(heard) && primary.server.is_some_and(|server| !up.contains(&server))
         });
         if is_standby && is_missed {
             // It does not answer us, and our standby does not hear it either.
@@ -358,10 +361,15 @@ impl Client {
             self.uneven = None;
             return;
         };
-        let uneven = match self.uneven {
+        let mut uneven = match self.uneven {
             Some(uneven) if uneven.standby == standby => uneven,
             _ => Uneven { standby, since: now, ask: Repeat::new(UNEVEN_ASK, UNEVEN_ASK, now) },
         };
+        if uneven.ask.poll(now) {
+            for link in [&mut self.primary, &mut self.standby].into_iter().flatten() {
+                link.doubt(now);
+            }
+        }
         let is_fresh = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.has_named_since(uneven.since));
         let lasts = uneven.since + UNEVEN <= now && is_fresh(&self.primary) && is_fresh(&self.standby);
         self.uneven = (!lasts).then_some(uneven);

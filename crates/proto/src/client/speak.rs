@@ -83,12 +83,11 @@ impl Client {
         }
     }
 
-    /// Hi and ping, where they are due. While our server does not answer, our standby is asked what it knows of it; and
-    /// while the two do not hear equally many, both are asked whom they hear.
+    /// Hi and ping, where they are due. While our server does not answer, our standby is asked what it knows of it.
     fn speak_as_links(&mut self, now: Time) {
         let waiting = self.waiting_since();
         let mut due = Vec::new();
-        let mut ask = self.uneven.as_mut().is_some_and(|uneven| uneven.is_ask_due(now));
+        let mut ask = false;
         for (link, waiting) in [(&mut self.primary, waiting), (&mut self.standby, None)] {
             let Some(link) = link else { continue };
             let heard = self.endpoint.heard(link.session).unwrap_or(Time::ZERO);

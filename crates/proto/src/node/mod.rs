@@ -18,7 +18,7 @@ use self::{clients::Served, load::Load, peers::Peer, posts::Relays, probation::P
 use crate::{
     config::ServerConfig,
     directory::{Clients, Members, Rooms},
-    discovery::{self, Discovery},
+    discovery::{self, Discovery, interfaces::Choice},
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
@@ -43,6 +43,7 @@ mod handoff;
 mod lead;
 mod leave;
 mod load;
+mod network;
 mod peers;
 mod posts;
 mod probation;
@@ -63,6 +64,13 @@ pub enum Input<'a> {
     Tick,
     /// Leave the cluster: hand everything over, then [`Event::Stopped`].
     Leave,
+    /// The interfaces of this machine, or their addresses, are these from now on.
+    Network {
+        /// All addresses of the session socket, as in [`ServerConfig::addrs`].
+        addrs: &'a [SocketAddr],
+        /// All interfaces, for `status`.
+        interfaces: &'a [Choice],
+    },
 }
 
 /// What a server wants done.
@@ -204,6 +212,8 @@ enum Stage {
 #[derive(Debug)]
 pub struct Node {
     config: ServerConfig,
+    /// As the machine has them now; for `status`.
+    interfaces: Vec<Choice>,
     rng: Rng,
     now: Time,
     started: Time,
@@ -260,6 +270,7 @@ impl Node {
             peers: config.peers.clone(),
         };
         let mut node = Self {
+            interfaces: Vec::new(),
             now,
             started: now,
             stage: if config.id.is_some() { Stage::Joining } else { Stage::Choosing },
@@ -320,6 +331,7 @@ impl Node {
             Input::Datagram { from, bytes } => self.endpoint.handle(from, bytes, self.now),
             Input::Tick => self.tick(),
             Input::Leave => self.leave(leave::Why::Asked),
+            Input::Network { addrs, interfaces } => self.set_network(addrs, interfaces),
         }
         self.settle();
     }
