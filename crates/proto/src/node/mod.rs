@@ -427,7 +427,12 @@ impl Node {
     }
 
     fn is_live(&self, peer: Origin) -> bool {
-        peer == self.me || self.heartbeat.live().any(|live| live == peer)
+        peer == self.me || self.heartbeat.status(peer) == heartbeat::Status::Live
+    }
+
+    /// Whether nobody that we hear hears it.
+    fn is_dead(&self, peer: Origin) -> bool {
+        peer != self.me && self.heartbeat.status(peer) == heartbeat::Status::Dead
     }
 
     /// Live servers, this one included.

@@ -257,6 +257,10 @@ impl Node {
                     }
                     self.timers.clear(&Timer::Reconnect(peer.id));
                 }
+                Change::Unheard(peer) => {
+                    // The link may be good for another session.
+                    self.lost(peer);
+                }
                 Change::Dead { peer, silent } => {
                     let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
                     self.event(Event::PeerDown { peer, silent_ms });
@@ -264,10 +268,7 @@ impl Node {
                     if self.granted_now() == Some(peer.id) {
                         self.granted = None;
                     }
-                    if let Some(known) = self.peers.get_mut(&peer.id).filter(|known| known.origin == peer) {
-                        known.lost_at = self.now;
-                        self.timers.set(Timer::Reconnect(peer.id), self.now + RECONNECT_OFTEN);
-                    }
+                    self.lost(peer);
                 }
             }
         }
@@ -286,6 +287,20 @@ impl Node {
         }
     }
 
+    /// A server is not live any more: it is called until it is.
+    fn lost(&mut self, peer: Origin) {
+        if let Some(known) = self.peers.get_mut(&peer.id).filter(|known| known.origin == peer) {
+            known.lost_at = self.now;
+            self.timers.set(Timer::Reconnect(peer.id), self.now + RECONNECT_OFTEN);
+        }
+    }
+
+    /// A live peer that `origin` and it hear each other, the one that heard it last: the way to a server that we do not
+    /// hear, or that does not hear us.
+    pub(super) fn detour(&self, origin: Origin) -> Option<ServerId> {
+        self.heartbeat.detour(origin)
+    }
+
     fn say_beat(&mut self, session: SessionId) {
         let beat = Frame::Beat(self.my_beat());
         self.say(session, &beat);
@@ -298,7 +313,7 @@ impl Node {
             load: self.load.rate(),
             lag: u32::try_from(self.heartbeat.lag().as_millis()).unwrap_or(u32::MAX),
             sessions: self.devices.len() as u32,
-            hears: self.heartbeat.hears(),
+            hears: self.heartbeat.hears(self.now),
             eligible: self.is_eligible(),
             time: self.cluster_millis(),
             directory: self.directory_digest(),
@@ -319,7 +334,8 @@ impl Node {
         if !peer.holds(session) {
             return;
         }
-        let hears_me = beat.hears.contains(&self.me.id);
+        let hears_me = beat.hears.iter().any(|heard| heard.peer == self.me);
+        let hears: Vec<_> = beat.hears.iter().copied().take(limits::SERVERS_MAX).collect();
         let epoch = beat.epoch;
         let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
         let time = beat.time;
@@ -329,6 +345,11 @@ impl Node {
             peer.beat = Some(beat);
         }
         self.heartbeat.heard(origin, hears_me, self.now);
+        if !is_overtaken {
+            for heard in hears.iter().filter(|heard| heard.both && heard.peer.id != self.me.id) {
+                self.heartbeat.vouched(id, heard.peer, Duration::from_millis(heard.age.into()), self.now);
+            }
+        }
         self.beat();
         if is_overtaken {
             return;

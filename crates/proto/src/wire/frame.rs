@@ -17,7 +17,7 @@ use crate::{
     wire::number,
 };
 
-pub use super::records::{Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Member, RoomRecord};
+pub use super::records::{Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Heard, Member, RoomRecord};
 
 /// Versions of rooms, each with its vector.
 pub type Vectors = BTreeMap<RoomName, VersionVector>;
