@@ -18,7 +18,15 @@ use std::{
     net::SocketAddr,
 };
 
-use self::{asks::Asks, finder::Finder, link::Link, moves::{Lookup, Uneven}, outbox::Outbox, room::Room, servers::Servers};
+use self::{
+    asks::Asks,
+    finder::Finder,
+    link::Link,
+    moves::{Lookup, Uneven},
+    outbox::Outbox,
+    room::Room,
+    servers::Servers,
+};
 use crate::{
     config::ClientConfig,
     discovery::packet,
