@@ -17,8 +17,8 @@ use crate::common::{
     wait_for,
 };
 
-/// Five people, 100 messages a second.
-const GAP: Duration = Duration::from_millis(50);
+/// Between two messages: 100 a second.
+const GAP: Duration = Duration::from_millis(10);
 const TALKERS: [&str; 5] = ["ada", "ben", "cleo", "dan", "eli"];
 const LISTENERS: [&str; 3] = ["eve", "fay", "gus"];
 /// Where everybody talks.
@@ -30,6 +30,7 @@ fn each_server_is_restarted_in_turn_while_people_talk() {
     let place = Place::new();
     let mut servers: Vec<Option<Server>> = place.servers(3).into_iter().map(Some).collect();
     let mut town = Town::arrive(&place);
+    let before = epochs(&servers.iter().flatten().map(|server| text(&server.process)).collect::<Vec<_>>());
     let start = Instant::now();
     let (mut stops, mut starts, mut logs) = (Vec::new(), Vec::new(), Vec::new());
     for id in (0..rounds).flat_map(|_| 1..=3) {
@@ -52,7 +53,7 @@ fn each_server_is_restarted_in_turn_while_people_talk() {
     let servers: Vec<Server> = servers.into_iter().flatten().collect();
     place.wait_for_agreement(&servers.iter().collect::<Vec<_>>(), 3, patience(30_000));
     logs.extend(servers.iter().map(|server| text(&server.process)));
-    let changes = changes_of_leader(&logs, town.leaders_before);
+    let changes = epochs(&logs).difference(&before).count();
     println!("{rounds} rounds in {:?}, {changes} changes of leader", start.elapsed());
     tell("while a server stops", stops);
     tell("while a server starts", starts);
@@ -84,29 +85,38 @@ fn the_leader_is_told_to_stop_while_people_talk() {
 struct Town {
     talkers: Vec<Talker>,
     listeners: Vec<Process>,
-    leaders_before: usize,
+    turn: usize,
+    next: Instant,
 }
 
 impl Town {
     /// Everybody arrives, and hears what is said.
     #[track_caller]
     fn arrive(place: &Place) -> Self {
-        let listeners: Vec<Process> = LISTENERS
-            .iter()
-            .map(|name| place.start(&["client", "--plain", "--name", name, "--room", ROOM]))
-            .collect();
+        let listeners: Vec<Process> =
+            LISTENERS.iter().map(|name| place.start(&["client", "--plain", "--name", name, "--room", ROOM])).collect();
         let mut talkers: Vec<Talker> = TALKERS.map(|name| Talker::arrive(place, name, ROOM)).into();
-        talk_until(&mut talkers, GAP, patience(10_000), |talkers| {
+        talk_until(&mut talkers, GAP * 10, patience(10_000), |talkers| {
             let firsts: Vec<&str> = talkers.iter().filter_map(Talker::first).collect();
             let has = |listener: &Process, body: &str| listener.out().iter().any(|(_, line)| line.ends_with(body));
             listeners.iter().all(|listener| firsts.iter().all(|body| has(listener, body)))
         });
-        Self { talkers, listeners, leaders_before: 3 }
+        Self { talkers, listeners, turn: 0, next: Instant::now() }
     }
 
+    /// One after the other says something, until `enough`.
     #[track_caller]
     fn talk_until(&mut self, enough: impl Fn() -> bool) {
-        talk_until(&mut self.talkers, GAP, patience(20_000), |_| enough());
+        let start = Instant::now();
+        self.next = self.next.max(start);
+        while !enough() {
+            assert!(start.elapsed() < patience(20_000), "enough was said");
+            thread::sleep(self.next.saturating_duration_since(Instant::now()));
+            let count = self.talkers.len();
+            self.talkers[self.turn % count].talk();
+            self.turn += 1;
+            self.next += GAP;
+        }
     }
 
     fn talk_for(&mut self, span: Duration) {
@@ -154,14 +164,11 @@ fn text(process: &Process) -> String {
     process.err().iter().flat_map(|(_, line)| [line.as_str(), "\n"]).collect()
 }
 
-/// How often another server has led, or the same in another term, as these logs have it.
-fn changes_of_leader(logs: &[String], before: usize) -> usize {
+/// Who led, in which term, as these logs have it.
+fn epochs(logs: &[String]) -> BTreeSet<(u64, u64)> {
     let lines = logs.iter().flat_map(|log| log.lines()).filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let told = lines.filter(|line| line["fields"]["message"] == "leader");
-    let epochs: BTreeSet<_> =
-        told.filter_map(|line| Some((line["fields"]["term"].as_u64()?, line["fields"]["leader"].as_u64()?))).collect();
-    println!("leaders: {epochs:?}");
-    epochs.len() - before
+    told.filter_map(|line| Some((line["fields"]["term"].as_u64()?, line["fields"]["leader"].as_u64()?))).collect()
 }
 
 fn tell(what: &str, mut silences: Vec<Duration>) {

@@ -33,6 +33,7 @@ fn a_server_that_leaves_takes_no_message_along_and_nobody_notices() {
         let silence = leaves(&mut world, id, ROOMS);
         if loss == 0 {
             assert!(silence < Duration::from_millis(100), "server {id}: {silence:?}");
+            assert!(world.longest_wait() < Duration::from_millis(200), "server {id}: {:?}", world.longest_wait());
         }
         world.check_all();
         assert!(world.home("tea").is_some_and(|home| home != id));
@@ -147,6 +148,7 @@ fn rooms_that_move_while_everybody_talks_lose_and_double_nothing() {
         assert!(world.spread()[1] > 3, "{:?}", world.spread());
         if loss == 0 {
             assert!(world.longest_silence(from, world.now) < Duration::from_millis(250));
+            assert!(world.longest_wait() < Duration::from_millis(200), "{:?}", world.longest_wait());
         }
         world.check_all();
     }

@@ -26,7 +26,9 @@ pub(crate) struct Person {
     client: Client,
     name: String,
     said: Vec<(RoomName, u64, String)>,
-    stored: BTreeSet<(RoomName, u64)>,
+    said_at: BTreeMap<(RoomName, u64), Time>,
+    /// What is stored, and how long that took.
+    stored: BTreeMap<(RoomName, u64), Duration>,
     /// Bodies of others that it was shown, and when.
     pub(crate) shown: Vec<(Time, String)>,
     pub(crate) server: Option<ServerId>,
@@ -40,7 +42,6 @@ pub(crate) struct World {
     pub(crate) events: Vec<(u16, Time, Event)>,
     /// Of 100 datagrams so many are lost.
     pub(crate) loss: u64,
-    /// All fences that any server held, with those that were home and open under it.
     rng: Rng,
     wires: BTreeMap<(Time, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     sent: u64,
@@ -120,7 +121,8 @@ impl World {
             client: Client::new(config, seed, self.now),
             name: name.to_owned(),
             said: Vec::new(),
-            stored: BTreeSet::new(),
+            said_at: BTreeMap::new(),
+            stored: BTreeMap::new(),
             shown: Vec::new(),
             server: None,
         };
@@ -141,6 +143,7 @@ impl World {
             let seq = person.said.iter().filter(|said| said.0 == room).count() as u64 + 1;
             let body = format!("{} {room} {seq}", person.name);
             person.said.push((room.clone(), seq, body.clone()));
+            person.said_at.insert((room.clone(), seq), self.now);
             self.person_step(at, client::Input::Command(Command::Post { room, seq, body }));
         }
     }
@@ -198,7 +201,8 @@ impl World {
                     match event {
                         client::Event::Message { entry, .. } => person.shown.push((now, entry.body.to_string())),
                         client::Event::Acked { room, seq, stored: true, .. } => {
-                            person.stored.insert((room, seq));
+                            let said_at = person.said_at[&(room.clone(), seq)];
+                            person.stored.insert((room, seq), now.since(said_at));
                         }
                         client::Event::Connected { server, .. } => person.server = Some(server),
                         _ => {}
@@ -301,6 +305,11 @@ impl World {
         self.people.values().map(of_one).max().unwrap_or_default()
     }
 
+    /// The longest that anybody has waited until what they said was stored.
+    pub(crate) fn longest_wait(&self) -> Duration {
+        self.people.values().flat_map(|person| person.stored.values()).max().copied().unwrap_or_default()
+    }
+
     /// Runs on until all is settled; then every post has one dot, everywhere, is stored, and was shown once to everybody.
     #[track_caller]
     pub(crate) fn check_all(&mut self) {
@@ -309,7 +318,7 @@ impl World {
         let mut wanted = BTreeSet::new();
         for person in self.people.values() {
             let unsettled: Vec<_> =
-                person.said.iter().filter(|said| !person.stored.contains(&(said.0.clone(), said.1))).collect();
+                person.said.iter().filter(|said| !person.stored.contains_key(&(said.0.clone(), said.1))).collect();
             assert!(unsettled.is_empty(), "not stored: {unsettled:?}");
             wanted.extend(person.said.iter().map(|said| said.2.clone()));
         }
