@@ -1,6 +1,8 @@
 //! Whole servers in virtual time over a kind network, mostly without clients.
 
+mod handover;
 mod links;
+mod people;
 mod world;
 
 use std::time::Duration;
