@@ -169,13 +169,7 @@ impl Node {
     }
 
     /// A server says what it held when it closed a room of ours.
-    pub(super) fn on_handoff(
-        &mut self,
-        session: SessionId,
-        name: &RoomName,
-        heads: &VersionVector,
-        origins: u32,
-    ) {
+    pub(super) fn on_handoff(&mut self, session: SessionId, name: &RoomName, heads: &VersionVector, origins: u32) {
         let Some(record) = self.records.get(name).cloned() else { return };
         if record.fence.home != self.me {
             // Its directory or ours is behind.
@@ -287,6 +281,7 @@ fn repost(entry: &Entry) -> Post {
         shown: Hlc::default(),
         kind: entry.kind.to_string(),
         body: entry.body.to_string(),
+        detour: false,
         author: Some(Author {
             name: entry.from.clone(),
             person: entry.person,
