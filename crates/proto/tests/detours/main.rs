@@ -78,3 +78,85 @@ fn a_home_that_is_not_heard_is_reached_through_a_peer() {
     check(false, true);
     check(true, true);
 }
+
+#[test]
+fn a_detour_that_dies_is_replaced() {
+    let mut world = World::new();
+    (1..=4).for_each(|id| world.start(id));
+    world.run(ms(5_000));
+    let home = world.home(1);
+    let others: Vec<_> = (1..=4).filter(|id| *id != home).collect();
+    for (client, server) in [(101, home), (102, others[0])] {
+        world.client(client, &[server]);
+    }
+    world.run(ms(2_000));
+    world.cut_both(home, others[0]);
+    let begin = world.now;
+    world.chat(&[101, 102], ms(100), ms(2_000));
+    // Whichever of the two it was, the other one is left.
+    let used = world.detour(others[0], home);
+    world.kill(used);
+    world.chat(&[101, 102], ms(100), ms(3_000));
+    world.run(ms(1_000));
+    let (_, stored, shown) = world.waits(begin, &[101, 102]);
+    assert!(stored <= ms(1_200) && shown <= ms(1_200), "stored {stored:?}, shown {shown:?}");
+    assert_eq!(world.home(others[0]), home);
+    world.assert_whole(&[101, 102]);
+    assert_eq!(world.entries(home), world.posted.len(), "none was sequenced twice");
+}
+
+#[test]
+fn a_home_that_is_not_heard_and_then_dies_is_followed_by_a_successor() {
+    let Three { mut world, home, far, peer } = three();
+    world.cut_both(far, home);
+    world.chat(&CLIENTS, ms(100), ms(2_000));
+    world.run(ms(1_000));
+    world.kill(home);
+    let killed = world.now;
+    world.chat(&[102, 103], ms(100), ms(3_000));
+    world.run(ms(1_000));
+    let (_, stored, shown) = world.waits(killed, &[102, 103]);
+    assert!(stored <= ms(1_200) && shown <= ms(1_200), "stored {stored:?}, shown {shown:?}");
+    assert_eq!(world.home(far), world.home(peer));
+    assert_ne!(world.home(far), home);
+    world.assert_whole(&[102, 103]);
+}
+
+#[test]
+fn halves_chat_on_and_are_one_again_soon_after_the_heal() {
+    fn check(seconds: u64, alone_is_home: bool) {
+        let Three { mut world, home, far, peer } = three();
+        let (alone, half) = if alone_is_home { (home, [far, peer]) } else { (far, [home, peer]) };
+        for other in half {
+            world.cut_both(alone, other);
+        }
+        let of_alone = if alone_is_home { 101 } else { 102 };
+        let cut_at = world.now;
+        world.chat(&CLIENTS, ms(250), ms(seconds * 1_000));
+        for (&(host, seq), &at) in world.posted.iter().filter(|(_, at)| **at >= cut_at) {
+            let told = &world.told[&host];
+            if world.now.since(at) > ms(2_000) {
+                assert!(told.accepted[&seq].since(at) <= ms(1_200), "{host}.{seq} was not accepted");
+                assert_eq!(told.stored.contains_key(&seq), host != of_alone, "{host}.{seq}: two copies, or one");
+            }
+        }
+        world.heal();
+        let healed = world.now;
+        world.chat(&CLIENTS, ms(250), ms(6_000));
+        world.run(ms(2_000));
+        let before: Vec<_> = world.posted.iter().filter(|(_, at)| **at < healed).collect();
+        let latest = before.iter().map(|((host, seq), _)| world.told[host].stored[seq]).max().unwrap_or_default();
+        let met = world.met_at(healed).since(healed);
+        let took = latest.since(healed);
+        println!("cut for {seconds} s, the home alone: {alone_is_home}: met after {met:?}, stored after {took:?}");
+        assert!(took <= ms(1_000), "stored only {took:?} after the heal, met after {met:?}");
+        world.assert_whole(&CLIENTS);
+        let doubled = world.entries(home) - world.posted.len();
+        assert_eq!(doubled, 0, "sequenced twice");
+        for reader in CLIENTS {
+            world.assert_late_is_right(reader);
+        }
+    }
+    check(5, true);
+    check(5, false);
+}

@@ -47,6 +47,9 @@ pub(crate) struct World {
     sent: u64,
     cuts: BTreeSet<(Host, Host)>,
     down: Vec<(Time, Host, u32)>,
+    up: Vec<Time>,
+    /// Bytes sent from one to another since the last cut.
+    bytes: BTreeMap<(Host, Host), usize>,
 }
 
 fn addr(host: Host) -> SocketAddr {
@@ -69,6 +72,8 @@ impl World {
             sent: 0,
             cuts: BTreeSet::new(),
             down: Vec::new(),
+            up: Vec::new(),
+            bytes: BTreeMap::new(),
         }
     }
 
@@ -126,6 +131,7 @@ impl World {
     /// Nothing passes from one to another any more.
     pub(crate) fn cut(&mut self, from: Host, to: Host) {
         self.cuts.insert((from, to));
+        self.bytes.clear();
     }
 
     pub(crate) fn cut_both(&mut self, one: Host, other: Host) {
@@ -180,6 +186,7 @@ impl World {
     fn send(&mut self, from: Host, to: Host, bytes: &[u8]) {
         if !self.cuts.contains(&(from, to)) {
             self.sent += 1;
+            *self.bytes.entry((from, to)).or_default() += bytes.len();
             self.wires.insert((self.now + LATENCY, self.sent), (from, to, bytes.to_vec()));
         }
     }
@@ -200,6 +207,7 @@ impl World {
                 node::Output::Event(node::Event::PeerDown { peer, .. }) => {
                     self.down.push((self.now, host, peer.id.0));
                 }
+                node::Output::Event(node::Event::PeerUp { .. }) => self.up.push(self.now),
                 node::Output::Event(_) => {}
             }
         }
@@ -245,6 +253,31 @@ impl World {
     /// Which servers take which others for dead, since then.
     pub(crate) fn deaths_since(&self, then: Time) -> Vec<(Host, u32)> {
         self.down.iter().filter(|(at, ..)| *at >= then).map(|(_, by, dead)| (*by, *dead)).collect()
+    }
+
+    /// Through which server the lobby is followed at one that does not hear its home: the only other one that gets more
+    /// than heartbeats from it.
+    pub(crate) fn detour(&self, from: Host, home: Host) -> Host {
+        let sent = |to: &Host| self.bytes.get(&(from, *to)).copied().unwrap_or_default();
+        let others = self.nodes.keys().filter(|id| **id != from && **id != home);
+        *others.max_by_key(|to| sent(to)).expect("there are others")
+    }
+
+    /// When all servers heard each other again, after the heal.
+    pub(crate) fn met_at(&self, healed: Time) -> Time {
+        self.up.iter().filter(|at| **at >= healed).max().copied().unwrap_or(healed)
+    }
+
+    /// What was shown to a client was marked as late exactly where it belongs above something that was shown before.
+    pub(crate) fn assert_late_is_right(&self, reader: Host) {
+        let mut newest = None;
+        let mut marked = 0;
+        for (_, entry, late) in &self.told[&reader].shown {
+            assert_eq!(*late, Some(entry.order()) < newest, "{} at {reader}", entry.body);
+            marked += u32::from(*late);
+            newest = newest.max(Some(entry.order()));
+        }
+        assert!(marked > 0, "nothing was late at {reader}");
     }
 
     /// How many entries of the lobby a server holds.
