@@ -42,7 +42,7 @@ fn three() -> Three {
 #[test]
 fn a_home_that_is_not_heard_is_reached_through_a_peer() {
     fn check(to: bool, from: bool) {
-        let Three { mut world, home, far, .. } = three();
+        let Three { mut world, home, far, peer } = three();
         let cut_at = world.now;
         if to {
             world.cut(far, home);
@@ -50,9 +50,9 @@ fn a_home_that_is_not_heard_is_reached_through_a_peer() {
         if from {
             world.cut(home, far);
         }
-        world.chat(&CLIENTS, ms(50), ms(10_000));
+        world.chat(&CLIENTS, ms(50), ms(4_000));
         let before = world.now;
-        world.run(ms(2_000));
+        world.run(ms(1_000));
         let (accepted, stored, shown) = world.waits(cut_at, &CLIENTS);
         println!("cut to {to} from {from}: accepted {accepted:?}, stored {stored:?}, shown {shown:?}");
         assert!(stored <= ms(1_000) && shown <= ms(1_000), "stored {stored:?}, shown {shown:?}");
@@ -66,7 +66,11 @@ fn a_home_that_is_not_heard_is_reached_through_a_peer() {
         assert!(stored <= ms(20) && shown <= ms(20), "stored {stored:?}, shown {shown:?}");
         world.heal();
         let healed = world.now;
-        world.chat(&CLIENTS, ms(50), ms(5_000));
+        world.run(ms(1_000));
+        world.bytes.clear();
+        world.chat(&CLIENTS, ms(50), ms(2_000));
+        let (there, here) = (world.bytes[&(home, far)], world.bytes[&(peer, far)]);
+        assert!(here * 2 < there, "the peer still sends {here} bytes, the home {there}");
         world.run(ms(2_000));
         let (_, stored, shown) = world.waits(healed, &CLIENTS);
         assert!(stored <= ms(20) && shown <= ms(20), "healed: stored {stored:?}, shown {shown:?}");

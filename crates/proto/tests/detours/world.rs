@@ -49,7 +49,7 @@ pub(crate) struct World {
     down: Vec<(Time, Host, u32)>,
     up: Vec<Time>,
     /// Bytes sent from one to another since the last cut.
-    bytes: BTreeMap<(Host, Host), usize>,
+    pub(crate) bytes: BTreeMap<(Host, Host), usize>,
 }
 
 fn addr(host: Host) -> SocketAddr {
