@@ -52,6 +52,7 @@ impl Node {
     /// A member has left for good: no alarm, no reconnecting.
     fn member_left(&mut self, origin: Origin) {
         self.heartbeat.gone(origin.id);
+        self.probations.dead(origin.id, self.now);
         if self.granted_now() == Some(origin.id) {
             self.granted = None;
         }

@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
 };
 
-use self::{clients::Served, load::Load, peers::Peer, posts::Relays, rooms::Room};
+use self::{clients::Served, load::Load, peers::Peer, posts::Relays, probation::Probations, rooms::Room};
 use crate::{
     config::ServerConfig,
     directory::{Clients, Members, Rooms},
@@ -46,6 +46,7 @@ mod leave;
 mod load;
 mod peers;
 mod posts;
+mod probation;
 mod rooms;
 pub mod view;
 
@@ -218,6 +219,7 @@ pub struct Node {
     endpoint: Endpoint,
     discovery: Discovery,
     heartbeat: Heartbeat,
+    probations: Probations,
     election: Election,
     sync: Option<lead::Sync>,
     records: Rooms,
@@ -271,6 +273,7 @@ impl Node {
             endpoint: Endpoint::new(Some(key.clone()), rng.fork()),
             discovery: Discovery::new(discovery, rng.fork(), now),
             heartbeat: Heartbeat::new(heartbeat::Config::default(), rng.fork(), now),
+            probations: Probations::default(),
             election: Election::new(me, 0, rng.fork()),
             sync: None,
             records: Rooms::new(),

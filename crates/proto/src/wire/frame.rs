@@ -178,6 +178,9 @@ pub enum Frame {
     Place {
         /// The new room.
         room: RoomName,
+        /// The sender does not hear the leader: whoever does passes it on, once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        detour: bool,
     },
     /// A new leader asks what everybody knows.
     SyncReq {
