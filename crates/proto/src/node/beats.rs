@@ -184,6 +184,10 @@ impl Node {
         if self.stage == Stage::Serving && self.is_live(origin) {
             self.elect(election::Input::HeardEpoch { from: origin, epoch });
         }
+        self.part_guests(id);
+        if self.find_ways() {
+            self.settle_all();
+        }
         self.mend_differences(session, id);
     }
 

@@ -34,8 +34,8 @@ impl Node {
             Frame::Joined { room, heads, .. } => self.on_joined(session, &room, &heads),
             Frame::Part { room } => self.unfollow(session, &room),
             Frame::Post(post) => self.on_post(session, post),
-            Frame::Ack(ack) => self.on_ack(ack),
-            Frame::Refuse(refuse) => self.on_refuse(refuse),
+            Frame::Ack(ack) => self.on_ack(session, ack),
+            Frame::Refuse(refuse) => self.on_refuse(session, refuse),
             Frame::Compare { rooms } => self.on_compare(session, &rooms),
             Frame::Election(message) => self.on_election_message(id, message),
             Frame::Members { members } => {

@@ -91,6 +91,7 @@ impl Node {
 
     /// Decides anew whom each room is followed at.
     pub(super) fn settle_all(&mut self) {
+        self.find_ways();
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         for name in &names {
             self.settle_upstream(name);
