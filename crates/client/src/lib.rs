@@ -16,6 +16,7 @@ pub use crate::{signals::told_to_end, since::Since};
 
 mod ask;
 mod chat;
+mod company;
 mod device;
 mod driver;
 mod face;
