@@ -44,7 +44,7 @@ variants!(FRAMES, frame_name, Frame:
 variants!(ELECTIONS, election_name, election::Message: Election Alive LeaderOk Coordinator);
 variants!(STARTS, start_name, Start: After Last Since);
 variants!(REFUSALS, refusal_name, Refusal: TooLong Clash UnknownKind);
-variants!(QUESTIONS, question_name, Ask: Rooms Who Status Retire);
+variants!(QUESTIONS, question_name, Ask: Rooms Who Status Retire Join);
 variants!(CHANGES, change_name, ClientsChange: All Put Gone);
 variants!(PIECES, piece_name, FragmentOf: Entry Post Forwarded);
 variants!(DATAGRAMS, datagram_name, Packet: Hello Find Here);

@@ -181,6 +181,12 @@ impl Link {
         self.keepalive_at = now + rng.jitter(KEEPALIVE, 20);
     }
 
+    /// Pings with the next poll, whatever was said of it before.
+    pub(super) fn ask_now(&mut self, now: Time) {
+        self.probe = None;
+        self.keepalive_at = now;
+    }
+
     /// What is due. `heard` is when the server was last heard, `waiting` since when something that it was asked waits.
     pub(super) fn poll(&mut self, heard: Time, waiting: Option<Time>, now: Time) -> Due {
         if !self.up {
@@ -305,6 +311,14 @@ mod tests {
         check(Part::Primary, 300, Some(100), 600, 1_800);
         check(Part::Primary, 0, None, 25_000, 25_500);
         check(standby, 0, None, 25_000, 27_000);
+    }
+
+    #[test]
+    fn a_new_network_is_reason_to_ping_at_once() {
+        let mut link = link();
+        assert!(!link.poll(at(10), None, at(20)).ping);
+        link.ask_now(at(20));
+        assert!(link.poll(at(10), None, at(20)).ping);
     }
 
     #[test]

@@ -165,6 +165,7 @@ impl Client {
         match input {
             Input::Datagram { from, bytes } => self.datagram(from, bytes, now),
             Input::Tick => self.started = true,
+            Input::Network => self.network_changed(now),
             Input::Command(command) => self.command(command, now),
         }
         if self.started {

@@ -81,6 +81,14 @@ impl Client {
         self.uneven = None;
     }
 
+    /// The network is another one: its servers hear our new address with a ping, or are soon known to be gone.
+    pub(super) fn network_changed(&mut self, now: Time) {
+        for link in [&mut self.primary, &mut self.standby].into_iter().flatten() {
+            link.ask_now(now);
+        }
+        self.finder.ask_now(now);
+    }
+
     /// A session stands.
     pub(super) fn session_up(&mut self, session: SessionId, now: Time) {
         if let Some(mut coming) = self.coming.take_if(|link| link.session == session) {
@@ -149,6 +157,33 @@ impl Client {
             // It does not answer us, and our standby does not hear it either.
             self.lose_primary(now);
         }
+    }
+
+    /// Our server says that it is about to stop. It serves us until another one does: nothing is missed meanwhile.
+    pub(super) fn sent_away(&mut self, from: ServerId, now: Time) {
+        let is_moving = self.go.is_some() || self.coming.is_some() || self.lookup == Some(Lookup::Move);
+        if is_moving || !self.is_served() {
+            return;
+        }
+        self.servers.forget(from);
+        let standby = self.standby.as_ref().filter(|standby| standby.up).and_then(|standby| standby.server);
+        let avoid = self.avoid;
+        let rank = |id: ServerId| (id != from).then_some(avoid == Some(id));
+        let Some(to) = standby.or_else(|| self.servers.random(rank, &mut self.rng)) else {
+            return self.called_over(from, now);
+        };
+        // A standby that is being looked for can wait.
+        self.lookup = None;
+        self.go = Some(to);
+    }
+
+    /// Our standby says that it is about to stop.
+    pub(super) fn deserted_by_standby(&mut self, now: Time) {
+        if let Some(server) = self.standby.as_ref().and_then(|standby| standby.server) {
+            self.servers.forget(server);
+        }
+        self.drop_standby(now);
+        self.standby_at = now;
     }
 
     /// A less loaded server is named.

@@ -38,7 +38,10 @@ impl Node {
             Frame::Refuse(refuse) => self.on_refuse(session, refuse),
             Frame::Compare { rooms } => self.on_compare(session, &rooms),
             Frame::Election(message) => self.on_election_message(id, message),
-            Frame::Members { members } => self.on_members(members),
+            Frame::Members { members } => {
+                let members = self.believable(session, members);
+                self.on_members(members);
+            }
             Frame::Rooms { rooms } => self.on_rooms(session, rooms),
             Frame::Assign { epoch, rooms } => self.on_assign(session, id, epoch, rooms),
             Frame::Place { room, detour } => self.on_place(&room, detour),

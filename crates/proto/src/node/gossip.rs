@@ -21,9 +21,8 @@ impl Node {
 
     /// Tells a server all that we know of members and rooms.
     pub(super) fn share_directory(&mut self, session: SessionId) {
-        for members in directory::members::chunks(self.members.iter()) {
-            self.say(session, &Frame::Members { members });
-        }
+        let members: Vec<_> = self.members.iter().cloned().collect();
+        self.say_members(session, &members);
         for rooms in directory::rooms::chunks(self.records.iter()) {
             self.say(session, &Frame::Rooms { rooms });
         }

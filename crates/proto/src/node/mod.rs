@@ -17,8 +17,8 @@ use std::{
 use self::{clients::Served, load::Load, peers::Peer, posts::Relays, probation::Probations, rooms::Room};
 use crate::{
     config::ServerConfig,
-    directory::{Clients, Members, Rooms},
-    discovery::{self, Discovery},
+    directory::{Clients, Members, Rooms, placement::balance::Balance},
+    discovery::{self, Discovery, interfaces::Choice},
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
@@ -44,6 +44,7 @@ mod handoff;
 mod lead;
 mod leave;
 mod load;
+mod network;
 mod peers;
 mod posts;
 mod probation;
@@ -64,6 +65,13 @@ pub enum Input<'a> {
     Tick,
     /// Leave the cluster: hand everything over, then [`Event::Stopped`].
     Leave,
+    /// The interfaces of this machine, or their addresses, are these from now on.
+    Network {
+        /// All addresses of the session socket, as in [`ServerConfig::addrs`].
+        addrs: &'a [SocketAddr],
+        /// All interfaces, for `status`.
+        interfaces: &'a [Choice],
+    },
 }
 
 /// What a server wants done.
@@ -207,6 +215,8 @@ enum Stage {
 #[derive(Debug)]
 pub struct Node {
     config: ServerConfig,
+    /// As the machine has them now; for `status`.
+    interfaces: Vec<Choice>,
     rng: Rng,
     now: Time,
     started: Time,
@@ -244,6 +254,7 @@ pub struct Node {
     orphans: BTreeMap<RoomName, Time>,
     leaving: Option<leave::Leaving>,
     granted: Option<leave::Granted>,
+    balance: Balance,
     load: Load,
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
@@ -264,6 +275,7 @@ impl Node {
             peers: config.peers.clone(),
         };
         let mut node = Self {
+            interfaces: Vec::new(),
             now,
             started: now,
             stage: if config.id.is_some() { Stage::Joining } else { Stage::Choosing },
@@ -296,6 +308,7 @@ impl Node {
             orphans: BTreeMap::new(),
             leaving: None,
             granted: None,
+            balance: Balance::default(),
             load: Load::default(),
             timers: Timers::default(),
             counters: BTreeMap::new(),
@@ -325,6 +338,7 @@ impl Node {
             Input::Datagram { from, bytes } => self.endpoint.handle(from, bytes, self.now),
             Input::Tick => self.tick(),
             Input::Leave => self.leave(leave::Why::Asked),
+            Input::Network { addrs, interfaces } => self.set_network(addrs, interfaces),
         }
         self.settle();
     }

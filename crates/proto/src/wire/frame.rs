@@ -448,6 +448,11 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         server: Option<ServerId>,
     },
+    /// Come over to another cluster, with all that the server that is asked holds.
+    Join {
+        /// Which.
+        cluster: ClusterId,
+    },
 }
 
 /// A piece of a line that is larger than a packet.
