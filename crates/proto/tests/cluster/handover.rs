@@ -32,7 +32,7 @@ fn a_server_that_leaves_takes_no_message_along_and_nobody_notices() {
         world.loss = loss;
         let silence = leaves(&mut world, id, ROOMS);
         if loss == 0 {
-            assert!(silence < Duration::from_millis(100), "server {id}: {silence:?}");
+            assert!(silence < Duration::from_millis(80), "server {id}: {silence:?}");
             assert!(world.longest_wait() < Duration::from_millis(200), "server {id}: {:?}", world.longest_wait());
         }
         world.check_all();
