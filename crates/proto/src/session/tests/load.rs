@@ -115,9 +115,12 @@ fn recorded() -> Vec<u8> {
 
 /// That init from so many addresses of a network.
 fn flood(network: [u8; 2], hosts: Range<u32>) -> Vec<(SocketAddr, Vec<u8>)> {
-    let init = recorded();
+    flood_of(&recorded(), network, hosts)
+}
+
+fn flood_of(init: &[u8], network: [u8; 2], hosts: Range<u32>) -> Vec<(SocketAddr, Vec<u8>)> {
     let from = |n: u32| SocketAddr::from(([network[0], network[1], (n >> 8) as u8, n as u8], 1_000 + (n >> 16) as u16));
-    hosts.map(|n| (from(n), init.clone())).collect()
+    hosts.map(|n| (from(n), init.to_vec())).collect()
 }
 
 #[test]
@@ -150,9 +153,9 @@ fn who_showed_a_cookie_waits_for_a_later_turn() {
 #[test]
 fn a_flood_grows_nothing_gets_less_than_it_sent_and_keeps_nobody_out() {
     let mut crowd = Crowd::new();
-    let (mut sent, mut received) = (0, 0);
+    let (init, mut sent, mut received) = (recorded(), 0, 0);
     for burst in 0..400 {
-        let mut datagrams = flood([10, 1], 250 * burst..250 * (burst + 1));
+        let mut datagrams = flood_of(&init, [10, 1], 250 * burst..250 * (burst + 1));
         for (n, (_, bytes)) in datagrams.iter_mut().enumerate() {
             // A third says another index, a third shows a cookie that it made up, and a third is as it was recorded.
             match n % 3 {
