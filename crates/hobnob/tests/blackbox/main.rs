@@ -13,6 +13,7 @@ mod demo;
 mod hostile;
 mod join;
 mod kills;
+mod planned;
 mod posts;
 #[cfg(target_os = "linux")]
 mod terminal;

@@ -182,6 +182,7 @@ impl Node {
     fn leave_rooms(&mut self) {
         let is_home = self.records.iter().any(|record| record.fence.home == self.me);
         if !is_home && !self.is_handing_over() {
+            self.send_clients_away();
             self.leave_for(Step::Clients { since: self.now });
         }
     }
@@ -247,6 +248,9 @@ impl Node {
     pub(super) fn on_leaving(&mut self, id: ServerId, epoch: Epoch) {
         if epoch.leader != id || !self.election.accepts(epoch) {
             return self.count("command_of_old_epoch");
+        }
+        if !self.commands(id) {
+            return;
         }
         if let Some(leaving) = &mut self.leaving
             && leaving.granted != Some(epoch)
