@@ -1,5 +1,7 @@
 //! Two clusters that stay apart, until a server of one is brought into the other on purpose: in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,

@@ -1,5 +1,7 @@
 //! What a server says where the network of its machine changes, in virtual time.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use hobnob_proto::{
