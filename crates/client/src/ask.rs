@@ -60,7 +60,14 @@ pub(crate) async fn join(mut options: Options, cluster: ClusterId) -> Result<(),
         options.interfaces = net::loopback();
     }
     let mut speaker = Speaker::asking(&options)?;
-    speaker.connect().await?;
+    speaker.connect().await.map_err(|fail| match fail.code {
+        Fail::NOT_FOUND if options.servers.is_empty() => Fail::new(
+            Fail::NOT_FOUND,
+            "no server on this machine answers: start one, or name the one to bring over with --server-ip and \
+             --server-port",
+        ),
+        _ => fail,
+    })?;
     speaker.ask(Ask::Join { cluster }).await?;
     let deadline = speaker.session().now() + JOIN;
     loop {

@@ -128,7 +128,7 @@ impl Sockets {
     /// Whether servers can be found: not where the port was refused for IPv4 everywhere, nor where there is no socket.
     fn check_discovery(&self, refused: Vec<(bool, io::Error)>) -> Result<(), DiscoveryError> {
         let has = |is_v6: bool| self.discovery.iter().any(|open| open.place.is_v6 == is_v6);
-        let why = refused.into_iter().find(|(is_v6, _)| !has(*is_v6) && !(*is_v6 && has(false)));
+        let why = refused.into_iter().find(|(is_v6, _)| !has(false) && !(*is_v6 && has(true)));
         why.map_or(Ok(()), |(_, source)| Err(DiscoveryError { source }))
     }
 }

@@ -11,6 +11,7 @@ mod cluster;
 mod common;
 mod demo;
 mod hostile;
+mod join;
 mod kills;
 mod planned;
 mod posts;

@@ -106,6 +106,58 @@ fn a_newcomer_is_answered_at_its_session_address_and_once() {
 }
 
 #[test]
+fn a_server_that_is_heard_both_ways_is_called_over_ipv4_at_first() {
+    /// Where the HELLO at each millisecond comes from, and at which addresses that makes the server a candidate.
+    fn check(heard: &[(u64, &str)], expected: &[&str]) {
+        let (ours, theirs) = (facts(1), facts(2));
+        let mut discovery = discovery(&[]);
+        let mut called = Vec::new();
+        for (at, from) in heard {
+            discovery.handle(Input::Datagram { from: from.parse().unwrap(), bytes: &hello(&theirs) }, &ours, ms(*at));
+            called.extend(drain(&mut discovery).into_iter().filter_map(|output| match output {
+                Output::Candidate(contact) => Some(contact.addr.to_string()),
+                _ => None,
+            }));
+        }
+        assert_eq!(called, expected, "{heard:?}");
+    }
+    let (v4, v6) = ("192.0.2.2:5005", "[fe80::2%3]:5005");
+    let (call_v4, call_v6) = ("192.0.2.2:5002", "[fe80::2%3]:5002");
+    check(&[(1, v4), (2, v6)], &[call_v4]);
+    check(&[(1, v4), (2, v6), (1_001, v4), (1_002, v6)], &[call_v4, call_v4]);
+    check(&[(1, v6), (2, v4), (1_001, v6)], &[call_v6, call_v4]);
+    check(&[(1, v6), (1_001, v6)], &[call_v6, call_v6]);
+    check(&[(1, v4), (4_999, v4), (5_002, v6)], &[call_v4, call_v4, call_v6]);
+}
+
+#[test]
+fn a_change_of_networks_is_told_at_once_and_often_for_a_while() {
+    let (ours, peer) = (facts(1), addr(9));
+    let mut discovery = discovery(&[peer]);
+    let mut now = ms(0);
+    while now < ms(60_000) {
+        discovery.handle(Input::Tick, &ours, now);
+        now = discovery.deadline();
+    }
+    drain(&mut discovery);
+    let changed = now + Duration::from_millis(1);
+    discovery.network_changed(changed);
+    assert_eq!(discovery.deadline(), changed);
+    let mut told = Vec::new();
+    now = changed;
+    while now < changed + Duration::from_secs(4) {
+        discovery.handle(Input::Tick, &ours, now);
+        let said = drain(&mut discovery);
+        assert!(now > changed || said.iter().any(|output| matches!(output, Output::Send { to, .. } if *to == peer)));
+        if said.iter().any(|output| matches!(output, Output::Broadcast { .. })) {
+            told.push(now.since(changed).as_millis());
+        }
+        now = discovery.deadline();
+    }
+    assert_eq!(told, [0, 100, 200, 300, 1_300, 2_300, 3_300]);
+}
+
+#[test]
 fn ones_own_hello_means_nothing() {
     let (ours, echo) = (facts(1), hello(&facts(1)));
     assert_eq!(outputs_of(&ours, addr(5001), &echo).1, []);
