@@ -124,7 +124,7 @@ fn a_client_changes_its_address_while_it_chats() {
     let mut crowd = Crowd::arrive([&network.hosts[3], &network.hosts[0]]);
     crowd.talk_for(Duration::from_secs(1));
     let moved = Instant::now();
-    network.hosts[3].ip("addr add 10.77.1.99/24 brd + dev eth0\naddr del 10.77.1.4/24 dev eth0");
+    network.hosts[3].ip("addr flush dev eth0\naddr add 10.77.1.99/24 brd + dev eth0");
     println!("all chat again {:?} after an address was changed", crowd.talk_until_all_chat(moved));
     crowd.talk_for(Duration::from_secs(2));
     let waited = crowd.talkers[0].longest_wait(moved);

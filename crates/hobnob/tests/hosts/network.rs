@@ -206,9 +206,8 @@ impl Host {
 
     /// Drops the datagrams that match.
     fn drop_packets(&self, hook: &str, matches: &str) {
-        let table = format!(
-            "table inet cut {{ chain {hook} {{ type filter hook {hook} priority 0; {matches} meta l4proto udp drop; }} }}"
-        );
+        let rule = format!("type filter hook {hook} priority 0\n{matches} meta l4proto udp drop");
+        let table = format!("table inet cut {{\nchain {hook} {{\n{rule}\n}}\n}}\n");
         run(&["ip", "netns", "exec", &self.namespace.0, "nft", "-f", "-"], &table).unwrap();
     }
 
