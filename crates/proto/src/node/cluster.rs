@@ -12,7 +12,7 @@ use super::{
     peers::{Held, Peer},
 };
 use crate::{
-    discovery::{self, Facts},
+    discovery::{self, Contact, Facts},
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, Origin, ServerId},
@@ -97,6 +97,9 @@ impl Node {
     }
 
     pub(super) fn discover(&mut self, input: discovery::Input<'_>) {
+        if self.is_closing() && matches!(input, discovery::Input::Datagram { .. }) {
+            return;
+        }
         let facts = self.facts();
         self.discovery.handle(input, &facts, self.now);
     }
@@ -113,13 +116,7 @@ impl Node {
                     self.meet(origin, contact.addr, contact.suite);
                 }
             }
-            discovery::Output::Adopt(contact) => {
-                let origin = Origin { id: contact.id, boot: contact.boot };
-                let (id, empty) = (contact.cluster, contact.empty);
-                let age = Duration::from_secs(contact.age_secs.into());
-                let cluster = Cluster { id, empty, age, since: self.now };
-                self.open_session(origin, contact.addr, cluster, contact.suite);
-            }
+            discovery::Output::Adopt(contact) => self.come_over(&contact),
             discovery::Output::Foreign(_) => {}
             discovery::Output::Choose(id) => {
                 if self.stage == Stage::Choosing {
@@ -128,6 +125,19 @@ impl Node {
                 }
             }
         }
+    }
+
+    /// Opens a session to a server of another cluster; once it stands, we are of that one.
+    pub(super) fn come_over(&mut self, contact: &Contact) {
+        let origin = Origin { id: contact.id, boot: contact.boot };
+        let age = Duration::from_secs(contact.age_secs.into());
+        let cluster = Cluster { id: contact.cluster, empty: contact.empty, age, since: self.now };
+        self.open_session(origin, contact.addr, cluster, contact.suite);
+    }
+
+    /// In which cluster we are.
+    pub(super) fn cluster_id(&self) -> ClusterId {
+        self.cluster.id
     }
 
     /// Takes part under the id that we have now, from the beginning.

@@ -38,7 +38,10 @@ impl Node {
             Frame::Refuse(refuse) => self.on_refuse(refuse),
             Frame::Compare { rooms } => self.on_compare(session, &rooms),
             Frame::Election(message) => self.on_election_message(id, message),
-            Frame::Members { members } => self.on_members(members),
+            Frame::Members { members } => {
+                let members = self.believable(session, members);
+                self.on_members(members);
+            }
             Frame::Rooms { rooms } => self.on_rooms(session, rooms),
             Frame::Assign { epoch, rooms } => self.on_assign(session, id, epoch, rooms),
             Frame::Place { room } => self.on_place(&room),
@@ -46,6 +49,8 @@ impl Node {
             Frame::SyncRep { epoch, part, last, rooms } => self.on_sync_rep(session, id, epoch, part, last, rooms),
             Frame::Clients(clients) => self.on_clients(session, id, clients),
             Frame::ClientsReq => self.share_clients(session),
+            Frame::Handoff { room, heads, origins, .. } => self.on_handoff(session, &room, &heads, origins),
+            Frame::Handed { room, fence } => self.on_handed(&room, fence),
             Frame::Leave => self.on_leave(session, id),
             Frame::Leaving { epoch } => self.on_leaving(id, epoch),
             Frame::Retire => self.leave(leave::Why::Retired),

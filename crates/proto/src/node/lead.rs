@@ -257,7 +257,7 @@ impl Node {
         let ours: Vec<RoomRecord> = self
             .records
             .iter()
-            .filter(|record| !self.is_live(record.fence.home) && may(record, &self.orphans))
+            .filter(|record| self.is_dead(record.fence.home) && may(record, &self.orphans))
             .filter(|record| placement::first_live_successor(record, &live) == Some(self.me.id))
             .map(|record| placement::go_on(record, self.me, epoch, &live))
             .collect();
@@ -283,7 +283,7 @@ impl Node {
         let orphans: BTreeSet<RoomName> = self
             .records
             .iter()
-            .filter(|record| !self.is_live(record.fence.home))
+            .filter(|record| self.is_dead(record.fence.home))
             .map(|record| record.room.clone())
             .collect();
         self.orphans.retain(|name, _| orphans.contains(name));
@@ -316,7 +316,9 @@ impl Node {
         }
         let now = self.now;
         // Rooms of servers that have not told us yet what they know stay where they are.
-        let unknown: BTreeSet<ServerId> = self.sync.iter().flat_map(|sync| sync.missing.keys().copied()).collect();
+        let unasked = self.sync.iter().flat_map(|sync| sync.missing.keys().copied());
+        // And so do those of servers that only others hear.
+        let unknown: BTreeSet<ServerId> = unasked.chain(self.heartbeat.unheard().map(|peer| peer.id)).collect();
         let settled = |name: &RoomName| match self.orphans.get(name) {
             Some(since) => now.since(*since) >= ORPHAN,
             None => true,
@@ -333,6 +335,7 @@ impl Node {
         let now = self.now;
         if let Some(room) = self.rooms.get_mut(name) {
             room.upstream = Upstream::Nowhere;
+            room.handoff = None;
             room.waiters.clear();
             room.early.clear();
             room.receiver.moved(now);

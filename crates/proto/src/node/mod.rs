@@ -18,7 +18,7 @@ use self::{clients::Served, load::Load, peers::Peer, posts::Relays, rooms::Room}
 use crate::{
     config::ServerConfig,
     directory::{Clients, Members, Rooms},
-    discovery::{self, Discovery},
+    discovery::{self, Discovery, interfaces::Choice},
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
@@ -33,13 +33,17 @@ use crate::{
 };
 
 mod answers;
+mod beats;
 mod clients;
 mod cluster;
 mod dispatch;
 mod followers;
+mod gossip;
+mod handoff;
 mod lead;
 mod leave;
 mod load;
+mod network;
 mod peers;
 mod posts;
 mod rooms;
@@ -59,6 +63,13 @@ pub enum Input<'a> {
     Tick,
     /// Leave the cluster: hand everything over, then [`Event::Stopped`].
     Leave,
+    /// The interfaces of this machine, or their addresses, are these from now on.
+    Network {
+        /// All addresses of the session socket, as in [`ServerConfig::addrs`].
+        addrs: &'a [SocketAddr],
+        /// All interfaces, for `status`.
+        interfaces: &'a [Choice],
+    },
 }
 
 /// What a server wants done.
@@ -150,6 +161,8 @@ enum Timer {
     Room(RoomName),
     /// The home of a room has not answered our join.
     Join(RoomName),
+    /// A room is being handed over, by us or to us.
+    Handoff(RoomName),
     /// A follower has not acknowledged.
     Heads(SessionId),
     /// A session with a server that was heard of is due to be opened.
@@ -198,6 +211,8 @@ enum Stage {
 #[derive(Debug)]
 pub struct Node {
     config: ServerConfig,
+    /// As the machine has them now; for `status`.
+    interfaces: Vec<Choice>,
     rng: Rng,
     now: Time,
     started: Time,
@@ -253,6 +268,7 @@ impl Node {
             peers: config.peers.clone(),
         };
         let mut node = Self {
+            interfaces: Vec::new(),
             now,
             started: now,
             stage: if config.id.is_some() { Stage::Joining } else { Stage::Choosing },
@@ -312,6 +328,7 @@ impl Node {
             Input::Datagram { from, bytes } => self.endpoint.handle(from, bytes, self.now),
             Input::Tick => self.tick(),
             Input::Leave => self.leave(leave::Why::Asked),
+            Input::Network { addrs, interfaces } => self.set_network(addrs, interfaces),
         }
         self.settle();
     }
@@ -353,6 +370,7 @@ impl Node {
         match timer {
             Timer::Room(name) => self.wake_room(&name),
             Timer::Join(name) => self.join_upstream(&name),
+            Timer::Handoff(name) => self.step_handoff(&name),
             Timer::Heads(session) => self.repeat_heads(session),
             Timer::Call(origin) => self.call(origin),
             Timer::Reconnect(id) => self.reconnect(id),
@@ -423,7 +441,12 @@ impl Node {
     }
 
     fn is_live(&self, peer: Origin) -> bool {
-        peer == self.me || self.heartbeat.live().any(|live| live == peer)
+        peer == self.me || self.heartbeat.status(peer) == heartbeat::Status::Live
+    }
+
+    /// Whether nobody that we hear hears it.
+    fn is_dead(&self, peer: Origin) -> bool {
+        peer != self.me && self.heartbeat.status(peer) == heartbeat::Status::Dead
     }
 
     /// Live servers, this one included.

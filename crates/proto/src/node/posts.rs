@@ -6,8 +6,9 @@
 //! ```
 //!
 //! A post is repeated by its client until it is settled, so nothing here has to be: a server that is not the home keeps a
-//! post only until the home has accepted it, and sends it again when the room gets another home. A post that comes twice
-//! is known by its author, their device and its number.
+//! post until the home says that it is stored, and sends it again when the room gets another home. That one then knows
+//! whom to tell, and nobody waits for the client's own repetition. A post that comes twice is known by its author, their
+//! device and its number.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,7 @@ use crate::{
 const EARLY_MAX: u64 = 64;
 /// Posts of all devices that do so in one room.
 const EARLY_ROOM_MAX: usize = 1_024;
-/// Posts of one device that a server keeps for homes that have not accepted them yet.
+/// Posts of one device that a server keeps until their homes have stored them.
 const RELAYS_DEVICE_MAX: u64 = 64;
 /// Posts of all devices that it keeps so.
 const RELAYS_MAX: usize = 16_384;
@@ -68,6 +69,7 @@ impl Node {
         let is_home = self.rooms[&post.room].upstream == Upstream::Home;
         match (is_home, forwarded) {
             (true, _) => self.admit(session, post),
+            (false, true) if self.rooms[&post.room].upstream == Upstream::Opening => self.hold(session, post),
             (false, true) => self.point_home(session, &post.room),
             (false, false) => self.relay(post),
         }
@@ -80,7 +82,7 @@ impl Node {
         }
     }
 
-    /// Keeps a post until its home has accepted it, and sends it there.
+    /// Keeps a post until its home has stored it, and sends it there.
     fn relay(&mut self, post: Post) {
         let Some(author) = &post.author else { return };
         let key = (post.room.clone(), author.person, author.device, post.seq);
@@ -102,7 +104,7 @@ impl Node {
         self.endpoint.send_large(*session, of, &Frame::Post(post.clone()).to_line());
     }
 
-    /// The room has a new home: what the last one had not accepted goes there.
+    /// The room has a new home: what the last one had not stored goes there.
     pub(super) fn resend_relays(&mut self, name: &RoomName) {
         let from = (name.clone(), PersonId([0; 16]), DeviceId(0), 0);
         let posts: Vec<_> = self
@@ -256,7 +258,9 @@ impl Node {
     /// A home has answered for a client of ours.
     pub(super) fn on_ack(&mut self, mut ack: Ack) {
         let Some((person, device)) = ack.to.take() else { return self.count("frame_out_of_place") };
-        self.relays.remove(&(ack.room.clone(), person, device, ack.seq));
+        if ack.stored {
+            self.relays.remove(&(ack.room.clone(), person, device, ack.seq));
+        }
         if let Some(&session) = self.devices.get(&(person, device)) {
             self.say(session, &Frame::Ack(ack));
         }

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use sha2::{Digest as _, Sha256};
 
-use super::frame::{Frame, Vectors};
+use super::frame::{Fence, Frame, Vectors};
 use crate::{
     ids::{Origin, RoomName},
     limits,
@@ -14,7 +14,7 @@ use crate::{
 /// Bytes of a frame around its vectors.
 const FRAME_BYTES: usize = 40;
 /// Bytes of a join or of its answer around the vectors: a room's name may take 128 bytes twice over.
-const JOIN_BYTES: usize = 300;
+const JOIN_BYTES: usize = 450;
 
 /// Bytes of one origin's part of a vector in JSON: `"id.boot":seq,`.
 fn part_bytes(origin: Origin, seq: u64) -> usize {
@@ -41,6 +41,18 @@ pub fn joined(room: &RoomName, start: &VersionVector, heads: &VersionVector) -> 
         }
     }
     parts.into_iter().map(|(start, heads)| Frame::Joined { room: room.clone(), start, heads, origins }).collect()
+}
+
+/// What a home tells the next: [`Frame::Handoff`] as often as it takes, at least once. Whoever has heard of all origins
+/// knows all.
+pub fn handoff(room: &RoomName, fence: Fence, heads: &VersionVector) -> Vec<Frame> {
+    let parts = joined(room, &VersionVector::default(), heads).into_iter();
+    parts
+        .filter_map(|part| match part {
+            Frame::Joined { room, heads, origins, .. } => Some(Frame::Handoff { room, fence, heads, origins }),
+            _ => None,
+        })
+        .collect()
 }
 
 /// As much of a vector as fits a join. What a join leaves out comes again, and is known for what it is; so the largest

@@ -11,7 +11,7 @@ use hobnob_proto::{
     ids::{Boot, Origin, ServerId},
     rng::Rng,
     time::Time,
-    wire::frame::Epoch,
+    wire::frame::{Epoch, Heard},
 };
 
 /// From its start until a server takes part.
@@ -22,7 +22,7 @@ const SYNCING: Duration = Duration::from_millis(20);
 /// What the network carries.
 #[derive(Clone, Debug)]
 enum Packet {
-    Beat { view: PeerView, hears: Vec<ServerId> },
+    Beat { view: PeerView, hears: Vec<Heard> },
     Election(Message),
 }
 
@@ -167,6 +167,11 @@ impl World {
         self.servers.values().all(follows).then_some(leader)
     }
 
+    /// How often somebody has won.
+    pub(crate) fn won(&self) -> usize {
+        self.trace.iter().filter(|(.., output)| matches!(output, Output::Won(_))).count()
+    }
+
     pub(crate) fn assert_agreed(&self) {
         let stand = |server: &Server| (server.me, server.election.state(), server.election.epoch());
         let stands: Vec<_> = self.servers.values().map(stand).collect();
@@ -220,7 +225,11 @@ impl World {
         match packet {
             Packet::Beat { view, hears } => {
                 server.beats.insert(from.id, view);
-                server.heartbeat.heard(from, hears.contains(&to), now);
+                let me = server.me;
+                server.heartbeat.heard(from, hears.iter().any(|heard| heard.peer == me), now);
+                for heard in hears.iter().filter(|heard| heard.both && heard.peer.id != to) {
+                    server.heartbeat.vouched(from.id, heard.peer, Duration::from_millis(heard.age.into()), now);
+                }
                 server.election.handle(Input::HeardEpoch { from, epoch: view.epoch }, now);
                 self.show(to);
             }
@@ -254,7 +263,7 @@ impl World {
         self.show(id);
         if beat {
             let server = &self.servers[&id];
-            let packet = Packet::Beat { view: server.own_view(), hears: server.heartbeat.hears() };
+            let packet = Packet::Beat { view: server.own_view(), hears: server.heartbeat.hears(self.now) };
             self.broadcast(id, &packet);
         }
     }
