@@ -284,6 +284,15 @@ impl Heartbeat {
         vouchers.max_by_key(|(_, at)| *at).map(|(by, _)| *by)
     }
 
+    /// Whether `by` is still as good a way round to `peer` as any, within the time in which a silence is noticed.
+    pub fn is_detour(&self, by: ServerId, peer: Origin) -> bool {
+        let Some(known) = self.peers.get(&peer.id).filter(|known| known.boot == peer.boot) else { return false };
+        let newest = known.vouchers.iter().map(|(_, at)| *at).max();
+        let is_live = self.peers.get(&by).is_some_and(|by| by.status == Status::Live);
+        let is_fresh = |at: Time| newest.is_some_and(|newest| newest.since(at) < self.config.timeout_min);
+        is_live && known.vouchers.iter().any(|(voucher, at)| *voucher == by && is_fresh(*at))
+    }
+
     /// When [`Self::tick`] is wanted.
     pub fn deadline(&self) -> Time {
         if !self.changes.is_empty() {

@@ -98,16 +98,24 @@ impl Node {
             let lag = self.heartbeat.lag().as_millis() as u64;
             let load = homes + self.load.rate() as usize;
             return json!({"id": member.id, "addr": self.config.addrs.first(), "role": role, "load": load,
-                "sessions": self.devices.len(), "lag_ms": lag, "state": "up"});
+                "sessions": self.devices.len(), "lag_ms": lag,
+                "state": if self.is_on_probation(self.me.id) { "probation" } else { "up" }});
         }
         let peer = self.peers.get(&member.id);
         let addr = peer.and_then(|peer| self.endpoint.addr(peer.session()?)).or(addr.copied());
         let live = peer.is_some_and(|peer| peer.origin.boot == member.boot && self.is_live(peer.origin));
+        let unheard = self.heartbeat.unheard().any(|peer| peer.id == member.id && peer.boot == member.boot);
+        let state = match (live, unheard) {
+            (true, _) if self.is_on_probation(member.id) => "probation",
+            (true, _) => "up",
+            (false, true) => "suspect",
+            (false, false) => "down",
+        };
         let beat = peer.and_then(|peer| peer.beat.as_ref()).filter(|_| live);
         let (load, sessions, lag) =
             beat.map_or((0, 0, 0), |beat| (beat.load as usize + homes, beat.sessions, beat.lag));
         json!({"id": member.id, "addr": addr, "role": role, "load": load, "sessions": sessions, "lag_ms": lag,
-            "state": if live { "up" } else { "down" }})
+            "state": state})
     }
 
     fn room_items(&self) -> Vec<Value> {

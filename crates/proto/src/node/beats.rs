@@ -7,13 +7,17 @@ use super::{
     peers::{Peer, RECONNECT_OFTEN},
 };
 use crate::{
+    directory,
     election::{self, PeerView},
     heartbeat::Change,
     ids::{Origin, ServerId},
     limits,
     session::SessionId,
     time::{Duration, Time},
-    wire::{Frame, frame::Beat},
+    wire::{
+        Frame,
+        frame::{Beat, Epoch, RoomRecord},
+    },
 };
 
 /// Between two questions for one server's list of clients.
@@ -38,15 +42,18 @@ impl Node {
                         self.event(Event::PeerUp { peer, addr });
                     }
                     self.timers.clear(&Timer::Reconnect(peer.id));
+                    self.judge(peer);
                 }
                 Change::Unheard(peer) => {
                     // The link may be good for another session.
                     self.lost(peer);
+                    self.probations.unheard(peer, self.now);
                 }
                 Change::Dead { peer, silent } => {
                     let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
                     self.event(Event::PeerDown { peer, silent_ms });
                     self.clients.drop_server(peer.id);
+                    self.probations.dead(peer.id, self.now);
                     if self.granted_now() == Some(peer.id) {
                         self.granted = None;
                     }
@@ -97,6 +104,8 @@ impl Node {
             sessions: self.devices.len() as u32,
             hears: self.heartbeat.hears(self.now),
             eligible: self.is_eligible(),
+            takes_rooms: self.takes_rooms(),
+            probation: self.probations.imposed(self.now),
             time: self.cluster_millis(),
             directory: self.directory_digest(),
             clients: self.clients.own_version(),
@@ -104,9 +113,31 @@ impl Node {
         }
     }
 
-    /// Whether we may lead.
+    /// Whether we may lead: we hear more than half of the servers that live, and have not just come back.
     pub(super) fn is_eligible(&self) -> bool {
-        self.stage == Stage::Serving && self.leaving.is_none()
+        let live = self.heartbeat.live().count() + 1;
+        let unheard = self.heartbeat.unheard().count();
+        self.takes_rooms() && 2 * live > live + unheard
+    }
+
+    /// Whether we may be given rooms.
+    pub(super) fn takes_rooms(&self) -> bool {
+        self.stage == Stage::Serving && self.leaving.is_none() && !self.is_on_probation(self.me.id)
+    }
+
+    /// Whether a server has come back, and not been here for long enough since.
+    pub(super) fn is_on_probation(&self, id: ServerId) -> bool {
+        self.probations.is_on(id, self.now)
+    }
+
+    /// A server has come to life: perhaps it has come back.
+    fn judge(&mut self, peer: Origin) {
+        let beat = self.peers.get(&peer.id).and_then(|known| known.beat.as_ref());
+        let hears = beat.into_iter().flat_map(|beat| &beat.hears).take(limits::SERVERS_MAX);
+        let its_side: Vec<_> = hears.filter(|heard| heard.both).map(|heard| heard.peer.id).collect();
+        if self.probations.alive(self.me.id, peer, &its_side, self.now) {
+            self.count("probations");
+        }
     }
 
     /// A peer's heartbeat.
@@ -118,6 +149,7 @@ impl Node {
         }
         let hears_me = beat.hears.iter().any(|heard| heard.peer == self.me);
         let hears: Vec<_> = beat.hears.iter().copied().take(limits::SERVERS_MAX).collect();
+        let probation: Vec<_> = beat.probation.iter().copied().take(limits::SERVERS_MAX).collect();
         let epoch = beat.epoch;
         let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
         let time = beat.time;
@@ -136,6 +168,11 @@ impl Node {
         if is_overtaken {
             return;
         }
+        if self.is_live(origin) {
+            for (id, left) in probation {
+                self.probations.told(id, Duration::from_millis(left.into()), self.now);
+            }
+        }
         if leads && self.is_live(origin) && self.election.leader() == Some(id) {
             // Cluster time is the leader's; it goes forward and never back.
             self.clock_offset = self.clock_offset.max(time.saturating_sub(self.now.as_millis()));
@@ -146,6 +183,10 @@ impl Node {
         self.update_view();
         if self.stage == Stage::Serving && self.is_live(origin) {
             self.elect(election::Input::HeardEpoch { from: origin, epoch });
+        }
+        self.part_guests(id);
+        if self.find_ways() {
+            self.settle_all();
         }
         self.mend_differences(session, id);
     }
@@ -160,16 +201,75 @@ impl Node {
         }
     }
 
-    /// Tells the election who is live.
+    /// Tells the election who lives.
     pub(super) fn update_view(&mut self) {
-        let view = |origin: Origin| {
-            let beat = self.peers.get(&origin.id).filter(|peer| peer.origin == origin)?.beat.as_ref()?;
-            let view = PeerView { boot: origin.boot, eligible: beat.eligible, led: beat.led, epoch: beat.epoch };
+        let live = self.heartbeat.live().filter_map(|origin| {
+            let beat = self.beat_of(origin)?;
+            let eligible = beat.eligible && !self.is_on_probation(origin.id);
+            let view = PeerView { boot: origin.boot, heard: true, eligible, led: beat.led, epoch: beat.epoch };
             Some((origin.id, view))
-        };
-        let live: BTreeMap<_, _> = self.heartbeat.live().filter_map(view).collect();
+        });
+        let unheard = self.heartbeat.unheard().map(|origin| {
+            let beat = self.beat_of(origin);
+            let (led, epoch) = beat.map_or((false, Epoch::NONE), |beat| (beat.led, beat.epoch));
+            let eligible =
+                beat.is_none_or(|beat| beat.eligible) && self.hears_enough(origin) && !self.is_on_probation(origin.id);
+            (origin.id, PeerView { boot: origin.boot, heard: false, eligible, led, epoch })
+        });
+        let live: BTreeMap<_, _> = live.chain(unheard).collect();
         let eligible = self.is_eligible();
         self.elect(election::Input::View { live, eligible });
+    }
+
+    /// The newest beat of a server, in this boot.
+    fn beat_of(&self, origin: Origin) -> Option<&Beat> {
+        self.peers.get(&origin.id).filter(|peer| peer.origin == origin)?.beat.as_ref()
+    }
+
+    /// Whether a live peer says that `origin` and it hear each other.
+    fn is_heard_by(&self, origin: Origin, peer: Origin) -> bool {
+        self.beat_of(peer).is_some_and(|beat| beat.hears.iter().any(|heard| heard.both && heard.peer == origin))
+    }
+
+    /// Whether a server that only others hear can be one that hears more than half of all.
+    fn hears_enough(&self, origin: Origin) -> bool {
+        let heard = self.heartbeat.live().filter(|peer| self.is_heard_by(origin, *peer)).count() + 1;
+        let live = self.heartbeat.live().count() + self.heartbeat.unheard().count() + 1;
+        2 * heard > live
+    }
+
+    // ---- servers that only others hear
+
+    /// The way to the leader: itself where we hear each other, otherwise the peer that heard it last, and `true`.
+    pub(super) fn way_to_leader(&self) -> Option<(ServerId, bool)> {
+        let id = self.election.leader().filter(|id| *id != self.me.id)?;
+        let leader = Origin { id, boot: self.epoch().boot };
+        if self.is_live(leader) { Some((id, false)) } else { Some((self.detour(leader)?, true)) }
+    }
+
+    /// Whether a server may command us: who does not hear us, or whom we do not hear, is not one to follow blindly.
+    pub(super) fn commands(&mut self, id: ServerId) -> bool {
+        let heard = self.heartbeat.live().any(|peer| peer.id == id);
+        if !heard {
+            self.count("command_of_unheard_leader");
+        }
+        heard
+    }
+
+    /// Passes on what a leader said of rooms to those who do not hear it.
+    pub(super) fn relay_rooms(&mut self, leader: ServerId, rooms: &[RoomRecord]) {
+        let Some(leader) = self.peers.get(&leader).map(|peer| peer.origin) else { return };
+        let deaf = self.heartbeat.live().filter(|peer| *peer != leader && !self.is_heard_by(leader, *peer));
+        let deaf: Vec<_> = deaf.filter_map(|peer| self.peers.get(&peer.id)?.session()).collect();
+        if deaf.is_empty() {
+            return;
+        }
+        for rooms in directory::rooms::chunks(rooms) {
+            let line = Frame::Rooms { rooms }.to_line();
+            for session in &deaf {
+                self.endpoint.send(*session, line.as_bytes());
+            }
+        }
     }
 
     /// What a peer holds differs from what we hold: after a while something is done about it.

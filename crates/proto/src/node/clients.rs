@@ -319,7 +319,7 @@ impl Node {
         let Role::Standby(dead) = served.role else { return };
         served.comes += 1;
         let again = served.comes < COMES_MAX;
-        if self.heartbeat.live().any(|peer| peer.id == dead) {
+        if self.heartbeat.live().chain(self.heartbeat.unheard()).any(|peer| peer.id == dead) {
             return;
         }
         self.say(session, &Frame::Come { dead });

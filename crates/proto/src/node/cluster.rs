@@ -10,6 +10,7 @@ use super::{
     Event, Node, Output, Party, Stage, Stop, Timer,
     clients::Served,
     peers::{Held, Peer},
+    probation::Probations,
 };
 use crate::{
     discovery::{self, Contact, Facts},
@@ -144,6 +145,7 @@ impl Node {
     pub(super) fn begin(&mut self) {
         self.stage = Stage::Joining;
         self.started = self.now;
+        self.probations = Probations::default();
         self.heartbeat = Heartbeat::new(heartbeat::Config::default(), self.rng.fork(), self.now);
         self.election = Election::new(self.me, 0, self.rng.fork());
         self.clients.set_me(self.me);

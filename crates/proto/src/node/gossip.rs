@@ -51,6 +51,7 @@ impl Node {
     /// A member has left for good: no alarm, no reconnecting.
     fn member_left(&mut self, origin: Origin) {
         self.heartbeat.gone(origin.id);
+        self.probations.dead(origin.id, self.now);
         if self.granted_now() == Some(origin.id) {
             self.granted = None;
         }
@@ -90,6 +91,7 @@ impl Node {
 
     /// Decides anew whom each room is followed at.
     pub(super) fn settle_all(&mut self) {
+        self.find_ways();
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         for name in &names {
             self.settle_upstream(name);

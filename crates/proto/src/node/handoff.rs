@@ -281,6 +281,7 @@ fn repost(entry: &Entry) -> Post {
         shown: Hlc::default(),
         kind: entry.kind.to_string(),
         body: entry.body.to_string(),
+        detour: false,
         author: Some(Author {
             name: entry.from.clone(),
             person: entry.person,

@@ -84,6 +84,9 @@ impl Node {
         if epoch.leader != id || !self.election.accepts(epoch) {
             return self.count("command_of_old_epoch");
         }
+        if !self.commands(id) {
+            return;
+        }
         let parts = directory::rooms::chunks(self.records.iter());
         let last = parts.len() - 1;
         for (part, rooms) in parts.into_iter().enumerate() {
@@ -163,21 +166,25 @@ impl Node {
     /// Wants a home for a room: decides, as the leader, or asks the leader.
     pub(super) fn ask_place(&mut self, name: &RoomName) {
         if self.is_leader() {
-            return self.on_place(name);
+            return self.on_place(name, false);
         }
         let now = self.now;
         if self.placing.get(name).is_some_and(|asked| now.since(*asked) < PLACE_AGAIN) {
             return;
         }
-        if let Some(leader) = self.election.leader() {
+        if let Some((way, detour)) = self.way_to_leader() {
             self.placing.insert(name.clone(), now);
-            self.tell(leader, &Frame::Place { room: name.clone() });
+            self.tell(way, &Frame::Place { room: name.clone(), detour });
         }
     }
 
-    pub(super) fn on_place(&mut self, name: &RoomName) {
+    pub(super) fn on_place(&mut self, name: &RoomName, detour: bool) {
         if !self.is_leader() {
-            return self.count("place_not_leader");
+            let way = self.way_to_leader().filter(|(_, unheard)| detour && !unheard);
+            return match way {
+                Some((leader, _)) => self.tell(leader, &Frame::Place { room: name.clone(), detour: false }),
+                None => self.count("place_not_leader"),
+            };
         }
         let record = match self.records.get(name) {
             // Whoever asks has missed the answer.
@@ -202,11 +209,11 @@ impl Node {
             boot: self.me.boot,
             load: self.load.rate(),
             clients: self.devices.len() as u32,
-            takes_rooms: self.leaving.is_none(),
+            takes_rooms: self.takes_rooms(),
         };
         let peers = self.heartbeat.live().filter_map(|origin| {
             let beat = self.peers.get(&origin.id)?.beat.as_ref()?;
-            let takes_rooms = beat.eligible && Some(origin.id) != leaver;
+            let takes_rooms = beat.takes_rooms && Some(origin.id) != leaver && !self.is_on_probation(origin.id);
             let (load, clients) = (beat.load, beat.sessions);
             Some(placement::Server { id: origin.id, boot: origin.boot, load, clients, takes_rooms })
         });
@@ -230,6 +237,10 @@ impl Node {
         if epoch.leader != id || !self.election.accepts(epoch) {
             return self.count("command_of_old_epoch");
         }
+        if !self.commands(id) {
+            return;
+        }
+        self.relay_rooms(id, &rooms);
         self.on_rooms(session, rooms);
     }
 
@@ -312,13 +323,17 @@ impl Node {
     pub(super) fn mend_placements(&mut self) {
         let lobby = RoomName::lobby();
         if self.records.get(&lobby).is_none() {
-            self.on_place(&lobby);
+            self.on_place(&lobby, false);
         }
         let now = self.now;
         // Rooms of servers that have not told us yet what they know stay where they are.
         let unasked = self.sync.iter().flat_map(|sync| sync.missing.keys().copied());
-        // And so do those of servers that only others hear.
-        let unknown: BTreeSet<ServerId> = unasked.chain(self.heartbeat.unheard().map(|peer| peer.id)).collect();
+        // And so do those of servers that only others hear, or that are on probation: they get no more, and keep what
+        // they have.
+        let leaver = self.granted_now();
+        let kept = self.live_ids().into_iter().filter(|id| Some(*id) != leaver && self.is_on_probation(*id));
+        let unheard = self.heartbeat.unheard().map(|peer| peer.id);
+        let unknown: BTreeSet<ServerId> = unasked.chain(unheard).chain(kept).collect();
         let settled = |name: &RoomName| match self.orphans.get(name) {
             Some(since) => now.since(*since) >= ORPHAN,
             None => true,

@@ -248,6 +248,9 @@ impl Node {
         if epoch.leader != id || !self.election.accepts(epoch) {
             return self.count("command_of_old_epoch");
         }
+        if !self.commands(id) {
+            return;
+        }
         if let Some(leaving) = &mut self.leaving
             && leaving.granted != Some(epoch)
         {

@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
 };
 
-use self::{clients::Served, load::Load, peers::Peer, posts::Relays, rooms::Room};
+use self::{clients::Served, load::Load, peers::Peer, posts::Relays, probation::Probations, rooms::Room};
 use crate::{
     config::ServerConfig,
     directory::{Clients, Members, Rooms},
@@ -36,6 +36,7 @@ mod answers;
 mod beats;
 mod clients;
 mod cluster;
+mod detours;
 mod dispatch;
 mod followers;
 mod gossip;
@@ -46,6 +47,7 @@ mod load;
 mod network;
 mod peers;
 mod posts;
+mod probation;
 mod rooms;
 pub mod view;
 
@@ -165,6 +167,8 @@ enum Timer {
     Handoff(RoomName),
     /// A follower has not acknowledged.
     Heads(SessionId),
+    /// A room's home has had time to get what we hold of it.
+    Resend(RoomName),
     /// A session with a server that was heard of is due to be opened.
     Call(Origin),
     /// A session with a server that we had one with is due to be opened.
@@ -225,6 +229,7 @@ pub struct Node {
     endpoint: Endpoint,
     discovery: Discovery,
     heartbeat: Heartbeat,
+    probations: Probations,
     election: Election,
     sync: Option<lead::Sync>,
     records: Rooms,
@@ -244,6 +249,7 @@ pub struct Node {
     /// [`Self::logs_digest`], as of our last heartbeat.
     logs: u64,
     relays: Relays,
+    detours: detours::Detours,
     placing: BTreeMap<RoomName, Time>,
     orphans: BTreeMap<RoomName, Time>,
     leaving: Option<leave::Leaving>,
@@ -278,6 +284,7 @@ impl Node {
             endpoint: Endpoint::new(Some(key.clone()), rng.fork()),
             discovery: Discovery::new(discovery, rng.fork(), now),
             heartbeat: Heartbeat::new(heartbeat::Config::default(), rng.fork(), now),
+            probations: Probations::default(),
             election: Election::new(me, 0, rng.fork()),
             sync: None,
             records: Rooms::new(),
@@ -295,6 +302,7 @@ impl Node {
             acks: BTreeMap::new(),
             logs: 0,
             relays: Relays::new(),
+            detours: detours::Detours::default(),
             placing: BTreeMap::new(),
             orphans: BTreeMap::new(),
             leaving: None,
@@ -372,6 +380,7 @@ impl Node {
             Timer::Join(name) => self.join_upstream(&name),
             Timer::Handoff(name) => self.step_handoff(&name),
             Timer::Heads(session) => self.repeat_heads(session),
+            Timer::Resend(name) => self.resend_all_relays(&name),
             Timer::Call(origin) => self.call(origin),
             Timer::Reconnect(id) => self.reconnect(id),
             Timer::Come(session) => self.call_over(session),
@@ -380,6 +389,7 @@ impl Node {
             Timer::Sync => self.finish_sync(),
             Timer::Second => {
                 self.load.second();
+                self.forget_passed();
                 self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
             }
             Timer::Leave => self.step_leave(),

@@ -190,10 +190,11 @@ impl Node {
         if !is_open && self.last_home(name).is_some() { Upstream::Opening } else { Upstream::Home }
     }
 
+    /// How the rooms of a home are followed: there, or at a peer that hears it where we do not.
     fn upstream_at(&self, home: Origin) -> Upstream {
-        match self.peers.get(&home.id).filter(|peer| peer.origin == home).and_then(Peer::session) {
-            Some(session) if self.is_live(home) => Upstream::Server { home, session, joined: false, again: JOIN_AGAIN },
-            _ => Upstream::Nowhere,
+        match self.way_to(home).and_then(|way| self.peers.get(&way)).and_then(Peer::session) {
+            Some(session) => Upstream::Server { home, session, joined: false, again: JOIN_AGAIN },
+            None => Upstream::Nowhere,
         }
     }
 

@@ -178,6 +178,9 @@ pub enum Frame {
     Place {
         /// The new room.
         room: RoomName,
+        /// The sender does not hear the leader: whoever does passes it on, once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        detour: bool,
     },
     /// A new leader asks what everybody knows.
     SyncReq {
@@ -301,6 +304,9 @@ pub struct Post {
     pub kind: String,
     /// The text, at most [`limits::BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX) bytes.
     pub body: String,
+    /// Whether the receiver is to pass it on to the home, which the sender does not reach: only between servers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detour: bool,
     /// Whose it is: only between servers, since a client's own session says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<Author>,

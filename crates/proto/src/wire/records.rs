@@ -105,6 +105,13 @@ pub struct Beat {
     pub hears: Vec<Heard>,
     /// Whether it may lead.
     pub eligible: bool,
+    /// Whether it may be given rooms.
+    #[serde(default)]
+    pub takes_rooms: bool,
+    /// The servers that it has put on probation, and for how many milliseconds more; at most
+    /// [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probation: Vec<(ServerId, u32)>,
     /// Cluster time as the sender has it, milliseconds since 1970.
     #[serde(deserialize_with = "number::safe")]
     pub time: u64,

@@ -272,7 +272,13 @@ impl World {
     fn show(&mut self, id: ServerId) {
         let server = self.servers.get_mut(&id).expect("it runs");
         let known = |peer: Origin| server.beats.get(&peer.id).filter(|view| view.boot == peer.boot);
-        let live = server.heartbeat.live().filter_map(|peer| Some((peer.id, *known(peer)?))).collect();
+        let live = server.heartbeat.live().filter_map(|peer| Some((peer.id, *known(peer)?)));
+        let unheard = server.heartbeat.unheard().map(|peer| {
+            let known = known(peer).copied();
+            let unknown = PeerView { boot: peer.boot, heard: false, eligible: true, led: false, epoch: Epoch::NONE };
+            (peer.id, known.map_or(unknown, |view| PeerView { heard: false, ..view }))
+        });
+        let live = live.chain(unheard).collect();
         server.election.handle(Input::View { live, eligible: server.eligible }, self.now);
         self.drain(id);
     }
@@ -328,6 +334,7 @@ impl Server {
     fn own_view(&self) -> PeerView {
         PeerView {
             boot: self.me.boot,
+            heard: true,
             eligible: self.eligible && self.election.state() != State::Joining,
             led: self.election.leader().is_some(),
             epoch: self.election.epoch(),

@@ -152,7 +152,7 @@ impl Stranger {
             .map(|me| json!([me.id, me.boot, 0, true]))
             .collect();
         self.say(&json!({"t": "beat", "epoch": epoch, "led": true, "load": 0, "lag": 0, "sessions": 0,
-            "hears": hears, "eligible": true, "time": 0, "directory": 0, "clients": 0, "logs": 0}));
+            "hears": hears, "eligible": true, "takes_rooms": true, "time": 0, "directory": 0, "clients": 0, "logs": 0}));
     }
 
     /// A bent frame.
