@@ -56,9 +56,11 @@ impl Client {
             Frame::Answer { id, part, last, data } => self.asks.answer(id, part, last, data, &mut self.events),
             Frame::AnswerError { id, why } => self.asks.error(id, why, &mut self.events),
             Frame::Come { dead } => {
-                // Our server may say it of itself: it is about to stop.
+                // A server may say it of itself: it is about to stop.
                 if serves && self.primary.as_ref().is_some_and(|link| link.server == Some(dead)) {
-                    self.called_over(dead, now);
+                    self.sent_away(dead, now);
+                } else if self.standby.as_ref().is_some_and(|l| l.session == session && l.server == Some(dead)) {
+                    self.deserted_by_standby(now);
                 } else if self.standby.as_ref().is_some_and(|standby| standby.session == session) {
                     self.called_by_standby(dead, now);
                 }

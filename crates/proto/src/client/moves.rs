@@ -159,6 +159,33 @@ impl Client {
         }
     }
 
+    /// Our server says that it is about to stop. It serves us until another one does: nothing is missed meanwhile.
+    pub(super) fn sent_away(&mut self, from: ServerId, now: Time) {
+        let is_moving = self.go.is_some() || self.coming.is_some() || self.lookup == Some(Lookup::Move);
+        if is_moving || !self.is_served() {
+            return;
+        }
+        self.servers.forget(from);
+        let standby = self.standby.as_ref().filter(|standby| standby.up).and_then(|standby| standby.server);
+        let avoid = self.avoid;
+        let rank = |id: ServerId| (id != from).then_some(avoid == Some(id));
+        let Some(to) = standby.or_else(|| self.servers.random(rank, &mut self.rng)) else {
+            return self.called_over(from, now);
+        };
+        // A standby that is being looked for can wait.
+        self.lookup = None;
+        self.go = Some(to);
+    }
+
+    /// Our standby says that it is about to stop.
+    pub(super) fn deserted_by_standby(&mut self, now: Time) {
+        if let Some(server) = self.standby.as_ref().and_then(|standby| standby.server) {
+            self.servers.forget(server);
+        }
+        self.drop_standby(now);
+        self.standby_at = now;
+    }
+
     /// A less loaded server is named.
     pub(super) fn asked_to_go(&mut self, server: ServerId) {
         if self.may_go && self.config.servers.is_empty() {

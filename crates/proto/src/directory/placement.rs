@@ -30,6 +30,8 @@ pub struct Server {
     pub clients: u32,
     /// Whether it may be given rooms. One that leaves, or cannot write, keeps none; its rooms move on.
     pub takes_rooms: bool,
+    /// Digest of its logs, as it reports it.
+    pub logs: u64,
 }
 
 impl Server {
@@ -207,5 +209,6 @@ pub fn least_loaded(servers: &[Server], me: ServerId) -> Option<ServerId> {
     (best.id != me && mine > load(best) + margin).then_some(best.id)
 }
 
+pub mod balance;
 #[cfg(test)]
 mod tests;

@@ -328,11 +328,14 @@ impl Node {
         }
     }
 
-    /// We are about to stop: our clients are to go to their standbys at once.
+    /// We are about to stop: our clients are to go to their standbys, and those that we stand by for are to look for others.
     pub(super) fn send_clients_away(&mut self) {
-        let sessions: Vec<_> = self.devices.values().copied().collect();
-        for session in sessions {
-            self.say(session, &Frame::Come { dead: self.me.id });
+        let dead = self.me.id;
+        let line = Frame::Come { dead }.to_line();
+        for (session, party) in &self.sessions {
+            if matches!(party, Party::Client(served) if served.role != Role::Unknown) {
+                self.endpoint.send(*session, line.as_bytes());
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{Node, Party, Timer, rooms::Upstream};
 use crate::{
     hlc::Hlc,
     ids::{DeviceId, Origin, PersonId, RoomName},
+    limits,
     log::{Entry, VersionVector},
     session::SessionId,
     time::{Duration, Time},
@@ -178,7 +179,9 @@ impl Node {
         let Some(room) = self.rooms.get_mut(name) else { return };
         match &mut room.handoff {
             Some(Handoff::Opening(opening)) if room.upstream == Upstream::Opening => {
-                opening.heads.merge(heads);
+                if opening.heads.origins() < limits::ORIGINS_MAX {
+                    opening.heads.merge(heads);
+                }
                 opening.origins = Some(opening.origins.unwrap_or_default().max(origins as usize));
                 opening.told_by = Some(session);
                 room.source = Some(session);

@@ -201,7 +201,7 @@ impl Node {
         Placer::new(&self.records, self.candidates(), self.members.ids(), self.epoch())
     }
 
-    /// Live servers, with their loads.
+    /// Live servers, with their loads. Where none would take rooms, those do that have not the leader's leave to go yet.
     pub(super) fn candidates(&self) -> Vec<placement::Server> {
         let leaver = self.granted_now();
         let me = placement::Server {
@@ -210,14 +210,21 @@ impl Node {
             load: self.load.rate(),
             clients: self.devices.len() as u32,
             takes_rooms: self.takes_rooms(),
+            logs: self.logs,
         };
         let peers = self.heartbeat.live().filter_map(|origin| {
             let beat = self.peers.get(&origin.id)?.beat.as_ref()?;
             let takes_rooms = beat.takes_rooms && Some(origin.id) != leaver && !self.is_on_probation(origin.id);
-            let (load, clients) = (beat.load, beat.sessions);
-            Some(placement::Server { id: origin.id, boot: origin.boot, load, clients, takes_rooms })
+            let (load, clients, logs) = (beat.load, beat.sessions, beat.logs);
+            Some(placement::Server { id: origin.id, boot: origin.boot, load, clients, takes_rooms, logs })
         });
-        peers.chain([me]).collect()
+        let mut servers: Vec<_> = peers.chain([me]).collect();
+        if !servers.iter().any(|server| server.takes_rooms) {
+            for server in &mut servers {
+                server.takes_rooms = Some(server.id) != leaver;
+            }
+        }
+        servers
     }
 
     /// The leader's word goes to all.
@@ -306,6 +313,7 @@ impl Node {
             self.ask_the_silent();
             self.mend_placements();
         }
+        self.even_out();
         let unplaced: Vec<_> = self
             .rooms
             .iter()
@@ -342,6 +350,26 @@ impl Node {
         mended.retain(|record| settled(&record.room));
         if !mended.is_empty() {
             self.assign(&mended);
+        }
+    }
+
+    /// The leader moves a room from the busiest server to the idlest, once in a while, where nothing else moves.
+    fn even_out(&mut self) {
+        let is_calm = self.is_leader()
+            && self.sync.is_none()
+            && self.leaving.is_none()
+            && self.granted_now().is_none()
+            && self.orphans.is_empty();
+        let mut balance = std::mem::take(&mut self.balance);
+        let record = if is_calm {
+            balance.poll(&mut self.placer(), self.now)
+        } else {
+            balance.rest();
+            None
+        };
+        self.balance = balance;
+        if let Some(record) = record {
+            self.assign(&[record]);
         }
     }
 

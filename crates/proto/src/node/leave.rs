@@ -182,6 +182,7 @@ impl Node {
     fn leave_rooms(&mut self) {
         let is_home = self.records.iter().any(|record| record.fence.home == self.me);
         if !is_home && !self.is_handing_over() {
+            self.send_clients_away();
             self.leave_for(Step::Clients { since: self.now });
         }
     }

@@ -17,7 +17,7 @@ use std::{
 use self::{clients::Served, load::Load, peers::Peer, posts::Relays, probation::Probations, rooms::Room};
 use crate::{
     config::ServerConfig,
-    directory::{Clients, Members, Rooms},
+    directory::{Clients, Members, Rooms, placement::balance::Balance},
     discovery::{self, Discovery, interfaces::Choice},
     election::{self, Election},
     heartbeat::{self, Heartbeat},
@@ -254,6 +254,7 @@ pub struct Node {
     orphans: BTreeMap<RoomName, Time>,
     leaving: Option<leave::Leaving>,
     granted: Option<leave::Granted>,
+    balance: Balance,
     load: Load,
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
@@ -307,6 +308,7 @@ impl Node {
             orphans: BTreeMap::new(),
             leaving: None,
             granted: None,
+            balance: Balance::default(),
             load: Load::default(),
             timers: Timers::default(),
             counters: BTreeMap::new(),

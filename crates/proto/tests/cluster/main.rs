@@ -18,6 +18,9 @@ use hobnob_proto::{
     time::Time,
 };
 
+mod handover;
+mod people;
+
 /// How long a datagram takes.
 const LATENCY: Duration = Duration::from_micros(500);
 
