@@ -63,20 +63,65 @@ fn a_leader_that_nobody_hears_is_replaced() {
     check_leader(&[3], |_, leader| leader.silence(), |_, leader| leader.hear_and_be_heard());
 }
 
-#[test]
-fn two_servers_that_do_not_hear_each_other_change_no_leader() {
+/// Three servers of which some do not hear some others (deaf, whom; the first is 0): the leader that was leads on.
+#[track_caller]
+fn check_no_change(deaf: &[(usize, usize)]) {
     let Some(mut network) = Network::flat(4) else { return };
     network.serve(3, &[]);
     let mut crowd = Crowd::arrive(&network.hosts[3..]);
     let cut = Instant::now();
-    network.hosts[0].deafen_to(&network.hosts[1]);
+    for (listener, other) in deaf {
+        network.hosts[*listener].deafen_to(&network.hosts[*other]);
+    }
     crowd.talk_for(CUT + CUT);
     crowd.talk_until_all_chat(Instant::now());
     for host in network.serving() {
-        assert_eq!(host.leaders_since(cut), [] as [u64; 0], "the leader is heard by both");
+        assert_eq!(host.leaders_since(cut), [] as [u64; 0], "the leader is heard by enough");
     }
-    network.hosts[0].hear_and_be_heard();
+    for (listener, _) in deaf {
+        network.hosts[*listener].hear_and_be_heard();
+    }
     network.wait_for_agreement(3, patience(10_000));
+    crowd.settle(&network);
+}
+
+#[test]
+fn a_link_of_one_direction_between_two_followers_changes_no_leader() {
+    check_no_change(&[(0, 1)]);
+}
+
+#[test]
+fn a_link_of_one_direction_between_leader_and_follower_changes_no_leader() {
+    check_no_change(&[(0, 2)]);
+}
+
+#[test]
+fn a_follower_and_a_leader_that_do_not_hear_each_other_change_no_leader() {
+    check_no_change(&[(0, 2), (2, 0)]);
+}
+
+#[test]
+fn four_servers_in_a_chain_do_not_change_the_leader_for_ever() {
+    let Some(mut network) = Network::flat(5) else { return };
+    network.serve(4, &[]);
+    let mut crowd = Crowd::arrive(&network.hosts[4..]);
+    // 2 - 1 - 3 - 4: each hears its neighbours only.
+    for (listener, other) in [(1, 2), (1, 3), (0, 3)] {
+        network.hosts[listener].deafen_to(&network.hosts[other]);
+        network.hosts[other].deafen_to(&network.hosts[listener]);
+    }
+    crowd.talk_for(CUT);
+    let calm = Instant::now();
+    crowd.talk_for(CUT + CUT);
+    for host in network.serving() {
+        let leaders = host.leaders_since(calm);
+        println!("{} followed {leaders:?}", host.ip);
+        assert!(leaders.len() <= 2, "once all know what is cut, they agree on something: {leaders:?}");
+    }
+    for host in network.serving() {
+        host.hear_and_be_heard();
+    }
+    crowd.talk_until(patience(20_000), |_| network.agreement().is_some_and(|view| view["leader"] == 4));
     crowd.settle(&network);
 }
 
