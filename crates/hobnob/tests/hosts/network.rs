@@ -268,13 +268,15 @@ fn join(switch: &Namespace, tag: &str, switches: usize, joint: Joint) -> Option<
         ));
         middle.ip(&format!("addr add 10.77.{subnet}.254/24 brd + dev eth{at}\nlink set eth{at} up"));
     }
-    let forward = format!("net.ipv4.ip_forward={}", u8::from(joint == Joint::Router));
-    run(&["ip", "netns", "exec", &middle.0, "sysctl", "-q", "-w", &forward], "").unwrap();
+    if joint == Joint::Router {
+        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+        run(&["ip", "netns", "exec", &middle.0, "sh", "-c", forward], "").unwrap();
+    }
     Some(middle)
 }
 
 impl Namespace {
-    /// A new one. Those that killed tests have left behind are removed first.
+    /// A new one.
     fn new(name: &str) -> Self {
         // Two at a time disturb each other where `ip` prepares the directory that holds them.
         static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
