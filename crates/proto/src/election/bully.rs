@@ -243,6 +243,13 @@ impl Election {
         if epoch <= self.epoch || epoch.term > TERM_MAX {
             return;
         }
+        if self.is_presumptuous(epoch) {
+            self.term_seen = self.term_seen.max(epoch.term);
+            if self.leads() && self.top() {
+                self.win();
+            }
+            return;
+        }
         if epoch.term > self.epoch.term {
             self.outputs.push_back(Output::PersistTerm(epoch.term));
         }
@@ -259,6 +266,14 @@ impl Election {
             let at = now + self.rng.jitter(LEADER_GRACE, 33);
             self.timer = self.leader().is_none().then_some((Timer::Start, at));
         }
+    }
+
+    /// Whether it is the epoch of one that may not lead, while one leads that may: it was cut off, has led alone meanwhile,
+    /// and comes back. It does not depose; the leader goes on, in a term above both.
+    fn is_presumptuous(&self, epoch: Epoch) -> bool {
+        let may_not = |peer: &PeerView| peer.heard && peer.boot == epoch.boot && !peer.eligible;
+        let led = self.leader().is_some_and(|leader| leader != epoch.leader && self.rank(leader).0);
+        led && self.view.get(&epoch.leader).is_some_and(may_not)
     }
 
     /// Whether more than half of the live servers other than the leader suspect it: this one does, and of the others

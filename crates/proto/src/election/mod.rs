@@ -22,6 +22,8 @@
 //!   Raft; Ongaro 2014, section 9.6).
 //! - A leader that only others hear still leads ([`PeerView::heard`]): where the link is bad, and not the leader, there is
 //!   no candidacy again and again. Whom we do not hear cannot answer us, and is not counted among those who could.
+//! - A leader that was cut off, and comes back with a term from there, is not eligible for a while, and deposes nobody who
+//!   is: the leader that it meets takes a term above.
 //! - A server that outranks the leader takes over (that is the bully), a little later, so that it can pull the directory
 //!   first.
 //!

@@ -275,3 +275,21 @@ fn whom_we_do_not_hear_is_no_answer_and_no_question() {
     alone.view_past(&[], &[4], epoch(5, 9));
     assert_eq!(alone.election.state(), State::Syncing);
 }
+
+#[test]
+fn a_higher_epoch_of_one_that_may_not_lead_deposes_nobody_who_may() {
+    let meets = |bench: &mut Bench, eligible: bool| {
+        let view = |id: u32, eligible, epoch| {
+            (ServerId(id), PeerView { boot: origin(id).boot, heard: true, eligible, led: true, epoch })
+        };
+        let live = [view(2, true, epoch(5, 2)), view(9, eligible, epoch(8, 9))].into();
+        bench.input(Input::View { live, eligible: true });
+        (bench.election.leader(), bench.election.epoch())
+    };
+    let mut follower = Bench::new(&[2], epoch(5, 2));
+    assert_eq!(meets(&mut follower, false), (Some(ServerId(2)), epoch(5, 2)));
+    assert_eq!(meets(&mut follower, true), (Some(ServerId(9)), epoch(8, 9)));
+    let mut leader = Bench::new(&[], epoch(0, 0));
+    assert_eq!(meets(&mut leader, false), (Some(ServerId(3)), epoch(9, 3)), "it leads on in a term above");
+    assert_eq!(leader.took().iter().filter(|output| matches!(output, Output::PersistTerm(9))).count(), 1);
+}

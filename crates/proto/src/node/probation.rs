@@ -13,6 +13,7 @@
 //!   that came back; of two equal ones, that with the lower top id. Our side are the servers that we have heard for 2 s,
 //!   since those that come in during the same meeting are of the other side. The other side are the newcomer and those that
 //!   it says it hears and that are not of ours.
+//! - One that others have heard for longer than that, before we do, was judged by them.
 //! - One that nobody remembers is welcome at once.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +43,8 @@ struct Record {
     boot: Boot,
     /// Since when it has been here; `None` while it is dead.
     up: Option<Time>,
+    /// In which boot, and since when, others have heard it again while it is dead to us.
+    rumour: Option<(Boot, Time)>,
     /// How often it came back and was not forgiven.
     flaps: u32,
     /// When the probation that we imposed ends.
@@ -59,8 +62,11 @@ pub(super) struct Probations {
 impl Probations {
     /// `peer` is live to `me`, and says that it hears `its_side`. Says whether it was put on probation for that.
     pub(super) fn alive(&mut self, me: ServerId, peer: Origin, its_side: &[ServerId], now: Time) -> bool {
+        let judged = |(boot, since): (Boot, Time)| boot == peer.boot && now.since(since) >= SETTLED;
         let came_back = self.records.get(&peer.id).is_some_and(|known| {
-            known.boot != peer.boot || (known.up.is_none() && self.is_lesser(me, peer.id, its_side, now))
+            let came_back = known.boot != peer.boot || known.up.is_none();
+            let lesser = known.boot != peer.boot || self.is_lesser(me, peer.id, its_side, now);
+            came_back && lesser && !known.rumour.is_some_and(judged)
         });
         let Some(record) = self.meet(peer, now) else { return false };
         if came_back {
@@ -71,16 +77,21 @@ impl Probations {
         came_back
     }
 
-    /// Only others hear `peer`: whoever hears it judges it.
+    /// Only others hear `peer`.
     pub(super) fn unheard(&mut self, peer: Origin, now: Time) {
-        self.meet(peer, now);
+        match self.records.get_mut(&peer.id) {
+            None => drop(self.meet(peer, now)),
+            Some(known) if known.boot == peer.boot && known.up.is_some() => {}
+            Some(known) if known.rumour.is_some_and(|(boot, _)| boot == peer.boot) => {}
+            Some(known) => known.rumour = Some((peer.boot, now)),
+        }
     }
 
     /// A server has died, or left.
     pub(super) fn dead(&mut self, id: ServerId, now: Time) {
         if let Some(record) = self.records.get_mut(&id) {
             record.forgive(now);
-            record.up = None;
+            (record.up, record.rumour) = (None, None);
         }
     }
 
@@ -114,12 +125,13 @@ impl Probations {
             let forgotten = gone.min_by_key(|(_, record)| record.until).map(|(id, _)| *id)?;
             self.records.remove(&forgotten);
         }
-        let new = Record { boot: peer.boot, up: None, flaps: 0, until: Time::ZERO };
+        let new = Record { boot: peer.boot, up: None, rumour: None, flaps: 0, until: Time::ZERO };
         let record = self.records.entry(peer.id).or_insert(new);
         record.forgive(now);
         if record.boot != peer.boot {
             (record.boot, record.up) = (peer.boot, None);
         }
+        record.rumour = None;
         record.up.get_or_insert(now);
         Some(record)
     }
@@ -232,12 +244,21 @@ mod tests {
     }
 
     #[test]
-    fn one_that_only_others_hear_is_for_them_to_judge() {
-        let mut probations = Probations::default();
-        probations.alive(ME, origin(9, 1), &[], at(0));
-        probations.dead(ServerId(9), at(5));
-        probations.unheard(origin(9, 2), at(6));
-        assert!(!probations.alive(ME, origin(9, 2), &[], at(60)));
+    fn one_that_only_others_hear_for_long_is_for_them_to_judge() {
+        fn check(boot: u64, unheard: u64, expected: bool) {
+            let mut probations = Probations::default();
+            probations.alive(ME, origin(2, 1), &[], at(0));
+            probations.dead(ServerId(2), at(5));
+            probations.unheard(origin(2, boot), at(6));
+            probations.unheard(origin(2, boot), at(6 + unheard));
+            let on = probations.alive(ME, origin(2, boot), &[], at(6 + unheard));
+            assert_eq!(on, expected, "boot {boot}, {unheard} s");
+        }
+        check(1, 0, true);
+        check(1, 1, true);
+        check(1, 60, false);
+        check(2, 1, true);
+        check(2, 60, false);
     }
 
     #[test]
