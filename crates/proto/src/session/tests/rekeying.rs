@@ -3,7 +3,7 @@
 use std::{cell::RefCell, collections::BTreeSet, rc::Rc};
 
 use proptest::{
-    prelude::{ProptestConfig, any},
+    prelude::{ProptestConfig, any, prop},
     prop_assert_eq, proptest,
 };
 
@@ -44,12 +44,14 @@ impl Pair {
     }
 }
 
-/// A session whose initiator asks for new keys in this moment.
+/// A session whose initiator asks for new keys with its next tick, which is due.
 pub(super) fn until_rekey(suite: Suite) -> (Pair, SessionId, SessionId) {
     let (mut pair, client, server) = Pair::up(suite);
     let at = pair.sides[CLIENT].endpoint.sessions[&client].rekey_at;
-    pair.idle_for(client, server, at.since(pair.now));
-    pair.wire.clear();
+    pair.idle_for(client, server, at.since(pair.now + Duration::from_millis(500)));
+    pair.run_for(Duration::from_millis(499));
+    assert!(pair.wire.is_empty() && pair.epochs(client, server) == (0, 0));
+    pair.now = at;
     pair.sides.iter_mut().for_each(|side| side.events.clear());
     pair.sent.clear();
     (pair, client, server)
@@ -153,7 +155,7 @@ fn wrong_messages_about_keys_change_nothing() {
 #[test]
 fn a_false_answer_does_not_spoil_the_right_one() {
     let (mut pair, client, server) = until_rekey(Suite::AesGcm);
-    pair.turn();
+    pair.run_for(LATENCY / 2);
     pair.say(SERVER, server, &[&[2, 0, 1], &[7; 48][..]].concat());
     assert_eq!(pair.count(CLIENT, "rekey_bad"), 1);
     pair.run_for(Duration::from_secs(1));
@@ -187,7 +189,7 @@ fn packets_under_the_last_keys_are_opened_for_ten_seconds() {
         pair.run_for(after);
         assert_eq!(pair.epochs(client, server), (1, 1));
         pair.deliver(SERVER, addr(1), &late[0].1);
-        pair.deliver(CLIENT, addr(2), &late[2].1);
+        pair.deliver(CLIENT, addr(2), &late[1].1);
         pair.turn();
         let lines = |side: usize| pair.lines(side).contains(&"late".to_owned());
         assert_eq!((lines(SERVER), lines(CLIENT)), (expected, expected), "after {after:?}: {pair:?}");
@@ -241,6 +243,27 @@ fn a_hundred_thousand_sessions_do_not_want_new_keys_in_one_moment() {
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn forged_packets_do_not_disturb_a_change_of_keys(
+        forged in prop::collection::vec((any::<bool>(), 0..9_usize, 0..93_usize, 1..=255_u8), 1..80),
+    ) {
+        let (mut pair, client, server) = until_rekey(Suite::AesGcm);
+        for (to_server, base, at, change) in forged {
+            pair.run_for(Duration::from_millis(1));
+            let (to, from) = if to_server { (SERVER, CLIENT) } else { (CLIENT, SERVER) };
+            let real: Vec<_> = pair.sent.iter().filter(|sent| sent.from == from).map(|sent| sent.bytes.clone()).collect();
+            if let Some(mut bytes) = real.get(base % real.len().max(1)).cloned() {
+                let at = at % bytes.len();
+                bytes[at] ^= change;
+                pair.deliver(to, addr(66), &bytes);
+            }
+        }
+        pair.run_for(Duration::from_secs(1));
+        prop_assert_eq!(pair.epochs(client, server), (1, 1));
+        prop_assert_eq!(pair.sides[SERVER].endpoint.addr(server), Some(addr(1)));
+        pair.assert_talks(client, server);
+    }
 
     #[test]
     fn lines_flow_both_ways_while_keys_change_over_a_bad_link(seed in any::<[u8; 32]>()) {

@@ -10,6 +10,12 @@ impl Pair {
         self.sides[CLIENT].addr = addr(ELSEWHERE);
     }
 
+    /// Lets the server know where the client is.
+    fn show_up(&mut self, client: SessionId) {
+        self.send(CLIENT, client, "here");
+        self.run_for(Duration::from_secs(1));
+    }
+
     fn server_sees(&self, session: SessionId) -> Option<SocketAddr> {
         self.sides[SERVER].endpoint.addr(session)
     }
@@ -18,7 +24,7 @@ impl Pair {
 #[test]
 fn a_handshake_survives_a_change_of_address_at_any_moment() {
     // The init is sent at 0 ms and arrives after 10, its answer after 20, the confirmation after 30, its echo after 40.
-    for millis in 1..45 {
+    for millis in (0..45).step_by(5).chain([1, 9, 19, 29, 39]) {
         for loaded in [false, true] {
             let mut pair = Pair::new(1);
             if loaded {
@@ -29,8 +35,7 @@ fn a_handshake_survives_a_change_of_address_at_any_moment() {
             pair.run_for(Duration::from_millis(millis));
             pair.move_client();
             pair.run_for(Duration::from_secs(2));
-            pair.send(CLIENT, client, "here");
-            pair.run_for(Duration::from_secs(1));
+            pair.show_up(client);
             let [(server, ..)] = pair.ups(SERVER)[..] else { panic!("{millis} ms: {pair:?}") };
             assert_eq!(pair.server_sees(server), Some(addr(ELSEWHERE)), "{millis} ms, loaded: {loaded}");
             pair.assert_talks(client, server);
@@ -40,11 +45,12 @@ fn a_handshake_survives_a_change_of_address_at_any_moment() {
 
 #[test]
 fn a_change_of_keys_survives_a_change_of_address_at_any_moment() {
-    for millis in 0..45 {
+    for millis in (0..45).step_by(5).chain([9, 19, 29, 39]) {
         let (mut pair, client, server) = until_rekey(Suite::AesGcm);
         pair.run_for(Duration::from_millis(millis));
         pair.move_client();
         pair.run_for(Duration::from_secs(2));
+        pair.show_up(client);
         pair.assert_talks(client, server);
         assert_eq!(pair.epochs(client, server), (1, 1), "{millis} ms");
         assert_eq!(pair.server_sees(server), Some(addr(ELSEWHERE)), "{millis} ms");
@@ -63,18 +69,20 @@ fn a_server_may_move_too() {
 #[test]
 fn packets_under_the_last_keys_never_move_the_address_back() {
     let (mut pair, client, server) = until_rekey(Suite::AesGcm);
+    // Said after the ask: the newest under the last keys.
+    pair.run_for(LATENCY / 2);
     pair.send(CLIENT, client, "late");
     let mut late = Vec::new();
     pair.sides[CLIENT].endpoint.flush(pair.now, &mut late);
     pair.run_for(Duration::from_secs(1));
     pair.move_client();
-    pair.assert_talks(client, server);
+    pair.show_up(client);
     for _ in 0..2 {
         pair.deliver(SERVER, addr(1), &late[0].1);
         pair.turn();
         assert_eq!(pair.server_sees(server), Some(addr(ELSEWHERE)));
     }
-    assert_eq!((pair.lines(SERVER), pair.count(SERVER, "replayed")), (vec!["over".into(), "late".into()], 1));
+    assert_eq!((pair.lines(SERVER), pair.count(SERVER, "replayed")), (vec!["here".into(), "late".into()], 1));
 }
 
 #[test]
