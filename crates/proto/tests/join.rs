@@ -1,0 +1,288 @@
+//! Two clusters that stay apart, until a server of one is brought into the other on purpose: in virtual time.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use hobnob_proto::{
+    client::{self, Client, Command},
+    config::{ClientConfig, ServerConfig},
+    ids::{ClusterId, DeviceId, RoomName, ServerId},
+    log::VersionVector,
+    node::{Input, Node, Output},
+    rng::Rng,
+    session::keys::{KeyPair, Secret, Suite},
+    time::Time,
+    wire::frame::{Ask, Start},
+};
+
+/// How long a datagram takes.
+const LATENCY: Duration = Duration::from_micros(500);
+/// Servers sit at these ports and above, clients below.
+const SERVERS: u16 = 5_000;
+
+/// Servers and clients on one machine. A broadcast reaches those servers that are in the same network.
+struct World {
+    now: Time,
+    nodes: BTreeMap<u16, Node>,
+    clients: BTreeMap<u16, Client>,
+    wires: VecDeque<(Time, SocketAddr, SocketAddr, Vec<u8>)>,
+    /// The only port that broadcasts reach; `None`: all.
+    networks: BTreeMap<u16, u8>,
+    answers: Vec<Result<String, String>>,
+}
+
+fn addr(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            now: Time::from_micros(1_000_000),
+            nodes: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            wires: VecDeque::new(),
+            networks: BTreeMap::new(),
+            answers: Vec::new(),
+        }
+    }
+
+    /// A server at `port`, in a network that it shares with those of the same number.
+    fn server(&mut self, port: u16, network: u8, name: &str, secret: Option<Secret>) {
+        let config = ServerConfig {
+            id: Some(ServerId(u32::from(port - SERVERS))),
+            cluster: name.parse().unwrap(),
+            secret,
+            replicas: 2,
+            session_port: port,
+            addrs: vec![addr(port)],
+            peers: Vec::new(),
+            suite: Suite::ChaChaPoly,
+            wall_millis: 1_700_000_000_000 + self.now.as_millis(),
+        };
+        self.networks.insert(port, network);
+        self.nodes.insert(port, Node::new(config, [port.to_le_bytes()[0]; 32], self.now));
+        self.step(port, Input::Tick);
+    }
+
+    /// A client at `port` that is served by the server at `to`.
+    fn client(&mut self, port: u16, to: u16, name: &str) {
+        let mut rng = Rng::from_seed([port.to_le_bytes()[0]; 32]);
+        let config = ClientConfig {
+            cluster: name.parse().unwrap(),
+            secret: None,
+            person: KeyPair::generate(&mut rng),
+            device: DeviceId(u64::from(port)),
+            name: format!("person-{port}").parse().unwrap(),
+            via: "script".into(),
+            servers: vec![addr(to)],
+            session: 1,
+        };
+        let mut client = Client::new(config, [port.to_le_bytes()[0]; 32], self.now);
+        client.handle(client::Input::Tick, self.now);
+        self.clients.insert(port, client);
+        self.command(port, Command::Join { room: RoomName::lobby(), from: Start::After(VersionVector::default()) });
+    }
+
+    fn command(&mut self, port: u16, command: Command) {
+        let now = self.now;
+        self.clients.get_mut(&port).unwrap().handle(client::Input::Command(command), now);
+        self.drain_client(port);
+    }
+
+    fn post(&mut self, port: u16, seq: u64, body: &str) {
+        self.command(port, Command::Post { room: RoomName::lobby(), seq, body: body.into() });
+    }
+
+    /// Asks for a join; what is answered within two seconds.
+    fn join(&mut self, port: u16, cluster: ClusterId) -> Result<String, String> {
+        self.answers.clear();
+        self.command(port, Command::Ask { id: self.now.as_micros(), ask: Ask::Join { cluster } });
+        self.run(Duration::from_secs(2));
+        self.answers.pop().expect("there is an answer")
+    }
+
+    fn step(&mut self, port: u16, input: Input<'_>) {
+        let Some(node) = self.nodes.get_mut(&port) else { return };
+        node.handle(input, self.now);
+        while let Some(output) = node.poll() {
+            let at = self.now + LATENCY;
+            match output {
+                Output::Send { to, bytes } => self.wires.push_back((at, addr(port), to, bytes)),
+                Output::Broadcast { bytes } => self.wires.push_back((at, addr(port), addr(0), bytes)),
+                Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn drain_client(&mut self, port: u16) {
+        let Some(client) = self.clients.get_mut(&port) else { return };
+        while let Some(output) = client.poll() {
+            match output {
+                client::Output::Send { to, bytes } => self.wires.push_back((self.now + LATENCY, addr(port), to, bytes)),
+                client::Output::Event(client::Event::Answer { data, .. }) => {
+                    self.answers.push(Ok(data.as_str().unwrap_or_default().to_owned()));
+                }
+                client::Output::Event(client::Event::AnswerError { why, .. }) => self.answers.push(Err(why)),
+                client::Output::Broadcast { .. } | client::Output::Event(_) => {}
+            }
+        }
+    }
+
+    fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let wire = self.wires.front().map(|(at, ..)| *at);
+            let nodes = self.nodes.iter().map(|(port, node)| (node.deadline(), *port));
+            let tick = nodes.chain(self.clients.iter().map(|(port, client)| (client.deadline(), *port))).min();
+            let next = wire.into_iter().chain(tick.map(|(at, _)| at)).min().unwrap_or(end);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = self.now.max(next);
+            if wire.is_some_and(|at| at <= self.now) {
+                let Some((_, from, to, bytes)) = self.wires.pop_front() else { return };
+                self.deliver(from, to, &bytes);
+            } else if let Some((_, port)) = tick {
+                self.step(port, Input::Tick);
+                let now = self.now;
+                if let Some(client) = self.clients.get_mut(&port) {
+                    client.handle(client::Input::Tick, now);
+                }
+                self.drain_client(port);
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        if to.port() == 0 {
+            let network = self.networks.get(&from.port()).copied();
+            let ports: Vec<u16> =
+                self.networks.iter().filter(|(_, of)| Some(**of) == network).map(|(port, _)| *port).collect();
+            for port in ports {
+                self.step(port, Input::Datagram { from, bytes });
+            }
+            return;
+        }
+        self.step(to.port(), Input::Datagram { from, bytes });
+        let now = self.now;
+        if let Some(client) = self.clients.get_mut(&to.port()) {
+            client.handle(client::Input::Datagram { from, bytes }, now);
+            self.drain_client(to.port());
+        }
+    }
+
+    fn cluster(&self, port: u16) -> ClusterId {
+        self.nodes[&port].view().cluster.unwrap()
+    }
+
+    /// What people said in the lobby, as a server holds it.
+    fn said(&self, port: u16) -> BTreeSet<String> {
+        let all = VersionVector::default();
+        let entries = self.nodes[&port].entries(&RoomName::lobby(), &all);
+        entries.map(|entry| entry.body.to_string()).collect()
+    }
+}
+
+fn texts(texts: &[&str]) -> BTreeSet<String> {
+    texts.iter().map(ToString::to_string).collect()
+}
+
+/// Clusters of the servers 5001 and 5002, and of 5003, in which somebody has said something, and that are older than a
+/// minute when they first hear of each other. Clients at 4001 and 4003, each at a server of one of them.
+fn two_old_clusters(names: [&str; 2]) -> World {
+    let mut world = World::new();
+    world.server(5001, 1, names[0], None);
+    world.server(5002, 1, names[0], None);
+    world.server(5003, 2, names[1], None);
+    world.run(Duration::from_secs(3));
+    world.client(4001, 5001, names[0]);
+    world.client(4003, 5003, names[1]);
+    world.run(Duration::from_secs(2));
+    world.post(4001, 1, "one");
+    world.post(4003, 1, "three");
+    world.run(Duration::from_secs(65));
+    for network in world.networks.values_mut() {
+        *network = 1;
+    }
+    world.run(Duration::from_secs(20));
+    world
+}
+
+#[test]
+fn old_clusters_stay_apart_until_one_is_brought_into_the_other() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let ours = world.cluster(5001);
+    assert_ne!(ours, world.cluster(5003), "they stay apart by themselves");
+    assert_eq!((world.said(5001), world.said(5003)), (texts(&["one"]), texts(&["three"])));
+
+    let said = world.join(4003, ours).expect("it may");
+    assert!(said.contains("server 3"), "{said}");
+    world.run(Duration::from_secs(10));
+    for port in [5001, 5002, 5003] {
+        assert_eq!(world.cluster(port), ours);
+        assert_eq!(world.said(port), texts(&["one", "three"]), "{port} holds what was said in both");
+        assert_eq!(world.nodes[&port].view().live.len(), 3);
+    }
+    assert!(world.join(4003, ours).is_ok(), "a question that is repeated is answered in the same way");
+
+    world.post(4003, 2, "after");
+    world.post(4001, 2, "after too");
+    world.run(Duration::from_secs(5));
+    for port in [5001, 5002, 5003] {
+        assert_eq!(world.said(port), texts(&["one", "three", "after", "after too"]), "{port}");
+    }
+}
+
+#[test]
+fn the_servers_that_are_not_brought_along_stay_where_they_are() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let (old, new) = (world.cluster(5001), world.cluster(5003));
+    world.join(4001, new).expect("it may");
+    world.run(Duration::from_secs(20));
+    assert_eq!([5001, 5002, 5003].map(|port| world.cluster(port)), [new, old, new]);
+    assert_eq!(world.said(5003), texts(&["one", "three"]));
+    assert_eq!(world.said(5002), texts(&["one"]));
+}
+
+#[test]
+fn a_cluster_that_cannot_be_joined_is_answered_with_what_to_do() {
+    fn check(world: &mut World, cluster: ClusterId, expected: &str) {
+        let before = world.cluster(5003);
+        let why = world.join(4003, cluster).expect_err("it may not");
+        assert!(why.contains(expected), "{why}");
+        world.run(Duration::from_secs(5));
+        assert_eq!(world.cluster(5003), before);
+    }
+    let mut world = two_old_clusters(["test", "test"]);
+    check(&mut world, ClusterId(7), "`hobnob clusters` lists those that answer");
+    let mut world = two_old_clusters(["ship", "test"]);
+    let other = world.cluster(5001);
+    check(&mut world, other, "start this server with --cluster ship");
+    let mut world = two_old_clusters(["test", "test"]);
+    world.server(5004, 1, "test", Some(Secret::from_text(&"A".repeat(43)).unwrap()));
+    world.run(Duration::from_secs(5));
+    let closed = world.cluster(5004);
+    check(&mut world, closed, "has another secret");
+}
+
+#[test]
+fn only_somebody_on_its_machine_brings_a_server_of_an_open_cluster_elsewhere() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let other = world.cluster(5001);
+    // The same client, whose packets come from another machine from now on.
+    let before = world.cluster(5003);
+    let away = SocketAddr::from(([192, 0, 2, 9], 4003));
+    world.command(4003, Command::Ask { id: 9, ask: Ask::Join { cluster: other } });
+    for (_, from, ..) in world.wires.iter_mut().filter(|(_, from, ..)| from.port() == 4003) {
+        *from = away;
+    }
+    world.answers.clear();
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.cluster(5003), before);
+    assert!(matches!(&world.answers[..], [Err(why)] if why.contains("run `hobnob join` there")), "{:?}", world.answers);
+}
