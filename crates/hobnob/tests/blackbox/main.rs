@@ -8,6 +8,7 @@
 mod bare;
 mod closed;
 mod cluster;
+#[allow(dead_code, reason = "other targets use the rest")]
 mod common;
 mod demo;
 mod hostile;

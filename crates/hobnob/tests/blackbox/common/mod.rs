@@ -24,8 +24,12 @@ const POLL: Duration = Duration::from_millis(20);
 /// How long a test waits for what takes `millis` where nothing else runs. Machines that run tests are busy: three times
 /// as long, or as many times as `HOBNOB_TEST_PATIENCE` says (1: the bounds of the design).
 pub(crate) fn patience(millis: u64) -> Duration {
-    let factor = std::env::var("HOBNOB_TEST_PATIENCE").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
-    Duration::from_millis(millis) * factor
+    Duration::from_millis(millis * number_of("HOBNOB_TEST_PATIENCE").unwrap_or(3))
+}
+
+/// The number in that variable of the environment.
+pub(crate) fn number_of(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok()?.parse().ok()
 }
 
 /// Waits until `condition` gives something, and fails the test after `limit`.
@@ -54,7 +58,20 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// A test's own world: home directory, cluster and discovery port, on loopback alone.
+/// A name that no other test has, of this process or of another.
+pub(crate) fn tag() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A new home directory.
+fn home(tag: &str) -> PathBuf {
+    let home = std::env::temp_dir().join(format!("hobnob-test-{tag}"));
+    std::fs::create_dir_all(&home).unwrap();
+    home
+}
+
+/// A test's own world: home directory, cluster and discovery port; on loopback alone, or in a network namespace.
 #[derive(Debug)]
 pub(crate) struct Place {
     /// The home directory, removed in the end.
@@ -63,29 +80,39 @@ pub(crate) struct Place {
     pub(crate) cluster: String,
     /// The discovery port.
     pub(crate) discovery_port: u16,
+    /// The network namespace that its processes run in; `None`: this one, on loopback alone.
+    pub(crate) netns: Option<String>,
 }
 
 impl Place {
     /// A new one.
     pub(crate) fn new() -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let tag = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let home = std::env::temp_dir().join(format!("hobnob-test-{tag}"));
-        std::fs::create_dir_all(&home).unwrap();
-        Self { home, cluster: format!("test-{tag}"), discovery_port: free_port() }
+        let tag = tag();
+        let home = home(&tag);
+        Self { home, cluster: format!("test-{tag}"), discovery_port: free_port(), netns: None }
+    }
+
+    /// One in that network namespace: a machine of its own, on all its interfaces.
+    pub(crate) fn inside(netns: &str, cluster: &str) -> Self {
+        let (cluster, netns) = (cluster.to_owned(), Some(netns.to_owned()));
+        Self { home: home(&tag()), cluster, discovery_port: 5005, netns }
     }
 
     /// `hobnob ARGS` in this place, not started yet.
     pub(crate) fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hobnob"));
+        let program = env!("CARGO_BIN_EXE_hobnob");
+        let mut command = Command::new(if self.netns.is_some() { "ip" } else { program });
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HOBNOB_")) {
             command.env_remove(name);
         }
+        match &self.netns {
+            Some(netns) => command.args(["netns", "exec", netns, program]),
+            None => command.env("HOBNOB_INTERFACE", "lo"),
+        };
         command
             .args(args)
             .env("HOME", &self.home)
             .env("XDG_STATE_HOME", self.home.join("state"))
-            .env("HOBNOB_INTERFACE", "lo")
             .env("HOBNOB_CLUSTER", &self.cluster)
             .env("HOBNOB_DISCOVERY_PORT", self.discovery_port.to_string());
         command
@@ -150,14 +177,7 @@ impl Place {
     #[track_caller]
     pub(crate) fn wait_for_agreement(&self, servers: &[&Server], leader: u64, limit: Duration) -> Value {
         wait_for(&format!("{} servers agree that {leader} leads", servers.len()), limit, || {
-            let views: Option<Vec<Value>> =
-                servers.iter().map(|server| self.status(server).map(|view| shared(&view))).collect();
-            let views = views?;
-            let first = views.first()?;
-            let agreed = first["leader"] == leader
-                && first["up"].as_array()?.len() == servers.len()
-                && views.iter().all(|view| view == first);
-            agreed.then(|| first.clone())
+            agreement(servers.iter().map(|server| self.status(server))).filter(|view| view["leader"] == leader)
         })
     }
 
@@ -203,10 +223,18 @@ pub(crate) struct Server {
     pub(crate) port: u16,
 }
 
+/// What all these servers say, where exactly they are up, and all say the same.
+pub(crate) fn agreement(statuses: impl Iterator<Item = Option<Value>>) -> Option<Value> {
+    let views: Vec<Value> = statuses.map(|status| status.as_ref().map(shared)).collect::<Option<_>>()?;
+    let first = views.first()?;
+    let agreed = first["up"].as_array()?.len() == views.len() && views.iter().all(|view| view == first);
+    agreed.then(|| first.clone())
+}
+
 /// The part of a status that is the same from every server.
 fn shared(status: &Value) -> Value {
     let mut up: Vec<u64> = items(status, "servers")
-        .filter(|server| server["state"] == "up")
+        .filter(|server| server["state"] == "up" || server["state"] == "probation")
         .filter_map(|server| server["id"].as_u64())
         .collect();
     up.sort_unstable();

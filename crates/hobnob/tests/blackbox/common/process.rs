@@ -92,12 +92,16 @@ impl Process {
 
     /// When its JSON log first said `message` with these fields after `since`.
     pub(crate) fn logged(&self, since: Instant, message: &str, fields: &[(&str, u64)]) -> Option<Instant> {
-        let is_it = |line: &str| {
-            let Ok(json) = serde_json::from_str::<Value>(line) else { return false };
-            let said = &json["fields"];
-            said["message"] == message && fields.iter().all(|(name, value)| said[*name] == *value)
-        };
-        self.err().into_iter().find(|(at, line)| *at > since && is_it(line)).map(|(at, _)| at)
+        let is_it = |said: &Value| fields.iter().all(|(name, value)| said[*name] == *value);
+        self.log(since, message).into_iter().find(|(_, said)| is_it(said)).map(|(at, _)| at)
+    }
+
+    /// Every time that its JSON log said `message` after `since`, with the fields.
+    pub(crate) fn log(&self, since: Instant, message: &str) -> Vec<(Instant, Value)> {
+        let lines = self.err().into_iter().filter(|(at, line)| *at > since && line.contains(message));
+        let read = |line: &str| Some(serde_json::from_str::<Value>(line).ok()?["fields"].take());
+        let said = lines.filter_map(|(at, line)| Some((at, read(&line)?)));
+        said.filter(|(_, said)| said["message"] == message).collect()
     }
 
     /// SIGKILL. When it was dead.
@@ -110,8 +114,18 @@ impl Process {
 
     /// SIGTERM.
     pub(crate) fn terminate(&self) {
-        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(killed.is_ok_and(|status| status.success()), "the process can be told to end");
+        self.signal("TERM");
+    }
+
+    /// Sends it the signal of that name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "the process can be sent {name}");
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().is_ok_and(|status| status.is_some())
     }
 
     /// Waits until it ends.
