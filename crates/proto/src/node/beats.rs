@@ -32,6 +32,7 @@ impl Node {
     pub(super) fn beat(&mut self) {
         let (due, changes) = self.heartbeat.tick(self.now);
         if due {
+            self.close_unused();
             self.say_beats();
         }
         for change in &changes {

@@ -29,6 +29,10 @@ const PEERS_MAX: usize = 2 * limits::SERVERS_MAX;
 pub(super) const RECONNECT_OFTEN: Duration = Duration::from_secs(1);
 const RECONNECT_OFTEN_FOR: Duration = Duration::from_mins(1);
 const RECONNECT_SELDOM: Duration = Duration::from_secs(10);
+/// A session on which something has come in this span is in use; five heartbeats.
+const SPEAKS: Duration = Duration::from_millis(500);
+/// One on which nothing has come for so long, while another is in use, is not.
+const UNUSED: Duration = Duration::from_millis(1_500);
 /// Sessions that are kept with one server: both sides may have opened one at the same time.
 const SESSIONS_MAX: usize = 4;
 
@@ -240,6 +244,23 @@ impl Node {
         self.say_beat(session);
         self.share_directory(session);
         self.say(session, &Frame::ClientsReq);
+    }
+
+    /// Of several sessions with one server, those are closed on which nothing has come for a while, though it speaks on
+    /// another: it does not have them any more, and what we said there would be lost.
+    pub(super) fn close_unused(&mut self) {
+        let now = self.now;
+        let mut unused = Vec::new();
+        for peer in self.peers.values().filter(|peer| peer.sessions.len() > 1) {
+            let heard = |held: &Held| self.endpoint.heard(held.session).unwrap_or(Time::ZERO);
+            let speaks = peer.sessions.iter().any(|held| now.since(heard(held)) < SPEAKS);
+            let silent = peer.sessions.iter().filter(|held| now.since(heard(held)) >= UNUSED);
+            unused.extend(silent.filter(|_| speaks).map(|held| held.session));
+        }
+        for session in unused {
+            self.endpoint.close(session);
+            self.on_closed(session);
+        }
     }
 
     /// The last boot of a server has ended: a newer one has shown itself.

@@ -80,7 +80,9 @@ impl Probations {
     /// Only others hear `peer`.
     pub(super) fn unheard(&mut self, peer: Origin, now: Time) {
         match self.records.get_mut(&peer.id) {
-            None => drop(self.meet(peer, now)),
+            None => {
+                self.meet(peer, now);
+            }
             Some(known) if known.boot == peer.boot && known.up.is_some() => {}
             Some(known) if known.rumour.is_some_and(|(boot, _)| boot == peer.boot) => {}
             Some(known) => known.rumour = Some((peer.boot, now)),
@@ -227,7 +229,9 @@ mod tests {
             for id in late.iter().chain([&peer]) {
                 probations.dead(ServerId(*id), at(10));
             }
-            late.iter().for_each(|id| drop(probations.meet(origin(*id, 1), at(19))));
+            for id in late {
+                let _ = probations.meet(origin(*id, 1), at(19));
+            }
             let on = probations.alive(ME, origin(peer, 1), &ids(its_side), at(20));
             assert_eq!(on, expected, "{ours:?}, 3 and lately {late:?}; {peer}, which hears {its_side:?}");
             assert_eq!(probations.is_on(ServerId(peer), at(20)), expected);
