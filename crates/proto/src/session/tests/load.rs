@@ -184,7 +184,8 @@ fn many_clients_behind_few_addresses_get_in() {
     for n in 0..600 {
         crowd.call(SocketAddr::from(([192, 0, 2, n as u8 % 2], 1_000 + n)));
     }
-    for _ in 0..500 {
+    let start = crowd.now;
+    while crowd.ups() < 600 && crowd.now.since(start) < Duration::from_secs(2) {
         crowd.turn(&[]);
     }
     assert_eq!(crowd.ups(), 600, "{:?}", crowd.server.counters());
@@ -201,7 +202,7 @@ fn one_source_does_not_take_the_places_of_others() {
             "" => SocketAddr::from(([192, 0, 2, 1], n)),
             prefix => format!("[{prefix}:{n:x}]:{n}").parse().unwrap(),
         };
-        let mut inits = crowd.with_cookies((1..=1_000).map(|n| (from(n), init.clone())).collect());
+        let mut inits = crowd.with_cookies((1..=300).map(|n| (from(n), init.clone())).collect());
         for round in 0..40 {
             if round == 10 {
                 crowd.call("198.51.100.1:1".parse().unwrap());
