@@ -84,7 +84,7 @@ fn kill_in_a_row(kills: usize, rng: &mut Rng) -> Vec<Times> {
             if again.is_none() && all_chat(talkers, &listeners, killed) {
                 again = Some(Instant::now());
             }
-            again.is_some_and(|again| again.elapsed() > Duration::from_millis(1_500))
+            again.is_some_and(|again| again.elapsed() > Duration::from_secs(1))
         });
         let silence = listeners.iter().map(|listener| longest_silence(listener, killed)).max().expect("two listen");
         let wait = talkers.iter().map(|talker| talker.longest_wait(killed)).max().expect("ten talk");

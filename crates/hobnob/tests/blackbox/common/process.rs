@@ -143,7 +143,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
         if thread::panicking() {
-            eprintln!("--- out ---\n{}--- err ---\n{}", text(&self.out), text(&self.err));
+            eprintln!("--- out ---\n{}--- err ---\n{}", timed(&self.out), timed(&self.err));
         }
     }
 }
@@ -155,6 +155,12 @@ fn read(from: impl Read + Send + 'static, lines: Lines) -> JoinHandle<()> {
             lines.lock().unwrap().push((Instant::now(), line));
         }
     })
+}
+
+/// All lines together, each with how many seconds ago it came.
+fn timed(lines: &Lines) -> String {
+    let line = |(at, line): &(Instant, String)| format!("-{:.3} s {line}\n", at.elapsed().as_secs_f64());
+    lines.lock().unwrap().iter().map(line).collect()
 }
 
 /// All lines together.
