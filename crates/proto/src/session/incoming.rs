@@ -83,6 +83,7 @@ impl Endpoint {
             Err(Unopened::Replayed) => return self.counters.add("replayed"),
             Err(Unopened::Forged) => return self.counters.add("seal_bad"),
         };
+        self.packets_taken += 1;
         session.heard = now;
         if newest {
             session.addr = from;
