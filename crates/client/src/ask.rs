@@ -1,14 +1,21 @@
-//! `status`, `rooms`, `who`, `clusters`, `retire`: questions to the servers, answered as a table or as JSON.
+//! `status`, `rooms`, `who`, `clusters`, `retire`, `join`: questions to the servers, answered as a table or as JSON.
 
 use std::{net::SocketAddr, time::Duration};
 
-use hobnob_proto::{client::Event, ids::ServerId, wire::frame::Ask};
+use hobnob_proto::{
+    client::Event,
+    ids::{ClusterId, ServerId},
+    wire::frame::Ask,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{Fail, Options, net, output, speaker::Speaker, table::Table, text};
 
 /// How long `clusters` listens.
 const LISTEN: Duration = Duration::from_secs(1);
+/// How long a server may take to come over to another cluster, and when it is looked at.
+const JOIN: Duration = Duration::from_secs(5);
+const JOIN_LOOK: Duration = Duration::from_millis(200);
 
 /// See [`crate::status`].
 pub(crate) async fn status(options: Options, json: bool) -> Result<(), Fail> {
@@ -44,6 +51,34 @@ pub(crate) async fn retire(options: Options, server: Option<ServerId>) -> Result
     speaker.quit().await;
     output::status(said.first().and_then(Value::as_str).unwrap_or("the server is retired"));
     Ok(())
+}
+
+/// See [`crate::join`].
+pub(crate) async fn join(mut options: Options, cluster: ClusterId) -> Result<(), Fail> {
+    if options.servers.is_empty() && options.interfaces.is_empty() {
+        // The server that is meant is the one here: nobody else is asked.
+        options.interfaces = net::loopback();
+    }
+    let mut speaker = Speaker::asking(&options)?;
+    speaker.connect().await?;
+    speaker.ask(Ask::Join { cluster }).await?;
+    let deadline = speaker.session().now() + JOIN;
+    loop {
+        let status = object(speaker.ask(Ask::Status).await?);
+        if status["cluster_id"] == json!(cluster) {
+            speaker.quit().await;
+            let (me, name) = (cell(&status["me"]), cell(&status["cluster"]));
+            output::status(&format!("server {me} is in the cluster {name} ({cluster}) now, with all that it held"));
+            return Ok(());
+        }
+        if speaker.session().now() >= deadline {
+            let why = format!(
+                "no server of the cluster {cluster} has let this one in: look at `hobnob clusters`, and try again"
+            );
+            return Err(Fail::new(Fail::FAILED, why));
+        }
+        while speaker.hear_within(JOIN_LOOK).await?.is_some() {}
+    }
 }
 
 /// See [`crate::clusters`].
@@ -136,7 +171,7 @@ fn object(parts: Vec<Value>) -> Value {
         }
     }
     // An empty cluster has them too.
-    for key in ["servers", "rooms"] {
+    for key in ["servers", "rooms", "interfaces"] {
         whole.entry(key).or_insert_with(|| json!([]));
     }
     Value::Object(whole)
@@ -189,8 +224,22 @@ fn status_text(status: &Value) -> String {
         cell(&status["term"]),
         cell(&status["me"]),
         servers.to_text(),
-        rooms_table(&status["rooms"]).to_text()
+        rooms_table(&status["rooms"]).to_text() + &interfaces_text(&status["interfaces"])
     )
+}
+
+/// The interfaces of the server that answers; nothing where it does not tell of any.
+fn interfaces_text(interfaces: &Value) -> String {
+    if items(interfaces).is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new(&["INTERFACE", "ADDRESSES", "USED", "BECAUSE"]);
+    for interface in items(interfaces) {
+        let used = if interface["used"] == true { "yes" } else { "no" };
+        let why = interface["why"].as_str().unwrap_or_default();
+        table.row([cell(&interface["name"]), cell(&interface["addrs"]), used.to_owned(), why.to_owned()]);
+    }
+    format!("\n{}", table.to_text())
 }
 
 fn rooms_table(rooms: &Value) -> Table {
@@ -225,9 +274,10 @@ mod tests {
             json!({ "servers": [2], "rooms": ["a"] }),
             json!({ "rooms": ["b"] }),
         ];
-        let expected = json!({ "cluster": "hobnob", "term": 3, "servers": [1, 2], "rooms": ["a", "b"] });
+        let expected =
+            json!({ "cluster": "hobnob", "term": 3, "servers": [1, 2], "rooms": ["a", "b"], "interfaces": [] });
         assert_eq!(object(parts), expected);
-        assert_eq!(object(vec![]), json!({ "servers": [], "rooms": [] }));
+        assert_eq!(object(vec![]), json!({ "servers": [], "rooms": [], "interfaces": [] }));
     }
 
     #[test]
@@ -249,6 +299,10 @@ mod tests {
             "cluster": "hobnob", "cluster_id": "00ff", "open": true, "leader": 2, "term": 7, "me": 1,
             "servers": [{ "id": 2, "addr": "127.0.0.1:5001", "role": "leader", "load": 4, "sessions": 1, "lag_ms": 0, "state": "up" }],
             "rooms": [{ "name": "lobby", "home": 2, "successors": [1, 3], "members": 2, "entries": 40 }],
+            "interfaces": [
+                { "name": "eth0", "addrs": ["192.0.2.7"], "used": true, "why": null },
+                { "name": "wg0", "addrs": ["10.9.0.1"], "used": false, "why": "it is a VPN or a tunnel" },
+            ],
         });
         let expected = "\
 Open cluster: anyone on this network can read and post.
@@ -259,6 +313,10 @@ SERVER  ADDRESS         STATE  ROLE    LOAD  CLIENTS  LAG
 
 ROOM   SERVED BY  COPIES ON  PEOPLE  MESSAGES
 lobby  2          1, 3       2       40
+
+INTERFACE  ADDRESSES  USED  BECAUSE
+eth0       192.0.2.7  yes
+wg0        10.9.0.1   no    it is a VPN or a tunnel
 ";
         assert_eq!(status_text(&status), expected);
     }

@@ -19,7 +19,7 @@ use hobnob_proto::{
     time::Time,
 };
 
-use crate::{Fail, Options, net::Net};
+use crate::{Fail, Options, advice, net::Net};
 
 /// Datagrams that are taken before the clock and the face get a turn.
 const BATCH: usize = 64;
@@ -52,10 +52,6 @@ pub(crate) struct Talker {
 impl Session {
     /// Opens the sockets and starts to look for a server.
     pub(crate) fn open(options: &Options, talker: Talker) -> Result<Self, Fail> {
-        if let Some(addr) = options.servers.iter().find(|addr| addr.is_ipv6()) {
-            let message = format!("{addr} is an IPv6 address, which is not supported yet: use an IPv4 address");
-            return Err(Fail::new(Fail::USAGE, message));
-        }
         let net = Net::open(&options.interfaces, options.discovery_port)?;
         let config = ClientConfig {
             cluster: options.cluster.clone(),
@@ -90,12 +86,15 @@ impl Session {
             if let Some(event) = self.drain() {
                 return event;
             }
-            let deadline = self.clock.instant(self.client.deadline());
+            let deadline = self.clock.instant(self.client.deadline()).min(self.net.next_look());
             tokio::select! {
                 () = self.net.readable() => self.receive(),
                 () = tokio::time::sleep_until(deadline.into()) => {}
             }
             let now = self.clock.now();
+            if self.net.look() {
+                self.client.handle(Input::Network, now);
+            }
             if self.client.deadline() <= now {
                 self.client.handle(Input::Tick, now);
             }
@@ -110,9 +109,9 @@ impl Session {
         tokio::time::timeout_at(deadline.into(), self.event()).await.ok()
     }
 
-    /// Where servers were looked for, for people.
-    pub(crate) fn searched(&self) -> String {
-        self.net.searched()
+    /// That no server was found: where was looked, and what to try.
+    pub(crate) fn not_found(&self) -> String {
+        advice::not_found(self.net.choices(), self.net.discovery_port())
     }
 
     /// Says goodbye to the server, so that others see at once that this one has gone.

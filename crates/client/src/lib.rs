@@ -8,12 +8,13 @@
 use std::net::SocketAddr;
 
 use hobnob_proto::{
-    ids::{ClusterName, PersonName, RoomName, ServerId},
+    ids::{ClusterId, ClusterName, PersonName, RoomName, ServerId},
     session::keys::Secret,
 };
 
 pub use crate::{signals::told_to_end, since::Since};
 
+mod advice;
 mod ask;
 mod chat;
 mod device;
@@ -21,7 +22,7 @@ mod driver;
 mod face;
 mod identity;
 mod line_edit;
-mod net;
+pub mod net;
 mod output;
 mod plain;
 mod script;
@@ -40,11 +41,11 @@ pub struct Options {
     pub cluster: ClusterName,
     /// The secret of a closed cluster; `None` for an open one.
     pub secret: Option<Secret>,
-    /// The only interfaces to send on, by name; empty: all that are up.
+    /// The only interfaces to send on, by name; empty: all that lead to other people's machines.
     pub interfaces: Vec<String>,
     /// Where servers listen for clients that look for them; 5005 if nothing else is said.
     pub discovery_port: u16,
-    /// Session addresses of servers to ask instead of looking for some; IPv4.
+    /// Session addresses of servers to ask instead of looking for some.
     pub servers: Vec<SocketAddr>,
     /// The name to be shown under. `None`: a terminal asks for it, everything else takes `$USER`, or `hobnob`.
     pub name: Option<PersonName>,
@@ -74,7 +75,7 @@ pub type Notices = tokio::sync::mpsc::UnboundedReceiver<String>;
 pub struct Fail {
     /// The exit code of the process, one of the constants of this type.
     pub code: u8,
-    /// One or more sentences for people, without a newline at the end. Says what to do.
+    /// One or more sentences for people, perhaps on several lines, without a newline at the end. Says what to do.
     pub message: String,
 }
 
@@ -141,4 +142,9 @@ pub async fn clusters(options: Options, json: bool) -> Result<(), Fail> {
 /// Removes a server from the cluster for good; without `server`, the one that runs on this machine.
 pub async fn retire(options: Options, server: Option<ServerId>) -> Result<(), Fail> {
     ask::retire(options, server).await
+}
+
+/// Brings the server on this machine, with all that it holds, into another cluster, and waits until it is there.
+pub async fn join(options: Options, cluster: ClusterId) -> Result<(), Fail> {
+    ask::join(options, cluster).await
 }

@@ -158,7 +158,7 @@ impl Pipe {
             (None, true) => Err(speaker.not_found()),
             (None, false) => {
                 let fail = speaker.not_found();
-                Err(Fail::new(fail.code, format!("{}; {kept} kept here, and sent next time", fail.message)))
+                Err(Fail::new(fail.code, format!("{}\n{kept} kept here, and sent next time", fail.message)))
             }
             (Some(_), false) => {
                 let message = format!("{kept} not stored in time: kept here, and sent again next time");

@@ -196,15 +196,12 @@ impl Speaker {
     /// That no server was found, and where was looked.
     pub(crate) fn not_found(&self) -> Fail {
         if let [server] = self.servers[..] {
-            let message =
-                format!("the server at {server} does not answer: check address and port, and that UDP reaches it");
+            let message = format!(
+                "the server at {server} does not answer: check address and port, and that no firewall keeps UDP from it"
+            );
             return Fail::new(Fail::NOT_FOUND, message);
         }
-        let place = self.session.searched();
-        let message = format!(
-            "no server answered ({place}): start one with `hobnob server`, or name one with --server-ip and --server-port"
-        );
-        Fail::new(Fail::NOT_FOUND, message)
+        Fail::new(Fail::NOT_FOUND, self.session.not_found())
     }
 
     /// Answers an event that speaks against us, where nobody can be asked: takes the name that is suggested, or fails.

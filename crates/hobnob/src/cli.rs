@@ -1,11 +1,12 @@
 //! The arguments of every command. Each option also comes from the environment, as `HOBNOB_` and its name.
 
-use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use hobnob_client::{Fail, Since};
 use hobnob_proto::{
-    ids::{ClusterName, PersonName, RoomName},
+    addr::with_port,
+    ids::{ClusterId, ClusterName, PersonName, RoomName},
     limits,
     session::keys::Secret,
 };
@@ -52,6 +53,8 @@ pub(crate) enum Command {
     Clusters(ShowArgs),
     /// Remove a server from the cluster for good
     Retire(RetireArgs),
+    /// Bring this machine's server, with all that it holds, into another cluster
+    Join(JoinArgs),
     /// Print a new secret for a closed cluster
     Secret,
     /// Show it: three servers and four people on this machine, a leader that dies, and a chat that goes on
@@ -67,7 +70,8 @@ pub(crate) struct NetworkArgs {
     /// A file with the secret of a closed cluster, as `hobnob secret` prints it; else from `HOBNOB_SECRET`
     #[arg(long, env = "HOBNOB_SECRET_FILE", value_name = "FILE")]
     pub(crate) secret_file: Option<std::path::PathBuf>,
-    /// Use this network interface alone; may be repeated (in the environment: with commas)
+    /// Use this network interface alone; may be repeated (in the environment: with commas). Else all but those of
+    /// containers and VPNs
     #[arg(long = "interface", env = "HOBNOB_INTERFACE", value_name = "IF", value_delimiter = ',')]
     pub(crate) interfaces: Vec<String>,
     /// The port at which servers are found, the same on all machines
@@ -94,8 +98,8 @@ pub(crate) struct ClientArgs {
     #[command(flatten)]
     pub(crate) network: NetworkArgs,
     /// Ask the server at this address instead of looking for one
-    #[arg(long, alias = "server_ip", env = "HOBNOB_SERVER_IP", value_name = "IP")]
-    pub(crate) server_ip: Option<Ipv4Addr>,
+    #[arg(long, alias = "server_ip", env = "HOBNOB_SERVER_IP", value_name = "IP", value_parser = server_ip)]
+    pub(crate) server_ip: Option<ServerIp>,
     /// The port of that server; else 5001
     #[arg(
         long,
@@ -127,7 +131,7 @@ impl ClientArgs {
             secret: self.network.secret()?,
             interfaces: self.network.interfaces.clone(),
             discovery_port: self.network.discovery_port,
-            servers: self.server_ip.map(|ip| (ip, port).into()).into_iter().collect(),
+            servers: self.server_ip.map(|ip| with_port(ip.0, port)).into_iter().collect(),
             name,
             room,
         })
@@ -279,6 +283,45 @@ pub(crate) struct RetireArgs {
     pub(crate) id: Option<u32>,
 }
 
+/// Options of `join`.
+#[derive(Args, Debug)]
+pub(crate) struct JoinArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The id of that cluster, as `hobnob clusters` lists it
+    #[arg(value_name = "CLUSTER_ID", value_parser = cluster_id)]
+    pub(crate) id: ClusterId,
+}
+
+/// Reads the id of a cluster.
+fn cluster_id(text: &str) -> Result<ClusterId, String> {
+    text.parse()
+        .map_err(|_| "this is not the id of a cluster, 32 hexadecimal digits: `hobnob clusters` lists them".into())
+}
+
+/// An address without a port; of an IPv6 link-local one with its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ServerIp(SocketAddr);
+
+/// Reads an address: `192.0.2.7`, `2001:db8::7`, `fe80::7%eth0`.
+fn server_ip(text: &str) -> Result<ServerIp, String> {
+    let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let why = "this is not an IP address, as 192.0.2.7, 2001:db8::7 or fe80::7%eth0";
+    let (ip, interface) = text.split_once('%').map_or((text, None), |(ip, interface)| (ip, Some(interface)));
+    let ip: IpAddr = ip.parse().map_err(|_| why.to_owned())?;
+    match interface {
+        // The system knows the numbers of its interfaces.
+        Some(_) => {
+            let found = (text, 0).to_socket_addrs().ok().and_then(|mut found| found.next());
+            found.map(ServerIp).ok_or_else(|| format!("{why}: there is no such interface"))
+        }
+        None if matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local()) => {
+            Err(format!("{ip} may be on any link: name the interface too, as in {ip}%eth0"))
+        }
+        None => Ok(ServerIp((ip, 0).into())),
+    }
+}
+
 /// A switch from the environment: `0`, `no`, `false`, `off` and nothing are no, all else is yes.
 fn yes_or_no() -> clap::builder::FalseyValueParser {
     clap::builder::FalseyValueParser::new()
@@ -288,25 +331,34 @@ fn yes_or_no() -> clap::builder::FalseyValueParser {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostPort(String);
 
-/// Reads `HOST:PORT`; the host is looked up later.
+/// Reads `HOST:PORT` or `[IPV6]:PORT`; the host is looked up later.
 fn host_port(text: &str) -> Result<HostPort, String> {
-    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).and_then(|(_, port)| port.parse().ok());
+    let is_host =
+        |host: &str| !host.is_empty() && (host.starts_with('[') && host.ends_with(']') || !host.contains(':'));
+    let port = text.rsplit_once(':').filter(|(host, _)| is_host(host)).and_then(|(_, port)| port.parse().ok());
     match port {
         Some(1_u16..) => Ok(HostPort(text.to_owned())),
-        _ => Err("this is not HOST:PORT: name the machine and the session port of its server, as in ship:5001".into()),
+        _ => Err("this is not HOST:PORT: name the machine and the session port of its server, as in ship:5001 or \
+                  [2001:db8::7]:5001"
+            .into()),
     }
 }
 
 impl HostPort {
-    /// Its first IPv4 address. Asks the system's resolver, which may take a while.
+    /// Its first IPv4 address; its first IPv6 address where it has none. Asks the system's resolver, which may take a while.
     pub(crate) fn look_up(&self) -> Result<SocketAddr, Fail> {
-        let mut found = self.0.to_socket_addrs().map_err(|error| self.unknown(&error.to_string()))?;
-        found.find(SocketAddr::is_ipv4).ok_or_else(|| self.unknown("it has no IPv4 address"))
+        let (host, port) = self.0.rsplit_once(':').expect("it was read as a host and a port");
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let port: u16 = port.parse().expect("it was read as a port");
+        let found: Vec<SocketAddr> =
+            (host, port).to_socket_addrs().map_err(|error| self.unknown(&error.to_string()))?.collect();
+        let v4 = found.iter().find(|addr| addr.is_ipv4());
+        v4.or(found.first()).copied().ok_or_else(|| self.unknown("it has no address"))
     }
 
     /// Why it cannot be used.
     fn unknown(&self, why: &str) -> Fail {
-        Fail::new(Fail::FAILED, format!("the peer {} cannot be looked up ({why}): give its IPv4 address", self.0))
+        Fail::new(Fail::FAILED, format!("the peer {} cannot be looked up ({why}): give its IP address", self.0))
     }
 }
 
@@ -335,6 +387,10 @@ mod tests {
         check(&["server", "--replicas", "17"], "17 is not in 1..=16");
         check(&["server", "--peer", "ship"], "this is not HOST:PORT");
         check(&["server", "--peer", "ship:0"], "this is not HOST:PORT");
+        check(&["server", "--peer", "2001:db8::7:5001"], "this is not HOST:PORT");
+        check(&["join", "hobnob"], "this is not the id of a cluster");
+        check(&["status", "--server-ip", "fe80::1"], "name the interface too, as in fe80::1%eth0");
+        check(&["status", "--server-ip", "fe80::1%nowhere9"], "there is no such interface");
         check(&["tail", "--room", "tea", "--since", "yesterday"], "this is not a time");
         check(&["dance"], "dance");
     }
@@ -347,6 +403,21 @@ mod tests {
             let options = chat.client.options(None, None).unwrap();
             assert_eq!(options.servers, ["100.64.156.17:5002".parse().unwrap()]);
         }
+    }
+
+    #[test]
+    fn a_server_and_a_peer_may_have_ipv6_addresses() {
+        fn check(server_ip: &str, expected: &str) {
+            let cli = Cli::try_parse_from(["hobnob", "client", "--server-ip", server_ip]).unwrap();
+            let Some(Command::Client(chat)) = cli.command else { panic!("it is a client") };
+            assert_eq!(chat.client.options(None, None).unwrap().servers, [expected.parse().unwrap()]);
+            let peer = HostPort(expected.to_owned()).look_up().unwrap();
+            assert_eq!((host_port(expected).is_ok(), peer), (true, expected.parse().unwrap()));
+        }
+        check("192.0.2.7", "192.0.2.7:5001");
+        check("2001:db8::7", "[2001:db8::7]:5001");
+        check("[::1]", "[::1]:5001");
+        check("fe80::7%1", "[fe80::7%1]:5001");
     }
 
     #[test]

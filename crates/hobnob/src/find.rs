@@ -2,23 +2,19 @@
 //!
 //! It lets a [`Client`] look around, but sends only its broadcasts: no session is opened, so nobody sees us come and go.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use hobnob_client::{Fail, Options};
+use hobnob_client::{Fail, Options, net::Net};
 use hobnob_proto::{
     client::{Client, Event, Input, Output},
     config::ClientConfig,
     ids::{DeviceId, PersonName},
+    limits,
     rng::Rng,
     session::keys::KeyPair,
     time::Time,
 };
-use hobnob_server::interfaces;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{net::UdpSocket, time::timeout_at};
+use tokio::time::timeout_at;
 
 /// What is out there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,24 +44,14 @@ impl Around {
 pub(crate) async fn look(options: &Options, limit: Duration) -> Result<Around, Fail> {
     let start = Instant::now();
     let now = || Time::from_micros(u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX));
-    let chosen = interfaces::up()
-        .map_err(hobnob_server::Error::Interfaces)
-        .and_then(|all| interfaces::choose(all, &options.interfaces))
-        .or_else(|error| crate::serve::end(Err(error)).map(|()| Vec::new()))?;
-    let socket = open(interfaces::only_loopback(&chosen)).map_err(|error| {
-        Fail::new(Fail::FAILED, format!("this machine does not let us send anything ({error}): check its network"))
-    })?;
-    let broadcast: Vec<SocketAddr> = chosen
-        .iter()
-        .flat_map(|interface| interface.addrs.iter().filter_map(|addr| addr.broadcast))
-        .map(|ip| (ip, options.discovery_port).into())
-        .collect();
+    let mut net = Net::open(&options.interfaces, options.discovery_port)?;
     let mut client = client(options, now())?;
     client.handle(Input::Tick, now());
     let mut seen = Around::Nobody;
     let end = start + limit;
+    let mut buffer = [0; limits::DATAGRAM_BYTES_MAX + 1];
     while Instant::now() < end {
-        match perform(&mut client, options, &socket, &broadcast).await {
+        match perform(&mut client, options, &net) {
             Some(fitting @ Around::Cluster { fits: true, .. }) => return Ok(fitting),
             Some(other) => seen = other,
             None => {}
@@ -73,9 +59,10 @@ pub(crate) async fn look(options: &Options, limit: Duration) -> Result<Around, F
         // At least a millisecond, so that a deadline that stands still costs nothing.
         let due = start + Duration::from_micros(client.deadline().as_micros()).min(limit);
         let wake = due.max(Instant::now() + Duration::from_millis(1)).min(end);
-        let mut buffer = [0; hobnob_proto::limits::DATAGRAM_BYTES_MAX + 1];
-        if let Ok(Ok((len, from))) = timeout_at(wake.into(), socket.recv_from(&mut buffer)).await {
-            client.handle(Input::Datagram { from, bytes: &buffer[..len] }, now());
+        if timeout_at(wake.into(), net.readable()).await.is_ok() {
+            while let Some((len, from)) = net.receive(&mut buffer) {
+                client.handle(Input::Datagram { from, bytes: &buffer[..len] }, now());
+            }
         }
         if client.deadline() <= now() {
             client.handle(Input::Tick, now());
@@ -85,21 +72,11 @@ pub(crate) async fn look(options: &Options, limit: Duration) -> Result<Around, F
 }
 
 /// Does what the client wants done, as far as we let it. What was found by it.
-async fn perform(
-    client: &mut Client,
-    options: &Options,
-    socket: &UdpSocket,
-    broadcast: &[SocketAddr],
-) -> Option<Around> {
+fn perform(client: &mut Client, options: &Options, net: &Net) -> Option<Around> {
     let mut found = None;
     while let Some(output) = client.poll() {
         match output {
-            Output::Broadcast { bytes } => {
-                for to in broadcast {
-                    // An interface that does not take it is an interface without servers.
-                    let _lost = socket.send_to(&bytes, to).await;
-                }
-            }
+            Output::Broadcast { bytes } => net.broadcast(&bytes),
             Output::Event(Event::Found { name, servers, open, .. }) if name == options.cluster => {
                 found = Some(Around::Cluster { servers, fits: open == options.secret.is_none() });
             }
@@ -109,16 +86,6 @@ async fn perform(
         }
     }
     found
-}
-
-/// A socket that may broadcast.
-fn open(only_loopback: bool) -> std::io::Result<UdpSocket> {
-    let ip = if only_loopback { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_broadcast(true)?;
-    socket.bind(&SocketAddr::from((ip, 0)).into())?;
-    UdpSocket::from_std(socket.into())
 }
 
 /// A client that is nobody in particular.

@@ -57,6 +57,7 @@ fn run(cli: Cli) -> Result<(), Fail> {
             let server = args.id.map(hobnob_proto::ids::ServerId);
             in_runtime(hobnob_client::retire(args.client.options(None, None)?, server))
         }
+        Command::Join(args) => in_runtime(hobnob_client::join(args.client.options(None, None)?, args.id)),
         Command::Secret => secret::print_new(),
         Command::Demo => demo::run(),
     }

@@ -2,6 +2,7 @@
 //! follow them. One deterministic state machine: bytes and time in, bytes and deadlines out. It has no sockets, no
 //! clock, no threads and no entropy of its own, and runs unchanged under tokio and under a simulator.
 
+pub mod addr;
 pub mod client;
 pub mod config;
 pub mod delivery;

@@ -23,6 +23,7 @@ use crate::{
     clock::Clock,
     control::{Control, Order},
     log,
+    network::Network,
     udp::Sockets,
 };
 
@@ -40,7 +41,7 @@ pub(crate) struct Driver {
     sockets: Sockets,
     clock: Clock,
     control: Control,
-    addrs: Vec<SocketAddr>,
+    network: Network,
     exit: Option<Exit>,
     /// Errors of the network, by what failed and how. They change nothing: whatever was lost is sent again.
     errors: BTreeMap<(&'static str, io::ErrorKind), u64>,
@@ -55,16 +56,20 @@ enum Wake {
 }
 
 impl Driver {
-    /// A driver that has done nothing yet. `addrs` are those of the session socket.
-    pub(crate) fn new(node: Node, sockets: Sockets, clock: Clock, control: Control, addrs: Vec<SocketAddr>) -> Self {
-        Self { node, sockets, clock, control, addrs, exit: None, errors: BTreeMap::new() }
+    /// A driver that has done nothing yet.
+    pub(crate) fn new(node: Node, sockets: Sockets, clock: Clock, control: Control, network: Network) -> Self {
+        Self { node, sockets, clock, control, network, exit: None, errors: BTreeMap::new() }
     }
 
     /// Runs until the node stops, or is told to stop at once.
     pub(crate) async fn run(mut self) -> Exit {
         self.until_writable().await;
+        self.tell_network();
         let mut next_tick = self.clock.now();
         loop {
+            if self.network.look(&mut self.sockets) {
+                self.tell_network();
+            }
             self.drain();
             let now = self.clock.now();
             if now >= next_tick.max(self.node.deadline()) {
@@ -78,7 +83,7 @@ impl Driver {
                 tracing::debug!(errors = ?self.errors, "stopped");
                 return exit;
             }
-            let wake_at = self.clock.instant(next_tick.max(self.node.deadline()));
+            let wake_at = self.clock.instant(next_tick.max(self.node.deadline())).min(self.network.next().into());
             let wake = tokio::select! {
                 () = readable(&self.sockets) => Wake::Turn,
                 () = sleep_until(wake_at) => Wake::Turn,
@@ -94,7 +99,7 @@ impl Driver {
 
     /// Waits until the runtime knows that the sockets can be written to; before that it would drop what is sent first.
     async fn until_writable(&self) {
-        for socket in std::iter::once(&self.sockets.session).chain(self.sockets.discovery.iter().map(|d| &d.socket)) {
+        for socket in self.sockets.session.iter() {
             if let Err(error) = socket.writable().await {
                 tracing::warn!(%error, "a socket cannot be written to");
             }
@@ -104,7 +109,9 @@ impl Driver {
     /// Hands a batch from each socket to the node.
     fn drain(&mut self) {
         let Self { node, sockets, clock, errors, .. } = self;
-        receive(&sockets.session, SESSION_BATCH, node, *clock, errors);
+        for session in sockets.session.iter() {
+            receive(session, SESSION_BATCH, node, *clock, errors);
+        }
         for discovery in &sockets.discovery {
             receive(&discovery.socket, DISCOVERY_BATCH, node, *clock, errors);
         }
@@ -114,21 +121,29 @@ impl Driver {
     fn perform(&mut self, output: Output) {
         match output {
             Output::Send { to, bytes } => {
-                if let Err(error) = self.sockets.session.try_send_to(&bytes, to) {
+                if let Err(error) = self.sockets.session.send(to, &bytes) {
                     count(&mut self.errors, "send", &error);
                 }
             }
             Output::Broadcast { bytes } => {
-                for discovery in &self.sockets.discovery {
-                    for to in &discovery.broadcast {
-                        if let Err(error) = discovery.socket.try_send_to(&bytes, *to) {
-                            count(&mut self.errors, "broadcast", &error);
-                        }
-                    }
-                }
+                let Self { sockets, errors, .. } = self;
+                sockets.broadcast(&bytes, |error| count(errors, "broadcast", error));
             }
             Output::Event(event) => self.tell(event),
         }
+    }
+
+    /// Tells the node of our interfaces and addresses, and whoever started us of the addresses.
+    fn tell_network(&mut self) {
+        let addrs = self.network.addrs();
+        let input = Input::Network { addrs: &addrs, interfaces: self.network.choices() };
+        self.node.handle(input, self.clock.now());
+        self.control.ready.send_if_modified(|ready| {
+            let Some(ready) = ready else { return false };
+            let is_news = ready.addrs != addrs;
+            ready.addrs = addrs;
+            is_news
+        });
     }
 
     /// Tells the log, and whoever started us.
@@ -136,7 +151,7 @@ impl Driver {
         log::event(&event);
         match &event {
             Event::Ready { me, cluster, founded } => {
-                let ready = Ready { me: *me, cluster: *cluster, founded: *founded, addrs: self.addrs.clone() };
+                let ready = Ready { me: *me, cluster: *cluster, founded: *founded, addrs: self.network.addrs() };
                 self.control.ready.send_replace(Some(ready));
             }
             Event::Adopted { cluster } => self.control.ready.send_modify(|ready| {
@@ -165,7 +180,13 @@ fn receive(
     let mut buffer = [0; limits::DATAGRAM_BYTES_MAX + 1];
     for _ in 0..batch {
         match socket.try_recv_from(&mut buffer) {
-            Ok((len, from)) => node.handle(Input::Datagram { from, bytes: &buffer[..len] }, clock.now()),
+            Ok((len, mut from)) => {
+                // The flow that a packet belonged to is no part of its sender's address.
+                if let SocketAddr::V6(from) = &mut from {
+                    from.set_flowinfo(0);
+                }
+                node.handle(Input::Datagram { from, bytes: &buffer[..len] }, clock.now());
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
             Err(error) => count(errors, "receive", &error),
         }
@@ -184,10 +205,7 @@ fn count(errors: &mut BTreeMap<(&'static str, io::ErrorKind), u64>, what: &'stat
 /// Waits until one of the sockets has something, or an error, to hand over.
 async fn readable(sockets: &Sockets) {
     let any = |context: &mut Context<'_>| {
-        let discovery = sockets.discovery.iter().map(|discovery| &discovery.socket);
-        let ready = std::iter::once(&sockets.session)
-            .chain(discovery)
-            .fold(false, |ready, socket| socket.poll_recv_ready(context).is_ready() | ready);
+        let ready = sockets.iter().fold(false, |ready, socket| socket.poll_recv_ready(context).is_ready() | ready);
         if ready { Poll::Ready(()) } else { Poll::Pending }
     };
     std::future::poll_fn(any).await;

@@ -20,8 +20,8 @@ use crate::{
     clock::Clock,
     control::Control,
     driver::Driver,
-    interfaces::Interface,
-    udp::{DiscoveryError, Sockets},
+    network::Network,
+    udp::{DiscoveryError, Session, Sockets},
 };
 
 pub mod background;
@@ -30,6 +30,7 @@ pub mod control;
 mod driver;
 pub mod interfaces;
 mod log;
+mod network;
 #[cfg(unix)]
 pub mod signals;
 mod udp;
@@ -52,7 +53,7 @@ pub struct Options {
     pub secret: Option<Secret>,
     /// On how many servers a message is to be before it counts as stored; at least 1.
     pub replicas: u32,
-    /// Names of the interfaces to use; empty: all that are up.
+    /// Names of the interfaces to use; empty: all that lead to other people's machines.
     pub interfaces: Vec<String>,
     /// The discovery port, the same on every machine of the cluster.
     pub discovery_port: u16,
@@ -112,8 +113,8 @@ pub enum Error {
     /// The machine does not tell its interfaces.
     #[error("the network interfaces of this machine cannot be read: {0}")]
     Interfaces(#[source] std::io::Error),
-    /// No interface of that name is up with an IPv4 address.
-    #[error("there is no interface {name} with an IPv4 address: choose from {known}")]
+    /// No interface of that name has an address.
+    #[error("there is no interface {name} with an address: choose from {known}")]
     UnknownInterface {
         /// What was asked for.
         name: String,
@@ -121,7 +122,7 @@ pub enum Error {
         known: String,
     },
     /// No interface is up.
-    #[error("no network interface of this machine is up with an IPv4 address: connect to a network and start again")]
+    #[error("no network interface of this machine is up with an address: connect to a network and start again")]
     NoInterface,
     /// The session port that was asked for is taken.
     #[error("port {0} is in use by another program: choose another with --port")]
@@ -167,39 +168,32 @@ pub enum Error {
 ///
 /// To be run on a current-thread runtime with I/O and time. Ends within 10 s of [`control::Order::Leave`].
 pub async fn run(options: Options, control: Control) -> Result<Exit, Error> {
-    let interfaces = interfaces::choose(interfaces::up().map_err(Error::Interfaces)?, &options.interfaces)?;
-    let session = udp::session(options.port, interfaces::only_loopback(&interfaces))?;
-    let port = session.local_addr().map_err(|source| Error::Port { port: 0, source })?.port();
-    let discovery = match udp::discovery(&interfaces, options.discovery_port) {
-        Ok(sockets) => sockets,
+    let choices = interfaces::choose(interfaces::all().map_err(Error::Interfaces)?, &options.interfaces)?;
+    // Where no interface was named, a network may come later.
+    let used = || choices.iter().filter(|choice| choice.used);
+    let only_loopback = !options.interfaces.is_empty() && used().all(|choice| choice.interface.is_loopback());
+    let session = Session::open(options.port, only_loopback)?;
+    let port = session.port();
+    let (sockets, discovery) = Sockets::open(session, &choices, options.discovery_port);
+    match discovery {
+        Ok(()) => {}
         Err(DiscoveryError { source }) if options.peers.is_empty() => {
             return Err(Error::Discovery { port: options.discovery_port, source });
         }
-        Err(DiscoveryError { source }) => {
-            tracing::warn!(
-                port = options.discovery_port,
-                error = %source,
-                "the discovery port cannot be used: only the named peers will be found"
-            );
-            Vec::new()
-        }
-    };
+        Err(DiscoveryError { source }) => tracing::warn!(
+            port = options.discovery_port,
+            error = %source,
+            "the discovery port cannot be used: only the named peers will be found"
+        ),
+    }
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(Error::Entropy)?;
-    let addrs = session_addrs(&interfaces, port);
+    let network = Network::new(options.interfaces.clone(), port, choices);
+    let addrs = network.addrs();
     tracing::debug!(?addrs, discovery_port = options.discovery_port, "sockets are open");
     let clock = Clock::start();
-    let node = Node::new(config(options, port, addrs.clone()), seed, clock.now());
-    let sockets = Sockets { session, discovery };
-    Ok(Driver::new(node, sockets, clock, control, addrs).run().await)
-}
-
-/// Every address at which the session socket can be reached; those of other interfaces before loopback.
-fn session_addrs(interfaces: &[Interface], port: u16) -> Vec<SocketAddr> {
-    let mut ips: Vec<Ipv4Addr> =
-        interfaces.iter().flat_map(|interface| interface.addrs.iter().map(|addr| addr.ip)).collect();
-    ips.sort_by_key(|ip| (ip.is_loopback(), ip.is_link_local()));
-    ips.into_iter().map(|ip| (ip, port).into()).collect()
+    let node = Node::new(config(options, port, addrs), seed, clock.now());
+    Ok(Driver::new(node, sockets, clock, control, network).run().await)
 }
 
 /// The node's configuration.

@@ -1,21 +1,27 @@
-//! The sockets of a server: one for sessions, and one for each interface for discovery.
+//! The sockets of a server: two for sessions (IPv4 and IPv6, on one port), and up to two for each interface for discovery.
 //!
 //! Discovery sockets of all servers of a host share one port (`SO_REUSEADDR`): each of them gets a copy of every
 //! broadcast, but a unicast would reach only one of them, so nothing is ever sent to that port but broadcasts. Bound to
-//! its device, a socket hears its own interface alone, and what it sends leaves there whatever the routes say.
+//! its device, a socket hears its own interface alone, and what it sends leaves there whatever the routes say. IPv6 has no
+//! broadcast: there a link-local group takes its place, which a socket joins on its own interface.
+//!
+//! The IPv6 sockets take no IPv4: so no address ever comes in two forms.
 
 use std::{
     io,
-    net::{Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use hobnob_proto::discovery::interfaces::{Choice, GROUP};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::{Error, PORT_DEFAULT, interfaces::Interface};
+use crate::{Error, PORT_DEFAULT};
 
 /// How many ports beyond the default one are tried.
 const PORTS_TRIED: u16 = 100;
+/// How often any port is tried that is free for IPv4, until it is so for IPv6 too.
+const ANY_PORT_TRIES: usize = 20;
 /// Bytes that the system is asked to keep for a socket that is not read for a while; it may give less.
 const BUFFER_BYTES: usize = 4 << 20;
 
@@ -23,18 +29,36 @@ const BUFFER_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub(crate) struct Sockets {
     /// For sessions, and for answers to whoever asked by broadcast.
-    pub(crate) session: UdpSocket,
+    pub(crate) session: Session,
     /// For broadcasts; empty where the port cannot be used but peers were named.
     pub(crate) discovery: Vec<Discovery>,
+    discovery_port: u16,
 }
 
-/// The discovery socket of one interface.
+/// The session sockets: of both families, or of the only one that this machine has.
+#[derive(Debug)]
+pub(crate) struct Session {
+    v4: Option<UdpSocket>,
+    v6: Option<UdpSocket>,
+    port: u16,
+}
+
+/// A discovery socket of one interface.
 #[derive(Debug)]
 pub(crate) struct Discovery {
     /// The socket.
     pub(crate) socket: UdpSocket,
-    /// Where its broadcasts go.
-    pub(crate) broadcast: Vec<SocketAddr>,
+    place: Place,
+}
+
+/// Where a discovery socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    interface: String,
+    index: u32,
+    /// Where its broadcasts go; all of one family.
+    to: Vec<SocketAddr>,
+    is_v6: bool,
 }
 
 /// Why there is no discovery socket.
@@ -44,72 +68,186 @@ pub(crate) struct DiscoveryError {
     pub(crate) source: io::Error,
 }
 
-/// Opens the session socket: exactly on `asked` (0: any free port), else on the first free port from the default one on.
-pub(crate) fn session(asked: Option<u16>, only_loopback: bool) -> Result<UdpSocket, Error> {
-    let ip = if only_loopback { Ipv4Addr::LOCALHOST } else { Ipv4Addr::UNSPECIFIED };
-    if let Some(port) = asked {
-        return open_session(ip, port).map_err(|source| match source.kind() {
-            io::ErrorKind::AddrInUse => Error::PortTaken(port),
-            _ => Error::Port { port, source },
-        });
+impl Sockets {
+    /// Opens discovery sockets on each interface that is used; see [`Sockets::check_discovery`].
+    pub(crate) fn open(
+        session: Session,
+        choices: &[Choice],
+        discovery_port: u16,
+    ) -> (Self, Result<(), DiscoveryError>) {
+        let mut sockets = Self { session, discovery: Vec::new(), discovery_port };
+        let refused = sockets.open_missing(&places(choices, discovery_port));
+        let checked = sockets.check_discovery(refused);
+        (sockets, checked)
     }
-    let last = PORT_DEFAULT + PORTS_TRIED;
-    for port in PORT_DEFAULT..=last {
-        match open_session(ip, port) {
-            Ok(socket) => return Ok(socket),
-            Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {}
-            Err(source) => return Err(Error::Port { port, source }),
+
+    /// Closes the discovery sockets of what is not used any more, and opens those that are missing. Whether one was opened.
+    pub(crate) fn follow(&mut self, choices: &[Choice]) -> bool {
+        let places = places(choices, self.discovery_port);
+        self.discovery.retain(|open| places.contains(&open.place));
+        let before = self.discovery.len();
+        self.open_missing(&places);
+        self.discovery.len() > before
+    }
+
+    /// Sends to everybody on all networks. What could not be sent is told to `failed`.
+    pub(crate) fn broadcast(&self, bytes: &[u8], mut failed: impl FnMut(&io::Error)) {
+        for discovery in &self.discovery {
+            for to in &discovery.place.to {
+                // Past the runtime, which holds back what is sent before it has polled a new socket.
+                if let Err(error) = SockRef::from(&discovery.socket).send_to(bytes, &(*to).into()) {
+                    failed(&error);
+                }
+            }
         }
     }
-    Err(Error::NoPortFree { first: PORT_DEFAULT, last })
+
+    /// Every socket.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.session.iter().chain(self.discovery.iter().map(|discovery| &discovery.socket))
+    }
+
+    /// Opens what is missing; what was refused. One that is refused although another works is left out.
+    fn open_missing(&mut self, places: &[Place]) -> Vec<(bool, io::Error)> {
+        let mut refused = Vec::new();
+        for place in places {
+            if self.discovery.iter().any(|open| open.place == *place) {
+                continue;
+            }
+            match open_discovery(place, self.discovery_port) {
+                Ok(socket) => self.discovery.push(Discovery { socket, place: place.clone() }),
+                Err(error) => {
+                    tracing::debug!(interface = place.interface, v6 = place.is_v6, %error, "no discovery here");
+                    refused.push((place.is_v6, error));
+                }
+            }
+        }
+        refused
+    }
+
+    /// Whether servers can be found: not where the port was refused for IPv4 everywhere, nor where there is no socket.
+    fn check_discovery(&self, refused: Vec<(bool, io::Error)>) -> Result<(), DiscoveryError> {
+        let has = |is_v6: bool| self.discovery.iter().any(|open| open.place.is_v6 == is_v6);
+        let why = refused.into_iter().find(|(is_v6, _)| !has(*is_v6) && !(*is_v6 && has(false)));
+        why.map_or(Ok(()), |(_, source)| Err(DiscoveryError { source }))
+    }
+}
+
+impl Session {
+    /// Opens the session sockets: exactly on `asked` (0: any free port), else on the first free port from the default one
+    /// on.
+    pub(crate) fn open(asked: Option<u16>, only_loopback: bool) -> Result<Self, Error> {
+        let tries: Vec<u16> = match asked {
+            Some(0) => vec![0; ANY_PORT_TRIES],
+            Some(port) => vec![port],
+            None => (PORT_DEFAULT..=PORT_DEFAULT + PORTS_TRIED).collect(),
+        };
+        for port in tries {
+            match Self::open_at(port, only_loopback) {
+                Ok(session) => return Ok(session),
+                Err(taken) if taken.kind() == io::ErrorKind::AddrInUse => {}
+                Err(source) => return Err(Error::Port { port, source }),
+            }
+        }
+        let last = PORT_DEFAULT + PORTS_TRIED;
+        Err(asked.map_or(Error::NoPortFree { first: PORT_DEFAULT, last }, Error::PortTaken))
+    }
+
+    /// Opens both on that very port, or one where the machine has only one family.
+    fn open_at(port: u16, only_loopback: bool) -> io::Result<Self> {
+        let ips: (IpAddr, IpAddr) = if only_loopback {
+            (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into())
+        } else {
+            (Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into())
+        };
+        let v4 = unless_taken(open_session(ips.0, port))?;
+        let port = v4.as_ref().map_or(Ok(port), |socket| socket.local_addr().map(|addr| addr.port())).unwrap_or(port);
+        let v6 = unless_taken(open_session(ips.1, port))?;
+        match (v4, v6) {
+            (Err(error), Err(_)) => Err(error),
+            (v4, v6) => {
+                let (v4, v6) = (v4.ok(), v6.ok());
+                let bound = v4.iter().chain(&v6).find_map(|socket| socket.local_addr().ok());
+                Ok(Self { v4, v6, port: bound.map_or(port, |addr| addr.port()) })
+            }
+        }
+    }
+
+    /// Their port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Both sockets, or the one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.v4.iter().chain(&self.v6)
+    }
+
+    /// Sends a datagram.
+    pub(crate) fn send(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
+        let socket = socket.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        socket.try_send_to(bytes, to).map(|_| ())
+    }
+}
+
+/// That the port is taken is an error; that the machine lacks the family is not one yet.
+fn unless_taken(opened: io::Result<UdpSocket>) -> io::Result<io::Result<UdpSocket>> {
+    match opened {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
+        other => Ok(other),
+    }
 }
 
 /// Opens a session socket on that very port. No `SO_REUSEADDR`: a second server on the port would steal packets.
-fn open_session(ip: Ipv4Addr, port: u16) -> io::Result<UdpSocket> {
-    let socket = new_socket()?;
+fn open_session(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
+    let socket = new_socket(ip.is_ipv6())?;
     socket.bind(&SocketAddr::from((ip, port)).into())?;
     UdpSocket::from_std(socket.into())
 }
 
-/// Opens a discovery socket on each of `interfaces`. One that is refused although another works is left out.
-pub(crate) fn discovery(interfaces: &[Interface], port: u16) -> Result<Vec<Discovery>, DiscoveryError> {
-    let mut sockets = Vec::new();
-    let mut refused = None;
-    for interface in interfaces {
-        match open_discovery(interface, port) {
-            Ok(socket) => sockets.push(socket),
-            Err(error) => {
-                tracing::debug!(interface = interface.name, %error, "no discovery on this interface");
-                refused = Some(error);
-            }
+/// Where discovery sockets are wanted.
+fn places(choices: &[Choice], port: u16) -> Vec<Place> {
+    let mut places = Vec::new();
+    for interface in choices.iter().filter(|choice| choice.used).map(|choice| &choice.interface) {
+        let place = |is_v6, to| Place { interface: interface.name.clone(), index: interface.index, to, is_v6 };
+        if interface.addrs.iter().any(|addr| addr.ip.is_ipv4()) {
+            places.push(place(false, interface.broadcasts().into_iter().map(|ip| (ip, port).into()).collect()));
+        }
+        if interface.has_group() {
+            places.push(place(true, vec![SocketAddrV6::new(GROUP, port, 0, interface.index).into()]));
         }
     }
-    match refused {
-        Some(source) if sockets.is_empty() => Err(DiscoveryError { source }),
-        _ => Ok(sockets),
-    }
+    places
 }
 
-/// Opens the discovery socket of one interface.
-fn open_discovery(interface: &Interface, port: u16) -> io::Result<Discovery> {
-    let socket = new_socket()?;
+/// Opens the discovery socket of one interface and family.
+fn open_discovery(place: &Place, port: u16) -> io::Result<UdpSocket> {
+    let socket = new_socket(place.is_v6)?;
     socket.set_reuse_address(true)?;
-    socket.set_broadcast(true)?;
     #[cfg(any(target_os = "android", target_os = "linux"))]
-    if let Err(error) = socket.bind_device(Some(interface.name.as_bytes())) {
-        tracing::debug!(interface = interface.name, %error, "not bound to the interface: goes on without");
+    if let Err(error) = socket.bind_device(Some(place.interface.as_bytes())) {
+        tracing::debug!(interface = place.interface, %error, "not bound to the interface: goes on without");
     }
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
-    let mut broadcast: Vec<SocketAddr> =
-        interface.addrs.iter().filter_map(|addr| addr.broadcast).map(|ip| (ip, port).into()).collect();
-    broadcast.dedup();
-    Ok(Discovery { socket: UdpSocket::from_std(socket.into())?, broadcast })
+    if place.is_v6 {
+        socket.set_multicast_if_v6(place.index)?;
+        socket.join_multicast_v6(&GROUP, place.index)?;
+        socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+    } else {
+        socket.set_broadcast(true)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    }
+    UdpSocket::from_std(socket.into())
 }
 
 /// A datagram socket that never blocks, with as much buffer as the system gives.
-fn new_socket() -> io::Result<Socket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+fn new_socket(is_v6: bool) -> io::Result<Socket> {
+    let domain = if is_v6 { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
+    if is_v6 {
+        socket.set_only_v6(true)?;
+    }
     // A smaller buffer only means that more is sent again.
     let _smaller = socket.set_recv_buffer_size(BUFFER_BYTES);
     let _smaller = socket.set_send_buffer_size(BUFFER_BYTES);
@@ -123,14 +261,26 @@ mod tests {
     use super::*;
     use crate::interfaces;
 
-    fn lo() -> Vec<Interface> {
-        interfaces::up().unwrap().into_iter().filter(Interface::is_loopback).collect()
+    fn lo() -> Vec<Choice> {
+        let all = interfaces::all().unwrap();
+        interfaces::choose(all.into_iter().filter(|one| one.is_loopback()).collect(), &[]).unwrap()
+    }
+
+    fn session(asked: Option<u16>, only_loopback: bool) -> Result<Session, Error> {
+        Session::open(asked, only_loopback)
+    }
+
+    /// Discovery sockets on loopback.
+    fn discovery(port: u16) -> Result<Sockets, DiscoveryError> {
+        let (sockets, checked) = Sockets::open(session(Some(0), true).unwrap(), &lo(), port);
+        checked.map(|()| sockets)
     }
 
     #[tokio::test]
     async fn a_port_that_was_asked_for_is_had_or_refused() {
-        let first = session(Some(0), true).unwrap();
-        let port = first.local_addr().unwrap().port();
+        let port = session(Some(0), true).unwrap().port();
+        let first = session(Some(port), true).unwrap();
+        assert_eq!(first.port(), port);
         let second = session(Some(port), true);
         assert_eq!(
             second.unwrap_err().to_string(),
@@ -140,24 +290,35 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_was_not_asked_for_is_the_next_free_one() {
-        let first = session(None, true).unwrap().local_addr().unwrap();
-        let both = (session(None, true).unwrap(), session(None, true).unwrap());
-        let second = both.1.local_addr().unwrap();
+        let (first, second) = (session(None, true).unwrap(), session(None, true).unwrap());
         assert!(first.port() >= PORT_DEFAULT);
-        assert_ne!(both.0.local_addr().unwrap(), second);
+        assert_ne!(first.port(), second.port());
+    }
+
+    #[tokio::test]
+    async fn both_families_have_the_same_port() {
+        let session = session(Some(0), true).unwrap();
+        let ports: Vec<u16> = session.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        assert!(!ports.is_empty() && ports.iter().all(|port| *port == session.port()), "{ports:?}");
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_for_ipv6_alone_is_taken() {
+        let Ok(taken) = std::net::UdpSocket::bind("[::1]:0") else { return println!("skipped: no IPv6 here") };
+        let port = taken.local_addr().unwrap().port();
+        assert!(matches!(session(Some(port), true), Err(Error::PortTaken(taken)) if taken == port));
     }
 
     #[tokio::test]
     async fn a_broadcast_on_loopback_reaches_every_socket_that_shares_the_port() {
-        let port = session(Some(0), true).unwrap().local_addr().unwrap().port();
-        let first = discovery(&lo(), port).unwrap();
-        let second = discovery(&lo(), port).unwrap();
-        first[0].socket.writable().await.unwrap();
-        first[0].socket.try_send_to(b"hello", first[0].broadcast[0]).unwrap();
+        let port = session(Some(0), true).unwrap().port();
+        let (first, second) = (discovery(port).unwrap(), discovery(port).unwrap());
+        first.broadcast(b"hello", |error| panic!("{error}"));
         for sockets in [&first, &second] {
             let mut buffer = [0; 16];
-            let heard = tokio::time::timeout(Duration::from_secs(5), sockets[0].socket.recv_from(&mut buffer)).await;
-            let (len, from) = heard.expect("it arrives").unwrap();
+            let heard =
+                tokio::time::timeout(Duration::from_secs(5), sockets.discovery[0].socket.recv_from(&mut buffer));
+            let (len, from) = heard.await.expect("it arrives").unwrap();
             assert_eq!((&buffer[..len], from.ip().is_loopback()), (&b"hello"[..], true));
         }
     }
@@ -165,6 +326,18 @@ mod tests {
     #[tokio::test]
     async fn a_discovery_port_that_is_not_shared_is_refused() {
         let taken = session(Some(0), false).unwrap();
-        assert!(discovery(&lo(), taken.local_addr().unwrap().port()).is_err());
+        assert!(discovery(taken.port()).is_err());
+    }
+
+    #[tokio::test]
+    async fn sockets_follow_the_interfaces_that_come_and_go() {
+        let port = session(Some(0), true).unwrap().port();
+        let mut sockets = discovery(port).unwrap();
+        assert!(!sockets.follow(&lo()), "nothing is opened that is open");
+        assert_eq!(sockets.discovery.len(), 1);
+        sockets.follow(&[]);
+        assert_eq!(sockets.discovery.len(), 0);
+        assert!(sockets.follow(&lo()));
+        assert_eq!(sockets.discovery.len(), 1);
     }
 }

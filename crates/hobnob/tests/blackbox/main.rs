@@ -12,6 +12,7 @@ mod common;
 mod demo;
 mod hostile;
 mod kills;
+mod planned;
 mod posts;
 #[cfg(target_os = "linux")]
 mod terminal;

@@ -21,6 +21,9 @@ pub enum Input<'a> {
     },
     /// [`Client::deadline`] has passed.
     Tick,
+    /// The interfaces of this machine, or their addresses, are not what they were: asks at once whether its servers are
+    /// still there.
+    Network,
     /// The person, or the program, wants something.
     Command(Command),
 }

@@ -168,6 +168,14 @@ impl Finder {
         });
     }
 
+    /// Asks whom it asks anyway, now and often for a while.
+    pub(super) fn ask_now(&mut self, now: Time) {
+        let rounds = self.search.iter_mut().map(|search| &mut search.rounds);
+        for rounds in rounds.chain(self.lookup.iter_mut().map(|lookup| &mut lookup.rounds)) {
+            *rounds = Rounds { at: now, done: 0 };
+        }
+    }
+
     /// A server serves us.
     pub(super) fn stop(&mut self) {
         self.search = None;

@@ -45,26 +45,24 @@ impl Client {
                 self.events.push_back(Event::NotWelcome { why, suggestion });
             }
             Frame::Servers { cluster, up, servers, .. } => {
-                if let Some(link) = self.link(session) {
-                    link.has_listed();
-                }
                 if serves {
                     self.cluster = Some(cluster);
                     if let Some(primary) = &mut self.primary {
                         primary.cluster = cluster;
                     }
                 }
-                if self.servers.update(&up, servers) {
-                    self.events.push_back(Event::Servers { up: self.servers.ids() });
-                }
+                self.listed(session, &up, servers, now);
             }
             Frame::Answer { id, part, last, data } => self.asks.answer(id, part, last, data, &mut self.events),
             Frame::AnswerError { id, why } => self.asks.error(id, why, &mut self.events),
             Frame::Come { dead } => {
-                // Our server may say it of itself: it is about to stop.
-                let is_standby = self.standby.as_ref().is_some_and(|standby| standby.session == session);
-                if is_standby || (serves && self.primary.as_ref().is_some_and(|link| link.server == Some(dead))) {
-                    self.called_over(dead, now);
+                // A server may say it of itself: it is about to stop.
+                if serves && self.primary.as_ref().is_some_and(|link| link.server == Some(dead)) {
+                    self.sent_away(dead, now);
+                } else if self.standby.as_ref().is_some_and(|l| l.session == session && l.server == Some(dead)) {
+                    self.deserted_by_standby(now);
+                } else if self.standby.as_ref().is_some_and(|standby| standby.session == session) {
+                    self.called_by_standby(dead, now);
                 }
             }
             Frame::Pong { n } => {
@@ -77,7 +75,7 @@ impl Client {
         }
     }
 
-    fn link(&mut self, session: SessionId) -> Option<&mut Link> {
+    pub(super) fn link(&mut self, session: SessionId) -> Option<&mut Link> {
         let links = [self.primary.as_mut(), self.standby.as_mut(), self.coming.as_mut()];
         links.into_iter().flatten().find(|link| link.session == session)
     }

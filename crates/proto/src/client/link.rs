@@ -1,14 +1,16 @@
 //! A session with one server: says hi until it is welcomed, and notices when the server falls silent.
 //!
 //! Nobody pings fast. A server counts as silent once something has been unanswered for [`UNANSWERED`]; then it is
-//! pinged, and where nothing at all is heard for a while, it is gone. That while grows with the round trip, so that a
-//! slow link is not left for being slow.
+//! pinged, and our standby is asked what it knows of it: by a ping too, since servers answer those with whom they hear.
+//! Where nothing at all is heard for a while, the server is gone. That while grows with the round trip, so that a slow
+//! link is not left for being slow.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{
     client::{finder::Candidate, repeat::Repeat},
     ids::{ClusterId, ServerId},
+    limits,
     rng::Rng,
     session::SessionId,
     time::{Duration, Time},
@@ -62,6 +64,9 @@ pub(super) struct Link {
     /// Whether it has named the servers of the cluster, or will not.
     listed: bool,
     list_tries: u32,
+    /// The servers that it hears, itself among them, and when it last said so.
+    hears: BTreeSet<ServerId>,
+    hears_at: Option<Time>,
     keepalive_at: Time,
     probe: Option<Probe>,
     last_ping: Option<(u64, Time)>,
@@ -72,6 +77,8 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct Probe {
     since: Time,
+    /// Whether something has been unanswered for a while.
+    missed: bool,
     repeat: Repeat,
 }
 
@@ -80,6 +87,8 @@ struct Probe {
 pub(super) struct Due {
     pub(super) hi: bool,
     pub(super) ping: bool,
+    /// To ask somebody else what has become of the server: it has not answered for a while.
+    pub(super) doubt: bool,
 }
 
 impl Link {
@@ -101,6 +110,8 @@ impl Link {
             hi: None,
             listed: false,
             list_tries: 0,
+            hears: BTreeSet::new(),
+            hears_at: None,
             keepalive_at: now + KEEPALIVE,
             probe: None,
             last_ping: None,
@@ -127,8 +138,25 @@ impl Link {
         news
     }
 
-    /// It has named the servers of the cluster.
-    pub(super) fn has_listed(&mut self) {
+    /// It names the servers that it hears.
+    pub(super) fn names(&mut self, up: &[ServerId], now: Time) {
+        self.hears = up.iter().copied().take(limits::SERVERS_MAX).collect();
+        self.hears_at = Some(now);
+        self.has_listed();
+    }
+
+    /// The servers that it hears, once it has named them.
+    pub(super) fn hears(&self) -> Option<&BTreeSet<ServerId>> {
+        self.hears_at.map(|_| &self.hears)
+    }
+
+    /// Whether it has named them since then.
+    pub(super) fn has_named_since(&self, then: Time) -> bool {
+        self.hears_at.is_some_and(|at| at > then)
+    }
+
+    /// It has named the servers of the cluster, or will not.
+    fn has_listed(&mut self) {
         self.listed = true;
         if self.welcomed {
             self.hi = None;
@@ -153,17 +181,24 @@ impl Link {
         self.keepalive_at = now + rng.jitter(KEEPALIVE, 20);
     }
 
+    /// Pings with the next poll, whatever was said of it before.
+    pub(super) fn ask_now(&mut self, now: Time) {
+        self.probe = None;
+        self.keepalive_at = now;
+    }
+
     /// What is due. `heard` is when the server was last heard, `waiting` since when something that it was asked waits.
     pub(super) fn poll(&mut self, heard: Time, waiting: Option<Time>, now: Time) -> Due {
         if !self.up {
-            return Due { hi: false, ping: false };
+            return Due { hi: false, ping: false, doubt: false };
         }
-        if self.probe.as_ref().is_some_and(|probe| heard > probe.since) {
-            self.probe = None;
-        }
+        self.probe.take_if(|probe| heard > probe.since);
         let silent = self.waiting(waiting).is_some_and(|since| since.max(heard) + UNANSWERED <= now);
-        if self.probe.is_none() && (silent || self.keepalive_at <= now) {
-            self.probe = Some(Probe { since: now, repeat: Repeat::new(PING.0, PING.1, now) });
+        if silent || self.keepalive_at <= now {
+            self.doubt(now);
+        }
+        if let Some(probe) = &mut self.probe {
+            probe.missed |= silent;
         }
         let ping = self.probe.as_mut().is_some_and(|probe| probe.repeat.poll(now));
         let hi = self.hi.as_mut().is_some_and(|hi| hi.poll(now));
@@ -173,7 +208,22 @@ impl Link {
                 self.has_listed();
             }
         }
-        Due { hi, ping }
+        Due { hi, ping, doubt: ping && silent }
+    }
+
+    /// Asks from now on whether it is alive.
+    pub(super) fn doubt(&mut self, now: Time) {
+        self.probe.get_or_insert(Probe { since: now, missed: false, repeat: Repeat::new(PING.0, PING.1, now) });
+    }
+
+    /// Whether it has not answered for a while. `heard` is when it was last heard.
+    pub(super) fn is_missed(&self, heard: Time) -> bool {
+        self.probe.as_ref().is_some_and(|probe| probe.missed && heard <= probe.since)
+    }
+
+    /// We have slept ourselves: what it did not answer meanwhile proves nothing.
+    pub(super) fn trust(&mut self) {
+        self.probe = None;
     }
 
     /// Whether the server has been silent for too long. A standby is given more time, since nobody waits for it.
@@ -261,6 +311,14 @@ mod tests {
         check(Part::Primary, 300, Some(100), 600, 1_800);
         check(Part::Primary, 0, None, 25_000, 25_500);
         check(standby, 0, None, 25_000, 27_000);
+    }
+
+    #[test]
+    fn a_new_network_is_reason_to_ping_at_once() {
+        let mut link = link();
+        assert!(!link.poll(at(10), None, at(20)).ping);
+        link.ask_now(at(20));
+        assert!(link.poll(at(10), None, at(20)).ping);
     }
 
     #[test]

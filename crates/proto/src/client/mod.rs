@@ -14,11 +14,19 @@
 //! [`asks`] are what is open; [`frames`] takes what servers say, [`speak`] says what is due.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
 };
 
-use self::{asks::Asks, finder::Finder, link::Link, moves::Lookup, outbox::Outbox, room::Room, servers::Servers};
+use self::{
+    asks::Asks,
+    finder::Finder,
+    link::Link,
+    moves::{Lookup, Uneven},
+    outbox::Outbox,
+    room::Room,
+    servers::Servers,
+};
 use crate::{
     config::ClientConfig,
     discovery::packet,
@@ -27,7 +35,7 @@ use crate::{
     log::VersionVector,
     rng::Rng,
     session::{self, Endpoint, SessionId},
-    time::Time,
+    time::{Duration, Time},
     wire::{Frame, frame::Start},
 };
 
@@ -45,6 +53,9 @@ mod shown;
 mod speak;
 
 pub use self::api::{Command, Event, Input, Output};
+
+/// Whoever is so much later than they wished to be woken has slept.
+const SLEPT: Duration = Duration::from_secs(1);
 
 /// A client.
 #[derive(Debug)]
@@ -71,6 +82,10 @@ pub struct Client {
     may_go: bool,
     /// Where we were asked to go, until we have its addresses.
     go: Option<ServerId>,
+    /// How our server and our standby differ in whom they hear.
+    uneven: Option<Uneven>,
+    /// The servers that were told last.
+    told: BTreeSet<ServerId>,
     /// What the finder's lookup is for.
     lookup: Option<Lookup>,
     /// When a standby is looked for again.
@@ -119,6 +134,8 @@ impl Client {
             parting: Vec::new(),
             may_go: true,
             go: None,
+            uneven: None,
+            told: BTreeSet::new(),
             lookup: None,
             standby_at: now,
             asked: None,
@@ -142,9 +159,13 @@ impl Client {
         if self.stopped {
             return;
         }
+        if self.started && now.since(self.wake) > SLEPT {
+            self.awake();
+        }
         match input {
             Input::Datagram { from, bytes } => self.datagram(from, bytes, now),
             Input::Tick => self.started = true,
+            Input::Network => self.network_changed(now),
             Input::Command(command) => self.command(command, now),
         }
         if self.started {

@@ -3,6 +3,10 @@
 //! A standby that is up takes over without a handshake, when it calls or when our server falls silent. Without one, a
 //! search begins: every address that we were told is asked, and everybody by broadcast; the first that answers is tried.
 //! A client moves to no address that has not answered it.
+//!
+//! Servers tell whom they hear. A client whose standby hears more than its server does, for a while, goes over to it: so
+//! the clients of a server that is cut off, deaf or mute, and that they can still reach, go to where the others are.
+//! Whether that is so is asked of both, so that a list that got lost moves nobody; a tie moves nobody either.
 
 use crate::{
     client::{
@@ -10,15 +14,39 @@ use crate::{
         api::Event,
         finder::Candidate,
         link::{Link, Part},
+        repeat::Repeat,
     },
     ids::ServerId,
     session::SessionId,
     time::{Duration, Time},
-    wire::{Frame, Greeting},
+    wire::{Frame, Greeting, frame::ServerAddrs},
 };
 
 /// How soon another standby is tried after one failed.
 const STANDBY_AGAIN: Duration = Duration::from_secs(2);
+
+/// How soon after a server that nobody named could not be found.
+const STANDBY_UNNAMED: Duration = Duration::from_secs(10);
+/// How long one server has to hear more than the other, before anything follows from it.
+const UNEVEN: Duration = Duration::from_secs(1);
+/// How often both are asked meanwhile.
+const UNEVEN_ASK: Duration = Duration::from_millis(300);
+
+/// Our server and our standby do not hear equally many.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Uneven {
+    /// Whether the standby hears more.
+    standby: bool,
+    since: Time,
+    ask: Repeat,
+}
+
+impl Uneven {
+    /// When something is to be done.
+    pub(super) fn deadline(&self) -> Time {
+        self.ask.at
+    }
+}
 
 /// What a server is being looked up for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +69,24 @@ impl Client {
         self.find_primary(now);
         self.use_resolved(now);
         self.follow_go(now);
+        self.compare_links(now);
         self.find_standby(now);
+    }
+
+    /// Time has passed in which we did nothing: a laptop that slept. Nobody is to be blamed for it.
+    pub(super) fn awake(&mut self) {
+        for link in [&mut self.primary, &mut self.standby].into_iter().flatten() {
+            link.trust();
+        }
+        self.uneven = None;
+    }
+
+    /// The network is another one: its servers hear our new address with a ping, or are soon known to be gone.
+    pub(super) fn network_changed(&mut self, now: Time) {
+        for link in [&mut self.primary, &mut self.standby].into_iter().flatten() {
+            link.ask_now(now);
+        }
+        self.finder.ask_now(now);
     }
 
     /// A session stands.
@@ -82,6 +127,63 @@ impl Client {
             self.servers.forget(dead);
             self.lose_primary(now);
         }
+    }
+
+    /// Our standby says that our server is dead. Where it hears few of those that our server heard, it may be the one that
+    /// is cut off: then our server is asked.
+    pub(super) fn called_by_standby(&mut self, dead: ServerId, now: Time) {
+        let heard = |link: &Option<Link>| link.as_ref().and_then(|link| Some(link.hears()?.len()));
+        let few = match (heard(&self.primary), heard(&self.standby)) {
+            (Some(ours), Some(theirs)) => theirs * 2 < ours,
+            _ => false,
+        };
+        match self.primary.as_mut().filter(|primary| few && primary.server == Some(dead)) {
+            Some(primary) => primary.doubt(now),
+            None => self.called_over(dead, now),
+        }
+    }
+
+    /// A server names those that it hears.
+    pub(super) fn listed(&mut self, session: SessionId, up: &[ServerId], servers: Vec<ServerAddrs>, now: Time) {
+        let Some(link) = self.link(session) else { return };
+        link.names(up, now);
+        self.servers.update(up, servers, now);
+        let is_standby = self.standby.as_ref().is_some_and(|standby| standby.session == session);
+        let is_missed = self.primary.as_ref().is_some_and(|primary| {
+            let heard = self.endpoint.heard(primary.session).unwrap_or(Time::ZERO);
+            primary.is_missed(heard) && primary.server.is_some_and(|server| !up.contains(&server))
+        });
+        if is_standby && is_missed {
+            // It does not answer us, and our standby does not hear it either.
+            self.lose_primary(now);
+        }
+    }
+
+    /// Our server says that it is about to stop. It serves us until another one does: nothing is missed meanwhile.
+    pub(super) fn sent_away(&mut self, from: ServerId, now: Time) {
+        let is_moving = self.go.is_some() || self.coming.is_some() || self.lookup == Some(Lookup::Move);
+        if is_moving || !self.is_served() {
+            return;
+        }
+        self.servers.forget(from);
+        let standby = self.standby.as_ref().filter(|standby| standby.up).and_then(|standby| standby.server);
+        let avoid = self.avoid;
+        let rank = |id: ServerId| (id != from).then_some(avoid == Some(id));
+        let Some(to) = standby.or_else(|| self.servers.random(rank, &mut self.rng)) else {
+            return self.called_over(from, now);
+        };
+        // A standby that is being looked for can wait.
+        self.lookup = None;
+        self.go = Some(to);
+    }
+
+    /// Our standby says that it is about to stop.
+    pub(super) fn deserted_by_standby(&mut self, now: Time) {
+        if let Some(server) = self.standby.as_ref().and_then(|standby| standby.server) {
+            self.servers.forget(server);
+        }
+        self.drop_standby(now);
+        self.standby_at = now;
     }
 
     /// A less loaded server is named.
@@ -208,7 +310,8 @@ impl Client {
         let Some(candidate) = self.finder.take_resolved() else {
             if !self.finder.is_looking_up(now) {
                 self.lookup = None;
-                self.standby_at = now + STANDBY_AGAIN;
+                let is_named = self.asked.is_some_and(|asked| self.is_named(asked));
+                self.standby_at = now + if is_named { STANDBY_AGAIN } else { STANDBY_UNNAMED };
                 self.avoid = self.asked.take();
             }
             return;
@@ -260,11 +363,69 @@ impl Client {
         if self.standby_at > now || self.lookup.is_some() || self.go.is_some() || self.coming.is_some() {
             return;
         }
-        let others = self.servers.random_other(&[Some(serving), self.avoid], &mut self.rng);
-        if let Some(other) = others.or_else(|| self.servers.random_other(&[Some(serving)], &mut self.rng)) {
+        // First those that our server hears; but it may hear nobody because it is the one that is cut off.
+        let hears = self.primary.as_ref().and_then(Link::hears).cloned().unwrap_or_default();
+        let avoid = self.avoid;
+        let rank = |id: ServerId| (id != serving).then(|| (!hears.contains(&id), avoid == Some(id)));
+        let other = self.servers.random(rank, &mut self.rng);
+        if let Some(other) = other {
             self.asked = Some(other);
             self.lookup = Some(Lookup::Standby);
             self.finder.look_up(other, self.servers.addrs(other), now);
+        }
+    }
+
+    /// Whether our server hears that one.
+    fn is_named(&self, server: ServerId) -> bool {
+        let hears = self.primary.as_ref().and_then(Link::hears);
+        hears.is_some_and(|hears| hears.contains(&server))
+    }
+
+    /// Looks whether our standby hears more than our server does, and goes over once that has lasted. A standby that hears
+    /// less, and that our server does not hear, is cut off: another is looked for.
+    fn compare_links(&mut self, now: Time) {
+        let Some(standby) = self.is_uneven() else {
+            self.uneven = None;
+            return;
+        };
+        let mut uneven = match self.uneven {
+            Some(uneven) if uneven.standby == standby => uneven,
+            _ => Uneven { standby, since: now, ask: Repeat::new(UNEVEN_ASK, UNEVEN_ASK, now) },
+        };
+        if uneven.ask.poll(now) {
+            for link in [&mut self.primary, &mut self.standby].into_iter().flatten() {
+                link.doubt(now);
+            }
+        }
+        let is_fresh = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.has_named_since(uneven.since));
+        let lasts = uneven.since + UNEVEN <= now && is_fresh(&self.primary) && is_fresh(&self.standby);
+        self.uneven = (!lasts).then_some(uneven);
+        match (lasts, standby) {
+            (false, _) => {}
+            (true, true) => {
+                self.leaving = self.primary.take();
+                if let Some(standby) = self.standby.take() {
+                    self.serve_by(standby, now);
+                }
+            }
+            (true, false) => {
+                self.drop_standby(now);
+                self.standby_at = now;
+            }
+        }
+    }
+
+    /// `Some(true)`: our standby hears more than our server does; `Some(false)`: it hears less, and is not heard by our
+    /// server, which hears another.
+    fn is_uneven(&self) -> Option<bool> {
+        let standby = self.standby.as_ref().filter(|standby| standby.up && standby.welcomed)?;
+        let primary = self.primary.as_ref().filter(|_| self.is_served() && self.coming.is_none())?;
+        let (ours, theirs) = (primary.hears()?, standby.hears()?);
+        let is_heard = standby.server.is_none_or(|server| ours.contains(&server));
+        match theirs.len().cmp(&ours.len()) {
+            std::cmp::Ordering::Greater => Some(true),
+            std::cmp::Ordering::Less if !is_heard && ours.len() > 1 => Some(false),
+            _ => None,
         }
     }
 

@@ -117,6 +117,7 @@ impl Outbox {
                         shown: waiting.shown,
                         kind: MESSAGE.into(),
                         body: waiting.body.clone(),
+                        detour: false,
                         author: None,
                     });
                 }

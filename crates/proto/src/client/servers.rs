@@ -1,55 +1,61 @@
-//! The servers of the cluster, as the server that serves us tells.
+//! The servers of the cluster, as those that we have a session with tell, and where they may be reached.
+//!
+//! What one server does not name is not forgotten for that: it may be the one that is cut off. So the lists of several
+//! servers add up here, and each [`Link`](super::link::Link) keeps whom its own server hears.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use crate::{ids::ServerId, limits, rng::Rng, wire::frame::ServerAddrs};
+use crate::{ids::ServerId, limits, rng::Rng, time::Time, wire::frame::ServerAddrs};
 
 /// Addresses kept of one server.
 const ADDRS_MAX: usize = 16;
+/// Servers that are remembered; past that the one that was named longest ago is forgotten.
+const KNOWN_MAX: usize = 2 * limits::SERVERS_MAX;
 
-/// Servers that are up, with their addresses.
+/// Servers that were named, with their addresses.
 #[derive(Debug, Default)]
-pub(super) struct Servers(BTreeMap<ServerId, Vec<SocketAddr>>);
+pub(super) struct Servers(BTreeMap<ServerId, Known>);
+
+#[derive(Debug)]
+struct Known {
+    addrs: Vec<SocketAddr>,
+    named_at: Time,
+}
 
 impl Servers {
-    /// Takes the list of those that are `up`, and the addresses of some of them. Whether it changes which are up.
-    pub(super) fn update(&mut self, up: &[ServerId], servers: Vec<ServerAddrs>) -> bool {
-        let before = self.ids();
-        self.0.retain(|id, _| up.contains(id));
-        for id in up {
-            if self.0.len() < limits::SERVERS_MAX {
-                self.0.entry(*id).or_default();
-            }
+    /// Takes a server's list of those that it hears, and the addresses of some of them.
+    pub(super) fn update(&mut self, up: &[ServerId], servers: Vec<ServerAddrs>, now: Time) {
+        for id in up.iter().take(limits::SERVERS_MAX) {
+            self.0.entry(*id).or_insert(Known { addrs: Vec::new(), named_at: now }).named_at = now;
         }
         for mut server in servers {
-            if let Some(addrs) = self.0.get_mut(&server.id) {
+            if let Some(known) = self.0.get_mut(&server.id) {
                 server.addrs.truncate(ADDRS_MAX);
-                *addrs = server.addrs;
+                known.addrs = server.addrs;
             }
         }
-        self.ids() != before
-    }
-
-    /// Which are up.
-    pub(super) fn ids(&self) -> Vec<ServerId> {
-        self.0.keys().copied().collect()
+        while self.0.len() > KNOWN_MAX {
+            let Some(oldest) = self.0.iter().min_by_key(|(_, known)| known.named_at).map(|(id, _)| *id) else { return };
+            self.0.remove(&oldest);
+        }
     }
 
     /// Where a server may be reached.
     pub(super) fn addrs(&self, server: ServerId) -> &[SocketAddr] {
-        self.0.get(&server).map_or(&[], Vec::as_slice)
+        self.0.get(&server).map_or(&[], |known| known.addrs.as_slice())
     }
 
     /// Every address of every server.
     pub(super) fn all_addrs(&self) -> Vec<SocketAddr> {
-        self.0.values().flatten().copied().collect()
+        self.0.values().flat_map(|known| &known.addrs).copied().collect()
     }
 
-    /// One of them at random, other than those.
-    pub(super) fn random_other(&self, than: &[Option<ServerId>], rng: &mut Rng) -> Option<ServerId> {
-        let others: Vec<_> = self.0.keys().filter(|id| !than.contains(&Some(**id))).collect();
-        let index = (!others.is_empty()).then(|| rng.below(others.len() as u64))?;
-        others.get(usize::try_from(index).ok()?).map(|id| **id)
+    /// One at random of those whose `rank` is the lowest; those without one are left out.
+    pub(super) fn random<R: Ord>(&self, rank: impl Fn(ServerId) -> Option<R>, rng: &mut Rng) -> Option<ServerId> {
+        let ranked: Vec<_> = self.0.keys().filter_map(|id| Some((rank(*id)?, *id))).collect();
+        let lowest = ranked.iter().map(|(rank, _)| rank).min()?;
+        let best: Vec<_> = ranked.iter().filter(|(rank, _)| rank == lowest).map(|(_, id)| *id).collect();
+        best.get(usize::try_from(rng.below(best.len() as u64)).ok()?).copied()
     }
 
     /// A server that is dead: no longer to be tried until it is named again.
@@ -68,18 +74,33 @@ mod tests {
         ids.iter().map(|id| ServerAddrs { id: ServerId(*id), boot: Boot(1), addrs: addrs(*id) }).collect()
     }
 
+    fn ids(ids: impl IntoIterator<Item = u32>) -> Vec<ServerId> {
+        ids.into_iter().map(ServerId).collect()
+    }
+
     #[test]
-    fn parts_of_a_list_add_up_and_a_new_list_replaces_it() {
+    fn lists_add_up_and_what_one_does_not_name_stays() {
         let mut servers = Servers::default();
-        let ids = |ids: &[u32]| ids.iter().copied().map(ServerId).collect::<Vec<_>>();
-        assert!(servers.update(&ids(&[1, 2, 3]), list(&[1, 2])));
-        assert!(!servers.update(&ids(&[1, 2, 3]), list(&[3])));
+        servers.update(&ids([1, 2, 3]), list(&[1, 2]), Time::ZERO);
+        servers.update(&ids([1, 2, 3]), list(&[3]), Time::ZERO);
         assert_eq!(servers.all_addrs().len(), 3);
-        assert!(servers.update(&ids(&[1, 3]), list(&[1])));
-        assert_eq!(servers.ids(), ids(&[1, 3]));
-        assert_eq!(servers.all_addrs().len(), 2, "an address is kept while its server is up");
-        let many: Vec<_> = (10..100).collect();
-        servers.update(&ids(&many), list(&many));
-        assert_eq!(servers.ids().len(), limits::SERVERS_MAX, "a list is bounded");
+        servers.update(&ids([3]), list(&[3]), Time::ZERO);
+        assert_eq!(servers.all_addrs().len(), 3);
+        servers.forget(ServerId(2));
+        assert_eq!(servers.all_addrs().len(), 2);
+    }
+
+    #[test]
+    fn those_that_were_named_longest_ago_make_room() {
+        let mut servers = Servers::default();
+        for id in 1..=100 {
+            servers.update(&ids([7, id]), list(&[7, id]), Time::from_micros(id.into()));
+        }
+        let known: Vec<_> = servers.0.keys().map(|id| id.0).collect();
+        assert_eq!(known.len(), KNOWN_MAX);
+        assert_eq!((known[0], known[1]), (7, 70));
+        let many = || 200..400;
+        servers.update(&ids(many()), list(&many().collect::<Vec<_>>()), Time::from_micros(200));
+        assert_eq!(servers.0.len(), KNOWN_MAX, "a list is bounded");
     }
 }

@@ -3,8 +3,9 @@
 use crate::{
     client::{
         Client,
-        api::Output,
+        api::{Event, Output},
         link::{Due, Link, Part},
+        moves::Uneven,
         room::Room,
     },
     limits,
@@ -27,6 +28,7 @@ impl Client {
             return;
         }
         self.keep_links(now);
+        self.tell_servers();
         self.finder.poll(now, &mut self.outputs);
         self.speak_as_links(now);
         if self.is_served() {
@@ -71,14 +73,28 @@ impl Client {
         }
     }
 
-    /// Hi and ping, where they are due.
+    /// Tells whom our server hears, where that has changed.
+    fn tell_servers(&mut self) {
+        if let Some(hears) = self.primary.as_ref().filter(|primary| primary.entered).and_then(Link::hears)
+            && self.told != *hears
+        {
+            self.told.clone_from(hears);
+            self.events.push_back(Event::Servers { up: self.told.iter().copied().collect() });
+        }
+    }
+
+    /// Hi and ping, where they are due. While our server does not answer, our standby is asked what it knows of it.
     fn speak_as_links(&mut self, now: Time) {
         let waiting = self.waiting_since();
         let mut due = Vec::new();
+        let mut ask = false;
         for (link, waiting) in [(&mut self.primary, waiting), (&mut self.standby, None)] {
             let Some(link) = link else { continue };
             let heard = self.endpoint.heard(link.session).unwrap_or(Time::ZERO);
-            let Due { hi, ping } = link.poll(heard, waiting, now);
+            let Due { hi, ping, doubt } = link.poll(heard, waiting, now);
+            let ping = ping || (ask && link.up);
+            // The standby comes after our server.
+            ask |= doubt;
             if hi && let Some(part) = link.part {
                 let standby = if let Part::Standby(of) = part { Some(of) } else { None };
                 due.push((
@@ -151,7 +167,8 @@ impl Client {
             let rooms = self.rooms.values().filter_map(Room::deadline);
             let open = rooms.chain(self.outbox.deadline()).chain(self.asks.deadline());
             let standby_at = Some(self.standby_at).filter(|at| self.standby.is_none() && *at > now);
-            wake = open.chain(standby_at).chain(wake).min();
+            let uneven = self.uneven.iter().map(Uneven::deadline);
+            wake = open.chain(standby_at).chain(uneven).chain(wake).min();
         }
         wake.map_or(now + Duration::from_secs(1), |at| if at > now { at } else { now + OVERDUE })
     }

@@ -3,13 +3,21 @@
 //! For each id the greatest of all that was heard: of the later boot; of one boot, that it left counts for ever, and
 //! addresses are put together. So copies that have heard the same agree. A server that comes back with a later boot is
 //! a member again.
+//!
+//! Of addresses only those are kept that mean the same to whoever hears of them: none of a link (a HELLO is what finds
+//! servers there), and loopback for the servers of this machine alone, so the digest leaves it out.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{chunk, digest::SetDigest};
-use crate::{ids::ServerId, wire::frame::Member};
+use crate::{
+    addr::{Reach, reach},
+    ids::ServerId,
+    wire::frame::Member,
+};
 
-/// Addresses kept of one member: as many as fit a frame. Of more, the lowest, which is the same choice everywhere.
+/// Addresses kept of one member: as many as fit a frame. Of more, the lowest, which is the same choice everywhere; before
+/// them those that reach another machine.
 pub const ADDRS_MAX: usize = 12;
 /// Ids that are remembered, those that left included.
 pub const MEMBERS_MAX: usize = 256;
@@ -46,9 +54,9 @@ impl Members {
             return false;
         }
         if let Some(known) = known {
-            self.digest.remove(known);
+            self.digest.remove(&for_others(known));
         }
-        self.digest.add(&member);
+        self.digest.add(&for_others(&member));
         self.members.insert(member.id, member);
         true
     }
@@ -83,7 +91,7 @@ impl Members {
         self.present().map(|member| member.id).collect()
     }
 
-    /// 53 bits: equal where the content is.
+    /// 53 bits: equal where the content is, loopback addresses aside.
     pub fn digest(&self) -> u64 {
         self.digest.value()
     }
@@ -99,9 +107,17 @@ pub fn chunks<'a>(members: impl IntoIterator<Item = &'a Member>) -> Vec<Vec<Memb
     chunk::chunks(members.into_iter().cloned())
 }
 
-/// The lowest [`ADDRS_MAX`] of `addrs`, in order, each once. The lowest of a union are the same however it was built.
+/// A member as other machines are told of it: without loopback addresses.
+pub fn for_others(member: &Member) -> Member {
+    let addrs = member.addrs.iter().copied().filter(|addr| reach(*addr) == Reach::Anywhere).collect();
+    Member { addrs, ..*member }
+}
+
+/// The lowest [`ADDRS_MAX`] of `addrs`, in order, each once; those of this machine last. The lowest of a union are the same
+/// however it was built.
 fn lowest(mut addrs: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    addrs.sort_unstable();
+    addrs.retain(|addr| matches!(reach(*addr), Reach::Anywhere | Reach::Machine));
+    addrs.sort_unstable_by_key(|addr| (reach(*addr), *addr));
     addrs.dedup();
     addrs.truncate(ADDRS_MAX);
     addrs
@@ -117,7 +133,7 @@ mod tests {
     use crate::{ids::Boot, limits, wire::frame::Frame};
 
     fn member(id: u32, boot: u64, left: bool, ports: &[u16]) -> Member {
-        let addrs = ports.iter().map(|port| SocketAddr::from(([127, 0, 0, 1], *port))).collect();
+        let addrs = ports.iter().map(|port| SocketAddr::from(([192, 0, 2, 1], *port))).collect();
         Member { id: ServerId(id), boot: Boot(boot), left, addrs }
     }
 
@@ -163,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_longest_addresses_fit_their_frames() {
-        let longest = |port| SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from([0xff; 16]), port, 0, u32::MAX));
+        let longest = |port| SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from([0xee; 16]), port, 0, u32::MAX));
         let many: Vec<_> = (0..20)
             .map(|id| Member {
                 id: ServerId(u32::MAX - id),
@@ -178,6 +194,18 @@ mod tests {
         for members in chunks {
             assert!(Frame::Members { members }.to_line().len() <= limits::FRAME_BYTES_MAX);
         }
+    }
+
+    #[test]
+    fn addresses_of_one_machine_are_not_told_to_others_and_those_of_a_link_are_not_kept() {
+        let addrs = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<SocketAddr>>();
+        let with = |texts: &[&str]| Member { addrs: addrs(texts), ..member(1, 1, false, &[]) };
+        let here = merged(&[with(&["127.0.0.1:1", "[fe80::1%2]:1", "192.0.2.1:1", "0.0.0.0:1", "[2001:db8::1]:1"])]);
+        let there = merged(&[with(&["[2001:db8::1]:1", "192.0.2.1:1"])]);
+        let kept = here.get(ServerId(1)).unwrap();
+        assert_eq!(kept.addrs, addrs(&["192.0.2.1:1", "[2001:db8::1]:1", "127.0.0.1:1"]));
+        assert_eq!(&for_others(kept), there.get(ServerId(1)).unwrap());
+        assert_eq!(here.digest(), there.digest());
     }
 
     proptest! {

@@ -30,6 +30,8 @@ pub struct Server {
     pub clients: u32,
     /// Whether it may be given rooms. One that leaves, or cannot write, keeps none; its rooms move on.
     pub takes_rooms: bool,
+    /// Digest of its logs, as it reports it.
+    pub logs: u64,
 }
 
 impl Server {
@@ -200,11 +202,13 @@ pub fn go_on(known: &RoomRecord, me: Origin, epoch: Epoch, live: &BTreeSet<Serve
 pub fn least_loaded(servers: &[Server], me: ServerId) -> Option<ServerId> {
     let load = |server: &Server| u64::from(server.load) + u64::from(server.clients);
     let mine = load(servers.iter().find(|server| server.id == me)?);
-    // Of equals the highest id: the lowest is where most people knock first.
-    let best = servers.iter().min_by_key(|server| (load(server), Reverse(server.id)))?;
+    // Who leaves, or has just come back, is nowhere to go. Of equals the highest id: the lowest is where most knock first.
+    let best =
+        servers.iter().filter(|server| server.takes_rooms).min_by_key(|server| (load(server), Reverse(server.id)))?;
     let margin = 2 + load(best) / 4;
     (best.id != me && mine > load(best) + margin).then_some(best.id)
 }
 
+pub mod balance;
 #[cfg(test)]
 mod tests;

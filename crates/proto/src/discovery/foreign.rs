@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use super::packet::Facts;
+use super::{Contact, packet::Facts};
 use crate::{
     ids::{ClusterId, ClusterName},
     time::{Duration, Time},
@@ -28,6 +28,8 @@ pub struct Foreign {
     pub servers: u32,
     /// The session address of the server that was heard last.
     pub addr: SocketAddr,
+    /// How to open a session with a server of it; `None` unless one has proved our secret, and has an id.
+    pub contact: Option<Contact>,
     /// When it was heard last.
     pub heard: Time,
 }
@@ -56,6 +58,7 @@ impl ForeignClusters {
             proven,
             servers: facts.servers,
             addr,
+            contact: Contact::of(facts, addr).filter(|_| proven),
             heard: now,
         };
         self.0.insert(facts.cluster, foreign).is_none()

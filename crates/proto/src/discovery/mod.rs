@@ -1,6 +1,7 @@
 //! Discovery: how servers find each other, and which cluster a server belongs to.
 //!
-//! Each server says HELLO to everybody on its networks: at once, then each second for 10 s, then every 2 s. Whoever
+//! Each server says HELLO to everybody on its networks: at once, then each second for 10 s, then every 2 s; and so again
+//! when its networks have changed. Whoever
 //! hears a HELLO of a boot that it does not know answers with its own, to that server alone; so a newcomer knows
 //! everybody within milliseconds. Servers that no broadcast reaches are asked by FIND at their session address
 //! (`--peer`) and answer HERE, with the same facts; so are servers that a client looks for.
@@ -15,7 +16,8 @@
 //! A packet is a hint and no more: it may be forged, or replayed. Nothing follows from it but an attempt to open a
 //! session, in which both sides prove the secret. So the outputs are [`Output::Candidate`] (of our cluster: connect) and
 //! [`Output::Adopt`] (connect, and come over once the session stands); both are repeated with every packet, and the
-//! caller ignores those it has a session with. Nobody's id is settled here either: [`Output::Choose`] avoids the ids
+//! caller ignores those it has a session with. A server that is heard over IPv4 and IPv6 is a candidate at its IPv4
+//! address at first, so that both sides try the same; at the other one too where that has led to nothing. Nobody's id is settled here either: [`Output::Choose`] avoids the ids
 //! that were heard, and a session settles what is left of collisions.
 
 use std::{
@@ -27,6 +29,7 @@ use zeroize::Zeroizing;
 
 use self::{foreign::ForeignClusters, limiter::Limiter, packet::Nonce, unite::Verdict};
 use crate::{
+    addr::with_port,
     ids::{Boot, ClusterId, ServerId},
     rng::Rng,
     session::keys::Suite,
@@ -34,6 +37,7 @@ use crate::{
 };
 
 pub mod foreign;
+pub mod interfaces;
 mod limiter;
 pub mod packet;
 pub mod unite;
@@ -65,6 +69,8 @@ const HERE_EVERY: Duration = Duration::from_millis(50);
 const HERE_BURST: u32 = 20;
 /// Boots that are remembered.
 const KNOWN_MAX: usize = 256;
+/// A server that is heard over IPv4 and IPv6 is a candidate at its IPv4 address alone for so long.
+const FAMILY_FOR: Duration = Duration::from_secs(5);
 /// A boot that has been silent for so long is forgotten.
 const KNOWN_FOR: Duration = Duration::from_secs(30);
 
@@ -112,6 +118,14 @@ pub struct Contact {
     pub age_secs: u32,
 }
 
+impl Contact {
+    /// Whoever says so, at this address; `None` while it has no id.
+    fn of(facts: &Facts, addr: SocketAddr) -> Option<Self> {
+        let Facts { cluster, boot, key, suite, empty, age_secs, .. } = *facts;
+        Some(Self { addr, cluster, id: facts.id?, boot, key, suite, empty, age_secs })
+    }
+}
+
 /// What discovery wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output {
@@ -144,6 +158,10 @@ struct Heard {
     facts: Facts,
     addr: SocketAddr,
     at: Time,
+    /// When it was heard first.
+    first: Time,
+    /// When it was last heard over IPv4, if ever.
+    by_v4: Option<Time>,
 }
 
 /// One `--peer`.
@@ -160,6 +178,8 @@ pub struct Discovery {
     key: Zeroizing<[u8; 32]>,
     rng: Rng,
     started: Time,
+    /// When there was last a reason to say HELLO often: our start, or a change of networks.
+    eager_since: Time,
     next_hello: Time,
     /// Cluster, id and boot of the last HELLO: a change is told at once.
     told: Option<(ClusterId, Option<ServerId>, Boot)>,
@@ -186,6 +206,7 @@ impl Discovery {
             key: config.key,
             rng,
             started: now,
+            eager_since: now,
             next_hello: now,
             told: None,
             has_id: false,
@@ -231,6 +252,16 @@ impl Discovery {
                 (false, None) => peer.next = Some(now),
                 (false, Some(_)) => {}
             }
+        }
+    }
+
+    /// The networks of this machine are not what they were: says HELLO at once and often for a while, and asks the named
+    /// peers. Takes effect with the next input.
+    pub fn network_changed(&mut self, now: Time) {
+        self.eager_since = now;
+        self.next_hello = now;
+        for next in self.peers.iter_mut().filter_map(|peer| peer.next.as_mut()) {
+            *next = now;
         }
     }
 
@@ -289,7 +320,7 @@ impl Discovery {
             return;
         }
         self.told = Some(tell);
-        let up = now.since(self.started);
+        let up = now.since(self.eager_since);
         self.next_hello = if up < HELLO_START_FOR {
             now + HELLO_START
         } else if up < HELLO_FIRST_FOR {
@@ -321,7 +352,7 @@ impl Discovery {
             // A HELLO may come from any socket of its server, so it names the port; a HERE comes from the address that
             // we asked, through whatever translates addresses between us.
             Packet::Hello { facts: theirs } => {
-                let addr = SocketAddr::new(from.ip(), theirs.port);
+                let addr = with_port(from, theirs.port);
                 self.hear(&theirs, addr, bytes, facts, now)?;
             }
             Packet::Here { nonce, .. } if nonce != self.nonce => return Err(packet::Error::Nonce),
@@ -371,7 +402,9 @@ impl Discovery {
             let bytes = self.hello(ours);
             self.outputs.push_back(Output::Send { to: addr, bytes });
         }
-        self.decide(theirs, addr, ours, now);
+        if !self.is_second_choice(theirs.boot, addr, now) {
+            self.decide(theirs, addr, ours, now);
+        }
         Ok(())
     }
 
@@ -381,7 +414,20 @@ impl Discovery {
         if self.known.len() >= KNOWN_MAX && !self.known.contains_key(&theirs.boot) {
             return false;
         }
-        self.known.insert(theirs.boot, Heard { facts: theirs.clone(), addr, at: now }).is_none()
+        let before = self.known.get(&theirs.boot);
+        let first = before.map_or(now, |heard| heard.first);
+        let by_v4 = if addr.is_ipv4() { Some(now) } else { before.and_then(|heard| heard.by_v4) };
+        let addr =
+            if self.is_second_choice(theirs.boot, addr, now) { before.map_or(addr, |heard| heard.addr) } else { addr };
+        self.known.insert(theirs.boot, Heard { facts: theirs.clone(), addr, at: now, first, by_v4 }).is_none()
+    }
+
+    /// Whether this is an IPv6 address of a server that was just met, and is heard over IPv4 too.
+    fn is_second_choice(&self, boot: Boot, addr: SocketAddr, now: Time) -> bool {
+        let is_met = |heard: &Heard| {
+            now.since(heard.first) < FAMILY_FOR && heard.by_v4.is_some_and(|at| now.since(at) < FAMILY_FOR)
+        };
+        addr.is_ipv6() && self.known.get(&boot).is_some_and(is_met)
     }
 
     /// What follows from facts whose tag was verified.
@@ -392,9 +438,7 @@ impl Discovery {
             return;
         }
         self.foreign.forget(theirs.cluster);
-        let (Some(id), Some(_)) = (theirs.id, ours.id) else { return };
-        let Facts { cluster, boot, key, suite, empty, age_secs, .. } = *theirs;
-        let contact = Contact { addr, cluster, id, boot, key, suite, empty, age_secs };
+        let (Some(contact), Some(_)) = (Contact::of(theirs, addr), ours.id) else { return };
         match verdict {
             Verdict::Same => self.outputs.push_back(Output::Candidate(contact)),
             Verdict::WeAdopt => self.outputs.push_back(Output::Adopt(contact)),

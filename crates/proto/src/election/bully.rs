@@ -124,7 +124,7 @@ impl Election {
         self.epoch
     }
 
-    /// Who leads in [`Self::epoch`], if that server is live, or is this one.
+    /// Who leads in [`Self::epoch`], if that server lives, or is this one.
     pub fn leader(&self) -> Option<ServerId> {
         if self.leads() {
             return Some(self.me.id);
@@ -160,6 +160,11 @@ impl Election {
 
     fn outranks(&self, id: ServerId, other: ServerId) -> bool {
         self.rank(id) > self.rank(other)
+    }
+
+    /// Those who could answer us.
+    fn heard(&self) -> impl Iterator<Item = ServerId> {
+        self.view.iter().filter(|(_, peer)| peer.heard).map(|(id, _)| *id)
     }
 
     fn top(&self) -> bool {
@@ -238,6 +243,13 @@ impl Election {
         if epoch <= self.epoch || epoch.term > TERM_MAX {
             return;
         }
+        if self.is_presumptuous(epoch) {
+            self.term_seen = self.term_seen.max(epoch.term);
+            if self.leads() && self.top() {
+                self.win();
+            }
+            return;
+        }
         if epoch.term > self.epoch.term {
             self.outputs.push_back(Output::PersistTerm(epoch.term));
         }
@@ -256,11 +268,19 @@ impl Election {
         }
     }
 
+    /// Whether it is the epoch of one that may not lead, while one leads that may: it was cut off, has led alone meanwhile,
+    /// and comes back. It does not depose; the leader goes on, in a term above both.
+    fn is_presumptuous(&self, epoch: Epoch) -> bool {
+        let may_not = |peer: &PeerView| peer.heard && peer.boot == epoch.boot && !peer.eligible;
+        let led = self.leader().is_some_and(|leader| leader != epoch.leader && self.rank(leader).0);
+        led && self.view.get(&epoch.leader).is_some_and(may_not)
+    }
+
     /// Whether more than half of the live servers other than the leader suspect it: this one does, and of the others
     /// those for which `suspects` holds.
     fn doubted(&self, suspects: impl Fn(&Self, ServerId) -> bool) -> bool {
-        let others = || self.view.keys().filter(|id| **id != self.epoch.leader);
-        let suspecting = 1 + others().filter(|id| suspects(self, **id)).count();
+        let others = || self.heard().filter(|id| *id != self.epoch.leader);
+        let suspecting = 1 + others().filter(|id| suspects(self, *id)).count();
         2 * suspecting > 1 + others().count()
     }
 
@@ -281,7 +301,7 @@ impl Election {
         match timer {
             Timer::Start | Timer::Bully | Timer::Overdue => self.start(now),
             Timer::AskAgain => {
-                let silent: Vec<_> = self.view.keys().copied().filter(|id| !self.content.contains(id)).collect();
+                let silent: Vec<_> = self.heard().filter(|id| !self.content.contains(id)).collect();
                 for to in silent {
                     self.send(to, Message::Election { term: self.term_asked });
                 }
@@ -296,7 +316,7 @@ impl Election {
         self.term_seen = (self.term_seen + 1).min(TERM_MAX);
         self.term_asked = self.term_seen;
         self.content.clear();
-        if self.view.is_empty() {
+        if self.heard().next().is_none() {
             return self.win();
         }
         self.state = State::Electing;
@@ -341,7 +361,7 @@ impl Election {
                     self.state = State::Follower;
                     self.timer = None;
                 }
-                Some(_) if self.view.is_empty() => self.start(now),
+                Some(_) if self.heard().next().is_none() => self.start(now),
                 Some(want) if self.state == State::Follower => self.plan(want, now),
                 Some(_) => {}
             }

@@ -20,6 +20,10 @@
 //! - One server with a bad link must not depose a leader whom all the others hear: they answer `LEADER_OK`, and the
 //!   candidate stands down unless more than half of the live servers other than that leader suspect it (the `PreVote` of
 //!   Raft; Ongaro 2014, section 9.6).
+//! - A leader that only others hear still leads ([`PeerView::heard`]): where the link is bad, and not the leader, there is
+//!   no candidacy again and again. Whom we do not hear cannot answer us, and is not counted among those who could.
+//! - A leader that was cut off, and comes back with a term from there, is not eligible for a while, and deposes nobody who
+//!   is: the leader that it meets takes a term above.
 //! - A server that outranks the leader takes over (that is the bully), a little later, so that it can pull the directory
 //!   first.
 //!
@@ -83,7 +87,7 @@ pub enum Input {
     },
     /// Which servers are live, or what they say in their heartbeats, may have changed.
     View {
-        /// The servers that this one hears and that hear it; without itself.
+        /// The servers that live, as far as this one knows; without itself.
         live: BTreeMap<ServerId, PeerView>,
         /// Whether this server itself may lead.
         eligible: bool,
@@ -109,6 +113,8 @@ pub enum Input {
 pub struct PeerView {
     /// Its boot.
     pub boot: Boot,
+    /// Whether this server and it hear each other. Otherwise only others hear it, and the rest is what they know of it.
+    pub heard: bool,
     /// Whether it may lead. A server says so only once it has joined.
     pub eligible: bool,
     /// Whether it hears the leader of `epoch`.

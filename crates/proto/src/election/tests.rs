@@ -40,9 +40,17 @@ impl Bench {
     }
 
     fn view(&mut self, live: &[u32], epoch: Epoch) -> &mut Self {
+        self.view_past(live, &[], epoch)
+    }
+
+    /// The same, with servers that only others hear.
+    fn view_past(&mut self, live: &[u32], unheard: &[u32], epoch: Epoch) -> &mut Self {
+        let led = epoch.term > 0;
         let peer =
-            |id: &u32| (ServerId(*id), PeerView { boot: origin(*id).boot, eligible: true, led: epoch.term > 0, epoch });
-        self.input(Input::View { live: live.iter().map(peer).collect(), eligible: true })
+            |id: &u32, heard| (ServerId(*id), PeerView { boot: origin(*id).boot, heard, eligible: true, led, epoch });
+        let unheard = unheard.iter().map(|id| peer(id, false));
+        let live = live.iter().map(|id| peer(id, true)).chain(unheard).collect();
+        self.input(Input::View { live, eligible: true })
     }
 
     fn says(&mut self, from: u32, message: Message) -> &mut Self {
@@ -234,4 +242,54 @@ fn a_newer_boot_of_the_leader_is_not_the_leader() {
     let mut bench = Bench::new(&[1, 9], Epoch { boot: Boot(89), ..epoch(5, 9) });
     assert_eq!(bench.election.leader(), None);
     bench.until(State::Electing);
+}
+
+#[test]
+fn a_leader_that_only_others_hear_still_leads() {
+    let mut bench = Bench::new(&[1, 2, 9], epoch(5, 9));
+    bench.view_past(&[1, 2], &[9], epoch(5, 9));
+    assert_eq!((bench.election.leader(), bench.election.deadline()), (Some(ServerId(9)), None));
+    bench.view(&[1, 2], epoch(5, 9));
+    assert_eq!(bench.election.leader(), None, "it died");
+}
+
+#[test]
+fn a_lower_leader_that_only_others_hear_is_bullied() {
+    let mut bench = Bench::new(&[1], epoch(5, 2));
+    bench.view_past(&[1], &[2], epoch(5, 2)).until(State::Syncing);
+    assert_eq!(bench.election.epoch(), epoch(6, 3));
+}
+
+#[test]
+fn whom_we_do_not_hear_is_no_answer_and_no_question() {
+    // 9 has died. Of 1, 2, 4, only 1 hears it still; 4 and 5 we do not hear.
+    let mut bench = Bench::new(&[1, 2, 9], epoch(5, 9));
+    bench.view_past(&[1, 2], &[4, 5], epoch(5, 9)).until(State::Electing).took();
+    bench.says(1, Message::LeaderOk { epoch: epoch(5, 9) });
+    assert_eq!(bench.election.state(), State::Electing, "one of two that it hears");
+    bench.tick();
+    assert_eq!(bench.took(), [to(2, Message::Election { term: 6 })], "only those who have not answered, and hear it");
+    bench.until(State::Syncing);
+    // One that hears nobody, and of whom nobody tells, has nobody to ask.
+    let mut alone = Bench::new(&[9], epoch(5, 9));
+    alone.view_past(&[], &[4], epoch(5, 9));
+    assert_eq!(alone.election.state(), State::Syncing);
+}
+
+#[test]
+fn a_higher_epoch_of_one_that_may_not_lead_deposes_nobody_who_may() {
+    let meets = |bench: &mut Bench, eligible: bool| {
+        let view = |id: u32, eligible, epoch| {
+            (ServerId(id), PeerView { boot: origin(id).boot, heard: true, eligible, led: true, epoch })
+        };
+        let live = [view(2, true, epoch(5, 2)), view(9, eligible, epoch(8, 9))].into();
+        bench.input(Input::View { live, eligible: true });
+        (bench.election.leader(), bench.election.epoch())
+    };
+    let mut follower = Bench::new(&[2], epoch(5, 2));
+    assert_eq!(meets(&mut follower, false), (Some(ServerId(2)), epoch(5, 2)));
+    assert_eq!(meets(&mut follower, true), (Some(ServerId(9)), epoch(8, 9)));
+    let mut leader = Bench::new(&[], epoch(0, 0));
+    assert_eq!(meets(&mut leader, false), (Some(ServerId(3)), epoch(9, 3)), "it leads on in a term above");
+    assert_eq!(leader.took().iter().filter(|output| matches!(output, Output::PersistTerm(9))).count(), 1);
 }

@@ -4,6 +4,23 @@
 //! peer is *live* only while it is heard and says that it hears us, so that a link that works one way counts as none, on
 //! both of its ends.
 //!
+//! ```text
+//!            it is heard, and hears us
+//!  Dead ──────────────────────────────▶ Live
+//!  ▲ │                                  ▲ │
+//!  │ │  only others hear it both ways   │ │
+//!  │ └────────────▶ Unheard ────────────┘ │  silent, or deaf to us:
+//!  │                ▲  │                  │
+//!  └── nobody does ─┼──┴──────────────────┤
+//!                   └─────────────────────┘
+//! ```
+//!
+//! - Nobody is dead because of one bad link. A beat says of each server how long ago its sender last heard it both ways;
+//!   so the newest sign of life is the newest of our own and of those that live peers vouch for. A peer that only others
+//!   hear is *unheard*: it lives, and what we want of it goes through one of those. That is an indirect probe through all
+//!   peers at once, which costs no packet and no time (gossip-style failure detection; van Renesse, Minsky, Hayden 1998;
+//!   in the place of SWIM's ping-req; Das, Gupta, Motivala 2002). Only what a peer heard itself is vouched for, with its
+//!   age: so after a death all give up together.
 //! - Suspicion adapts: a peer may be silent for mean + 4 sigma of the spans between its last 32 beats, from 500 ms to
 //!   2 s. (A plain neighbour of the phi accrual detector; Hayashibara, Defago, Yared, Katayama 2004.)
 //! - A detector must not blame others for its own troubles: when its own turns come late, that span is multiplied by up
@@ -22,10 +39,16 @@ use crate::{
     limits,
     rng::Rng,
     time::{Duration, Time},
+    wire::frame::Heard,
 };
 
 /// Peers remembered, dead ones included; beyond that the one that has been silent longest is forgotten.
 const PEERS_MAX: usize = 4 * limits::SERVERS_MAX;
+/// Servers of which only others have told; less than all that are remembered.
+const HEARSAY_MAX: usize = PEERS_MAX / 2;
+/// By how much a sign of life that others vouch for must be newer than all before it to count for more than they did: two
+/// beats. Less is the difference between two ways through the network, after a death too.
+const NEWER: Duration = Duration::from_millis(200);
 /// Lateness of a turn that is ordinary, and raises no timeout.
 const LATE_ORDINARY: Duration = Duration::from_millis(20);
 /// Lateness, beyond the ordinary, for which the multiplier grows by 1.
@@ -66,13 +89,26 @@ impl Default for Config {
 pub enum Change {
     /// It is live: heard, and it hears us.
     Alive(Origin),
-    /// It was live and is no more: silent, or it no longer hears us, or a newer boot has taken its place.
+    /// We do not hear it, or it does not hear us; but a live peer and it hear each other.
+    Unheard(Origin),
+    /// It was live or unheard and is no more: nobody that we hear hears it both ways, or a newer boot has taken its place.
     Dead {
         /// Which.
         peer: Origin,
-        /// For how long it had been silent, or deaf to us.
+        /// For how long there had been no sign that it lives and hears anybody.
         silent: Duration,
     },
+}
+
+/// How a peer stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// It is heard, and hears us.
+    Live,
+    /// Only others hear it both ways.
+    Unheard,
+    /// Nobody does, or it is not known.
+    Dead,
 }
 
 /// A timeout times local health, in whole microseconds: a clock of microseconds never meets a finer one exactly, and the
@@ -81,10 +117,17 @@ fn healthy(timeout: Duration, health: f64) -> Duration {
     Duration::from_micros(micros(timeout.mul_f64(health)))
 }
 
-/// When an audible peer's silence, or a live one's deafness, has lasted too long.
-fn expiry(peer: &Peer, health: f64) -> Time {
-    let since = if peer.live { peer.heard.min(peer.heard_us) } else { peer.heard };
-    since + healthy(peer.timeout, health)
+/// When a peer's silence will have lasted for so long that it stands otherwise than now, if ever.
+fn expiry(peer: &Peer, health: f64) -> Option<Time> {
+    let timeout = healthy(peer.timeout, health);
+    match peer.status {
+        // Others hear it and we do not: that is the link.
+        Status::Live if peer.vouched > peer.heard_us + NEWER => Some(peer.heard_us + timeout),
+        // Others hear as little as we do: all give up together.
+        Status::Live => Some(peer.sign() + timeout),
+        Status::Unheard => Some(peer.vouched + timeout),
+        Status::Dead => None,
+    }
 }
 
 /// The failure detector of one server.
@@ -130,7 +173,7 @@ impl Heartbeat {
     /// `peer` said goodbye, or its membership ended: it is forgotten, and no [`Change`] says so.
     pub fn gone(&mut self, peer: ServerId) {
         if let Some(known) = self.peers.get_mut(&peer) {
-            (known.gone, known.live, known.audible) = (true, false, false);
+            (known.gone, known.status, known.audible) = (true, Status::Dead, false);
         }
     }
 
@@ -142,11 +185,41 @@ impl Heartbeat {
         let Some(known) = self.expect(peer, now).filter(|known| !known.gone) else { return };
         known.arrival(now, &config);
         if hears_us {
-            known.heard_us = now;
-            if !known.live {
-                known.live = true;
+            (known.heard_us, known.proved) = (now, now);
+            if known.status != Status::Live {
+                known.status = Status::Live;
                 self.changes.push(Change::Alive(peer));
             }
+        }
+    }
+
+    /// A beat of `by` says that `by` heard `peer` both ways `age` ago. It counts while we hear `by` both ways.
+    pub fn vouched(&mut self, by: ServerId, peer: Origin, age: Duration, now: Time) {
+        self.notice_pause(now);
+        if by == peer.id || !self.peers.get(&by).is_some_and(|by| by.status == Status::Live) {
+            return;
+        }
+        match self.peers.get(&peer.id) {
+            None if self.peers.len() >= HEARSAY_MAX => return,
+            // We hear another run of it than they do: it may be two servers, and nobody dies of hearsay.
+            Some(known) if known.status == Status::Live && known.boot < peer.boot => return,
+            _ => {}
+        }
+        let health = self.health();
+        let live: Vec<_> = self.live().map(|peer| peer.id).collect();
+        let Some(known) = self.expect(peer, now).filter(|known| !known.gone) else { return };
+        let at = Time::ZERO + now.since(Time::ZERO + age);
+        known.vouchers.retain(|(voucher, _)| *voucher != by && live.contains(voucher));
+        known.vouchers.push((by, at));
+        if age >= healthy(known.timeout, health) {
+            return;
+        }
+        if known.status != Status::Dead {
+            known.vouched = known.vouched.max(at);
+        } else if at > known.sign() + NEWER {
+            known.vouched = at;
+            known.status = Status::Unheard;
+            self.changes.push(Change::Unheard(peer));
         }
     }
 
@@ -168,14 +241,56 @@ impl Heartbeat {
         self.lag
     }
 
-    /// The servers that are heard, whether or not they hear us: what goes into our own beat.
-    pub fn hears(&self) -> Vec<ServerId> {
-        self.peers.iter().filter(|(_, peer)| peer.audible).map(|(id, _)| *id).collect()
+    /// The servers that are heard, whether or not they hear us, those that do first: what goes into our own beat.
+    pub fn hears(&self, now: Time) -> Vec<Heard> {
+        let heard = |(id, peer): (&ServerId, &Peer)| {
+            let both = peer.status == Status::Live;
+            // Credit is ours alone: nobody is told that we heard what we did not.
+            let age = now.since(if both { peer.proved } else { peer.heard }).as_millis();
+            let age = u32::try_from(age).unwrap_or(u32::MAX);
+            Heard { peer: Origin { id: *id, boot: peer.boot }, age, both }
+        };
+        let mut heard: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.audible).map(heard).collect();
+        heard.sort_by_key(|heard| !heard.both);
+        heard.truncate(limits::SERVERS_MAX);
+        heard
     }
 
     /// The servers that are heard and hear us, with their boots, by id.
     pub fn live(&self) -> impl Iterator<Item = Origin> {
-        self.peers.iter().filter(|(_, peer)| peer.live).map(|(id, peer)| Origin { id: *id, boot: peer.boot })
+        self.standing(Status::Live)
+    }
+
+    /// The servers that only others hear both ways, by id.
+    pub fn unheard(&self) -> impl Iterator<Item = Origin> {
+        self.standing(Status::Unheard)
+    }
+
+    fn standing(&self, status: Status) -> impl Iterator<Item = Origin> {
+        let standing = self.peers.iter().filter(move |(_, peer)| peer.status == status);
+        standing.map(|(id, peer)| Origin { id: *id, boot: peer.boot })
+    }
+
+    /// How a peer stands, in this boot.
+    pub fn status(&self, peer: Origin) -> Status {
+        self.peers.get(&peer.id).filter(|known| known.boot == peer.boot).map_or(Status::Dead, |known| known.status)
+    }
+
+    /// The live peer that heard `peer` both ways last, if any did since it can be heard itself: a way round a bad link.
+    pub fn detour(&self, peer: Origin) -> Option<ServerId> {
+        let known = self.peers.get(&peer.id).filter(|known| known.boot == peer.boot)?;
+        let live = |by: &ServerId| self.peers.get(by).is_some_and(|by| by.status == Status::Live);
+        let vouchers = known.vouchers.iter().filter(|(by, _)| live(by));
+        vouchers.max_by_key(|(_, at)| *at).map(|(by, _)| *by)
+    }
+
+    /// Whether `by` is still as good a way round to `peer` as any, within the time in which a silence is noticed.
+    pub fn is_detour(&self, by: ServerId, peer: Origin) -> bool {
+        let Some(known) = self.peers.get(&peer.id).filter(|known| known.boot == peer.boot) else { return false };
+        let newest = known.vouchers.iter().map(|(_, at)| *at).max();
+        let is_live = self.peers.get(&by).is_some_and(|by| by.status == Status::Live);
+        let is_fresh = |at: Time| newest.is_some_and(|newest| newest.since(at) < self.config.timeout_min);
+        is_live && known.vouchers.iter().any(|(voucher, at)| *voucher == by && is_fresh(*at))
     }
 
     /// When [`Self::tick`] is wanted.
@@ -184,8 +299,10 @@ impl Heartbeat {
             return Time::ZERO;
         }
         let health = self.health();
-        let audible = self.peers.values().filter(|peer| peer.audible);
-        audible.map(|peer| expiry(peer, health)).fold(self.next_beat, Time::min)
+        let silences = self.peers.values().filter(|peer| peer.audible);
+        let silences = silences.map(|peer| peer.heard + healthy(peer.timeout, health));
+        let expiries = self.peers.values().filter_map(|peer| expiry(peer, health));
+        silences.chain(expiries).fold(self.next_beat, Time::min)
     }
 
     /// From 1 (well) to [`Config::health_max`]: what timeouts are multiplied by.
@@ -201,15 +318,19 @@ impl Heartbeat {
             Some(known) if known.boot > peer.boot => return None,
             Some(known) if known.boot == peer.boot => {}
             Some(old) => {
-                if old.live {
-                    let silent = now.since(old.heard);
+                if old.status != Status::Dead {
+                    let silent = now.since(old.heard.max(old.vouched));
                     self.changes.push(Change::Dead { peer: Origin { id: peer.id, boot: old.boot }, silent });
                 }
                 self.peers.insert(peer.id, Peer::new(peer.boot, now, &config));
             }
             None => {
                 if self.peers.len() >= PEERS_MAX {
-                    let idle = self.peers.iter().filter(|(_, peer)| !peer.live).min_by_key(|(_, peer)| peer.heard);
+                    let idle = self
+                        .peers
+                        .iter()
+                        .filter(|(_, peer)| peer.status == Status::Dead)
+                        .min_by_key(|(_, peer)| peer.heard);
                     let forgotten = idle.map(|(id, _)| *id)?;
                     self.peers.remove(&forgotten);
                 }
@@ -223,16 +344,20 @@ impl Heartbeat {
     fn expire(&mut self, now: Time) {
         let health = self.health();
         for (id, peer) in &mut self.peers {
-            let timeout = healthy(peer.timeout, health);
-            let (silent, deaf) = (now.since(peer.heard), now.since(peer.heard_us));
-            if peer.audible && silent >= timeout {
+            if peer.audible && now.since(peer.heard) >= healthy(peer.timeout, health) {
                 peer.audible = false;
                 peer.arrived = None;
             }
-            if peer.live && silent.max(deaf) >= timeout {
-                peer.live = false;
-                let peer = Origin { id: *id, boot: peer.boot };
-                self.changes.push(Change::Dead { peer, silent: silent.max(deaf) });
+            if expiry(peer, health).is_none_or(|at| at > now) {
+                continue;
+            }
+            let origin = Origin { id: *id, boot: peer.boot };
+            if peer.status == Status::Live && peer.vouched + healthy(peer.timeout, health) > now {
+                peer.status = Status::Unheard;
+                self.changes.push(Change::Unheard(origin));
+            } else {
+                peer.status = Status::Dead;
+                self.changes.push(Change::Dead { peer: origin, silent: now.since(peer.sign()) });
             }
         }
     }
@@ -249,8 +374,10 @@ impl Heartbeat {
             if peer.audible {
                 peer.heard = now;
             }
-            if peer.live {
-                peer.heard_us = now;
+            match peer.status {
+                Status::Live => peer.heard_us = now,
+                Status::Unheard => peer.vouched = now,
+                Status::Dead => {}
             }
         }
         self.took_turn(late);
@@ -266,186 +393,4 @@ impl Heartbeat {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ids::Boot;
-
-    const BEAT: Duration = Duration::from_millis(100);
-
-    fn origin(id: u32, boot: u64) -> Origin {
-        Origin { id: ServerId(id), boot: Boot(boot) }
-    }
-
-    fn at(millis: u64) -> Time {
-        Time::from_micros(millis * 1000)
-    }
-
-    fn detector() -> Heartbeat {
-        Heartbeat::new(Config::default(), Rng::from_seed([1; 32]), at(0))
-    }
-
-    /// Takes every turn on time up to `end`.
-    fn quiet_until(detector: &mut Heartbeat, end: Time) -> Vec<Change> {
-        let mut changes = Vec::new();
-        while detector.deadline() <= end {
-            let due = detector.deadline();
-            changes.extend(detector.tick(due).1);
-            assert!(detector.deadline() > due, "its turn at {due:?} comes again and again");
-        }
-        changes
-    }
-
-    /// How long a peer may be silent before it counts as dead, as things stand.
-    fn timeout(detector: &Heartbeat, peer: ServerId) -> Duration {
-        healthy(detector.peers[&peer].timeout, detector.health())
-    }
-
-    /// Hears a beat of each of `peers` at each of `times` (milliseconds).
-    fn hear(detector: &mut Heartbeat, peers: &[(Origin, bool)], times: impl Iterator<Item = u64>) -> Vec<Change> {
-        let mut changes = Vec::new();
-        for millis in times {
-            changes.extend(quiet_until(detector, at(millis)));
-            for (peer, hears_us) in peers {
-                detector.heard(*peer, *hears_us, at(millis));
-            }
-        }
-        changes.extend(detector.tick(detector.next_beat).1);
-        changes
-    }
-
-    fn died(changes: &[Change]) -> Vec<Origin> {
-        let dead = |change: &Change| match change {
-            Change::Dead { peer, .. } => Some(*peer),
-            Change::Alive(_) => None,
-        };
-        changes.iter().filter_map(dead).collect()
-    }
-
-    #[test]
-    fn a_beat_is_due_every_100_ms() {
-        let mut detector = detector();
-        let mut beats = 0;
-        while detector.deadline() < at(10_000) {
-            beats += u32::from(detector.tick(detector.deadline()).0);
-        }
-        assert!((95..=106).contains(&beats), "{beats} beats in 10 s");
-    }
-
-    #[test]
-    fn a_peer_is_live_once_it_hears_us_too() {
-        let mut detector = detector();
-        let peer = origin(2, 1);
-        detector.up(peer, at(0));
-        assert_eq!(hear(&mut detector, &[(peer, false)], (0..5).map(|n| n * 100)), []);
-        assert_eq!((detector.hears(), detector.live().count()), (vec![ServerId(2)], 0));
-        assert_eq!(hear(&mut detector, &[(peer, true)], 500..=500), [Change::Alive(peer)]);
-        assert_eq!(detector.live().collect::<Vec<_>>(), [peer]);
-    }
-
-    #[test]
-    fn a_silent_peer_dies_after_half_a_second() {
-        let mut detector = detector();
-        let peer = origin(2, 1);
-        assert_eq!(hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100))[0], Change::Alive(peer));
-        let changes = quiet_until(&mut detector, at(4_000));
-        assert_eq!(changes, [Change::Dead { peer, silent: Duration::from_millis(500) }]);
-        assert!(detector.hears().is_empty());
-    }
-
-    #[test]
-    fn a_peer_that_is_deaf_to_us_dies_though_it_is_heard() {
-        let mut detector = detector();
-        let peer = origin(2, 1);
-        hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100));
-        let changes = hear(&mut detector, &[(peer, false)], (20..30).map(|n| n * 100));
-        assert_eq!(died(&changes), [peer]);
-        assert_eq!(detector.hears(), [ServerId(2)], "our beat still says that we hear it");
-    }
-
-    #[test]
-    fn a_timeout_adapts_to_how_a_peer_beats() {
-        fn check(spans: [u64; 4], expected: std::ops::RangeInclusive<u128>) {
-            let mut detector = detector();
-            let mut now = 0;
-            let times = (0..40).map(|n| {
-                now += spans[n % 4];
-                now
-            });
-            hear(&mut detector, &[(origin(2, 1), true)], times);
-            let span = timeout(&detector, ServerId(2)).as_millis();
-            assert!(expected.contains(&span), "{spans:?}: {span}");
-        }
-        check([100, 100, 100, 100], 500..=500);
-        check([50, 150, 90, 110], 500..=500);
-        check([20, 300, 20, 300], 710..=730);
-        check([100, 900, 20, 1500], 2000..=2000);
-    }
-
-    #[test]
-    fn one_that_is_slow_itself_is_slow_to_blame() {
-        let mut detector = detector();
-        let peer = origin(2, 1);
-        hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100));
-        assert_eq!(timeout(&detector, ServerId(2)), BEAT * 5);
-        let late = detector.next_beat + Duration::from_millis(220);
-        detector.tick(late);
-        assert_eq!(timeout(&detector, ServerId(2)), BEAT * 15, "20 ms are ordinary, 200 ms count twice");
-        assert!(detector.lag() > Duration::from_millis(20));
-        detector.heard(peer, true, late);
-        let mut now = late.as_millis();
-        for _ in 0..40 {
-            now += 100;
-            hear(&mut detector, &[(peer, true)], now..=now);
-        }
-        assert_eq!(timeout(&detector, ServerId(2)), BEAT * 5, "it has recovered");
-    }
-
-    #[test]
-    fn a_pause_of_our_own_is_found_by_whatever_comes_first() {
-        fn check(wake: fn(&mut Heartbeat, Time)) {
-            let mut detector = detector();
-            let (one, other) = (origin(2, 1), origin(3, 1));
-            hear(&mut detector, &[(one, true), (other, true)], (0..20).map(|n| n * 100));
-            wake(&mut detector, at(60_000));
-            assert_eq!(died(&quiet_until(&mut detector, at(61_000))), []);
-            assert_eq!(died(&quiet_until(&mut detector, at(63_000))), [one, other], "credit runs out");
-        }
-        check(|detector, now| drop(detector.tick(now)));
-        check(|detector, now| detector.heard(origin(4, 1), false, now));
-        check(|detector, now| detector.up(origin(4, 1), now));
-    }
-
-    #[test]
-    fn the_newest_boot_is_the_peer() {
-        let mut detector = detector();
-        let (old, new) = (origin(2, 1), origin(2, 2));
-        hear(&mut detector, &[(old, true)], (0..20).map(|n| n * 100));
-        detector.heard(new, false, at(2_010));
-        assert_eq!(died(&detector.tick(at(2_010)).1), [old]);
-        detector.heard(old, true, at(2_020));
-        assert_eq!(detector.live().count(), 0, "the old boot is over");
-        detector.heard(new, true, at(2_030));
-        assert_eq!(detector.tick(at(2_030)).1, [Change::Alive(new)]);
-    }
-
-    #[test]
-    fn one_that_said_goodbye_is_forgotten_without_an_alarm() {
-        let mut detector = detector();
-        let peer = origin(2, 1);
-        hear(&mut detector, &[(peer, true)], (0..20).map(|n| n * 100));
-        detector.gone(peer.id);
-        detector.heard(peer, true, at(2_000));
-        assert_eq!(quiet_until(&mut detector, at(5_000)), []);
-        assert!(detector.hears().is_empty());
-        detector.up(peer, at(5_000));
-        detector.heard(peer, true, at(5_000));
-        assert_eq!(detector.tick(at(5_000)).1, [Change::Alive(peer)]);
-    }
-
-    #[test]
-    fn strangers_do_not_fill_the_memory() {
-        let mut detector = detector();
-        (1..1000).for_each(|id| detector.heard(origin(id, 1), id % 2 == 0, at(0)));
-        assert!(detector.peers.len() <= PEERS_MAX);
-    }
-}
+mod tests;

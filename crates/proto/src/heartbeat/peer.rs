@@ -2,9 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::Config;
+use super::{Config, Status};
 use crate::{
-    ids::Boot,
+    ids::{Boot, ServerId},
     time::{Duration, Time},
 };
 
@@ -21,6 +21,12 @@ pub(super) struct Peer {
     pub(super) heard: Time,
     /// When it last said that it hears us, or was given credit.
     pub(super) heard_us: Time,
+    /// When its last beat that said that it hears us arrived. Never credit: it is what we vouch for to others.
+    pub(super) proved: Time,
+    /// When a live peer last heard it both ways, as far as those told, or it was given credit.
+    pub(super) vouched: Time,
+    /// When each live peer that told of it last heard it both ways: ways round a bad link.
+    pub(super) vouchers: Vec<(ServerId, Time)>,
     /// When its last beat arrived, if the span to the next one is worth counting.
     pub(super) arrived: Option<Time>,
     /// The newest spans between its beats, microseconds.
@@ -30,8 +36,8 @@ pub(super) struct Peer {
     pub(super) timeout: Duration,
     /// It is heard.
     pub(super) audible: bool,
-    /// It is heard and hears us.
-    pub(super) live: bool,
+    /// How it stands.
+    pub(super) status: Status,
     /// It said goodbye in this boot: what still arrives from it does not count.
     pub(super) gone: bool,
 }
@@ -43,13 +49,21 @@ impl Peer {
             boot,
             heard: now,
             heard_us: now,
+            proved: Time::ZERO,
+            vouched: Time::ZERO,
+            vouchers: Vec::new(),
             arrived: None,
             spans: VecDeque::new(),
             timeout: config.timeout_first,
             audible: false,
-            live: false,
+            status: Status::Dead,
             gone: false,
         }
+    }
+
+    /// The newest sign that it lives and hears anybody, or credit for one.
+    pub(super) fn sign(&self) -> Time {
+        self.heard_us.max(self.vouched)
     }
 
     /// Its beat has come: it is heard, and its timeout follows.

@@ -1,4 +1,4 @@
-//! Answers to questions of people and programs: status, rooms, who, retire.
+//! Answers to questions of people and programs: status, rooms, who, retire, join.
 //!
 //! An answer goes as parts that each fit a frame; a client that has missed one asks again.
 
@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Node, Party, Stage};
 use crate::{
-    ids::{RoomName, ServerId},
+    discovery::{Foreign, interfaces::Choice},
+    ids::{ClusterId, ClusterName, RoomName, ServerId},
     limits,
     session::SessionId,
     wire::{
@@ -19,6 +20,10 @@ use crate::{
 
 /// Bytes of data in one part: the rest of the frame is around it.
 const PART_BYTES_MAX: usize = limits::FRAME_BYTES_MAX - 100;
+/// Interfaces in a status, addresses of one, and characters of its name.
+const INTERFACES_MAX: usize = 40;
+const INTERFACE_ADDRS_MAX: usize = 8;
+const INTERFACE_NAME_MAX: usize = 40;
 
 impl Node {
     /// A client asks.
@@ -33,9 +38,14 @@ impl Node {
                 let mut parts = vec![self.status_head()];
                 parts.extend(lists(self.server_items(), |servers| json!({ "servers": servers })));
                 parts.extend(lists(self.room_items(), |rooms| json!({ "rooms": rooms })));
+                parts.extend(lists(self.interface_items(), |interfaces| json!({ "interfaces": interfaces })));
                 self.answer(session, id, parts);
             }
             Ask::Retire { server } => match self.retire(session, server) {
+                Ok(what) => self.answer(session, id, vec![json!(what)]),
+                Err(why) => self.say(session, &Frame::AnswerError { id, why }),
+            },
+            Ask::Join { cluster } => match self.join_cluster(session, cluster) {
                 Ok(what) => self.answer(session, id, vec![json!(what)]),
                 Err(why) => self.say(session, &Frame::AnswerError { id, why }),
             },
@@ -65,6 +75,17 @@ impl Node {
         })
     }
 
+    /// The interfaces, those that are used first. Of a machine with hundreds of containers not all the rest.
+    fn interface_items(&self) -> Vec<Value> {
+        let item = |choice: &Choice| {
+            let ips = choice.interface.addrs.iter().map(|addr| addr.ip).take(INTERFACE_ADDRS_MAX);
+            json!({"name": choice.interface.name.chars().take(INTERFACE_NAME_MAX).collect::<String>(),
+                "addrs": ips.collect::<Vec<_>>(), "used": choice.used, "why": choice.why})
+        };
+        let (used, rest): (Vec<_>, Vec<_>) = self.interfaces.iter().partition(|choice| choice.used);
+        used.into_iter().chain(rest).take(INTERFACES_MAX).map(item).collect()
+    }
+
     fn server_items(&self) -> Vec<Value> {
         self.members.present().map(|member| self.server_item(member)).collect()
     }
@@ -77,16 +98,24 @@ impl Node {
             let lag = self.heartbeat.lag().as_millis() as u64;
             let load = homes + self.load.rate() as usize;
             return json!({"id": member.id, "addr": self.config.addrs.first(), "role": role, "load": load,
-                "sessions": self.devices.len(), "lag_ms": lag, "state": "up"});
+                "sessions": self.devices.len(), "lag_ms": lag,
+                "state": if self.is_on_probation(self.me.id) { "probation" } else { "up" }});
         }
         let peer = self.peers.get(&member.id);
         let addr = peer.and_then(|peer| self.endpoint.addr(peer.session()?)).or(addr.copied());
         let live = peer.is_some_and(|peer| peer.origin.boot == member.boot && self.is_live(peer.origin));
+        let unheard = self.heartbeat.unheard().any(|peer| peer.id == member.id && peer.boot == member.boot);
+        let state = match (live, unheard) {
+            (true, _) if self.is_on_probation(member.id) => "probation",
+            (true, _) => "up",
+            (false, true) => "suspect",
+            (false, false) => "down",
+        };
         let beat = peer.and_then(|peer| peer.beat.as_ref()).filter(|_| live);
         let (load, sessions, lag) =
             beat.map_or((0, 0, 0), |beat| (beat.load as usize + homes, beat.sessions, beat.lag));
         json!({"id": member.id, "addr": addr, "role": role, "load": load, "sessions": sessions, "lag_ms": lag,
-            "state": if live { "up" } else { "down" }})
+            "state": state})
     }
 
     fn room_items(&self) -> Vec<Value> {
@@ -119,9 +148,7 @@ impl Node {
 
     /// Removes a member for good. In an open cluster only from the server's own machine.
     fn retire(&mut self, session: SessionId, server: Option<ServerId>) -> Result<String, String> {
-        // In a closed cluster a client has shown that it knows the secret.
-        let from_here = self.endpoint.addr(session).is_some_and(|addr| addr.ip().is_loopback());
-        if self.config.secret.is_none() && !from_here {
+        if !self.has_authority(session) {
             let why = "only somebody on the machine of a server may retire it: run `hobnob retire` there";
             return Err(why.to_owned());
         }
@@ -144,6 +171,55 @@ impl Node {
         self.on_members(vec![gone.clone()]);
         self.tell_all(&Frame::Members { members: vec![gone] });
         Ok(format!("server {id} is no member any more"))
+    }
+
+    /// Brings this server, with all that it holds, into another cluster that it has heard of. What was said in both is
+    /// united there; the other servers of our old cluster stay where they are.
+    fn join_cluster(&mut self, session: SessionId, cluster: ClusterId) -> Result<String, String> {
+        if !self.has_authority(session) {
+            let why =
+                "only somebody on the machine of a server may bring it into another cluster: run `hobnob join` there";
+            return Err(why.to_owned());
+        }
+        let me = self.me.id;
+        if cluster == self.cluster_id() {
+            return Ok(format!("server {me} is in the cluster {cluster}"));
+        }
+        if self.stage != Stage::Serving || self.leaving.is_some() {
+            return Err("this server is not ready: try again in a moment".to_owned());
+        }
+        let Some(foreign) = self.discovery.foreign(self.now).find(|foreign| foreign.cluster == cluster) else {
+            return Err(format!(
+                "no server of the cluster {cluster} was heard in the last 30 s: `hobnob clusters` lists those that \
+                 answer; where no broadcast passes, start this server with --peer and the address of one of them"
+            ));
+        };
+        match foreign.contact.clone() {
+            Some(contact) => {
+                self.come_over(&contact);
+                Ok(format!("server {me} goes over to the cluster {cluster}"))
+            }
+            None if foreign.proven => Err("that cluster is only starting: try again in a moment".to_owned()),
+            None => Err(other_name(foreign, &self.config.cluster)),
+        }
+    }
+
+    /// Whether whoever asks may decide about this server: in an open cluster, somebody on its machine; in a closed one
+    /// every client, which has shown that it knows the secret.
+    fn has_authority(&self, session: SessionId) -> bool {
+        self.config.secret.is_some() || self.endpoint.addr(session).is_some_and(|addr| addr.ip().is_loopback())
+    }
+}
+
+/// The words for a cluster that we cannot unite with.
+fn other_name(foreign: &Foreign, ours: &ClusterName) -> String {
+    if foreign.name == *ours {
+        let why = "has another secret, or none where we have one: start this server with the same secret";
+        format!("the cluster {} {why}, then join", foreign.cluster)
+    } else {
+        let name = &foreign.name;
+        let why = format!("is named {name} and ours is {ours}: start this server with --cluster {name}");
+        format!("the cluster {} {why}, then join", foreign.cluster)
     }
 }
 

@@ -174,6 +174,7 @@ impl Node {
         self.timers.clear(&Timer::Come(session));
         if served.is_served() {
             self.stop_serving(session, served.person, served.device);
+            self.hasten_leave();
         }
     }
 
@@ -237,7 +238,8 @@ impl Node {
 
     // ---- what clients are told about servers
 
-    fn servers_frame(&self) -> Vec<Frame> {
+    /// For a client on this machine, or for one on another.
+    fn servers_frame(&self, is_here: bool) -> Vec<Frame> {
         let peers = self.heartbeat.live().filter_map(|origin| {
             let peer = self.peers.get(&origin.id)?;
             let mut addrs = self.members.get(origin.id).map(|member| member.addrs.clone()).unwrap_or_default();
@@ -250,7 +252,8 @@ impl Node {
         });
         let all = [(self.me, self.config.addrs.clone())].into_iter().chain(peers);
         let servers: Vec<_> = all
-            .map(|(origin, mut addrs)| {
+            .map(|(origin, addrs)| {
+                let mut addrs = Self::addrs_for(is_here, addrs);
                 addrs.truncate(ADDRS_MAX);
                 ServerAddrs { id: origin.id, boot: origin.boot, addrs }
             })
@@ -269,17 +272,18 @@ impl Node {
     }
 
     fn say_servers(&mut self, session: SessionId) {
-        for frame in self.servers_frame() {
+        for frame in self.servers_frame(self.is_session_here(session)) {
             self.say(session, &frame);
         }
     }
 
     /// Servers have come or gone: all clients hear of it.
     pub(super) fn tell_servers(&mut self) {
-        let lines: Vec<_> = self.servers_frame().iter().map(Frame::to_line).collect();
+        let [there, here] =
+            [false, true].map(|here| self.servers_frame(here).iter().map(Frame::to_line).collect::<Vec<_>>());
         for (session, party) in &self.sessions {
             if matches!(party, Party::Client(served) if served.role != Role::Unknown) {
-                for line in &lines {
+                for line in if self.is_session_here(*session) { &here } else { &there } {
                     self.endpoint.send(*session, line.as_bytes());
                 }
             }
@@ -315,7 +319,7 @@ impl Node {
         let Role::Standby(dead) = served.role else { return };
         served.comes += 1;
         let again = served.comes < COMES_MAX;
-        if self.heartbeat.live().any(|peer| peer.id == dead) {
+        if self.heartbeat.live().chain(self.heartbeat.unheard()).any(|peer| peer.id == dead) {
             return;
         }
         self.say(session, &Frame::Come { dead });
@@ -324,11 +328,14 @@ impl Node {
         }
     }
 
-    /// We are about to stop: our clients are to go to their standbys at once.
+    /// We are about to stop: our clients are to go to their standbys, and those that we stand by for are to look for others.
     pub(super) fn send_clients_away(&mut self) {
-        let sessions: Vec<_> = self.devices.values().copied().collect();
-        for session in sessions {
-            self.say(session, &Frame::Come { dead: self.me.id });
+        let dead = self.me.id;
+        let line = Frame::Come { dead }.to_line();
+        for (session, party) in &self.sessions {
+            if matches!(party, Party::Client(served) if served.role != Role::Unknown) {
+                self.endpoint.send(*session, line.as_bytes());
+            }
         }
     }
 }

@@ -10,9 +10,10 @@ use super::{
     Event, Node, Output, Party, Stage, Stop, Timer,
     clients::Served,
     peers::{Held, Peer},
+    probation::Probations,
 };
 use crate::{
-    discovery::{self, Facts},
+    discovery::{self, Contact, Facts},
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, Origin, ServerId},
@@ -97,6 +98,9 @@ impl Node {
     }
 
     pub(super) fn discover(&mut self, input: discovery::Input<'_>) {
+        if self.is_closing() && matches!(input, discovery::Input::Datagram { .. }) {
+            return;
+        }
         let facts = self.facts();
         self.discovery.handle(input, &facts, self.now);
     }
@@ -113,13 +117,7 @@ impl Node {
                     self.meet(origin, contact.addr, contact.suite);
                 }
             }
-            discovery::Output::Adopt(contact) => {
-                let origin = Origin { id: contact.id, boot: contact.boot };
-                let (id, empty) = (contact.cluster, contact.empty);
-                let age = Duration::from_secs(contact.age_secs.into());
-                let cluster = Cluster { id, empty, age, since: self.now };
-                self.open_session(origin, contact.addr, cluster, contact.suite);
-            }
+            discovery::Output::Adopt(contact) => self.come_over(&contact),
             discovery::Output::Foreign(_) => {}
             discovery::Output::Choose(id) => {
                 if self.stage == Stage::Choosing {
@@ -130,10 +128,24 @@ impl Node {
         }
     }
 
+    /// Opens a session to a server of another cluster; once it stands, we are of that one.
+    pub(super) fn come_over(&mut self, contact: &Contact) {
+        let origin = Origin { id: contact.id, boot: contact.boot };
+        let age = Duration::from_secs(contact.age_secs.into());
+        let cluster = Cluster { id: contact.cluster, empty: contact.empty, age, since: self.now };
+        self.open_session(origin, contact.addr, cluster, contact.suite);
+    }
+
+    /// In which cluster we are.
+    pub(super) fn cluster_id(&self) -> ClusterId {
+        self.cluster.id
+    }
+
     /// Takes part under the id that we have now, from the beginning.
     pub(super) fn begin(&mut self) {
         self.stage = Stage::Joining;
         self.started = self.now;
+        self.probations = Probations::default();
         self.heartbeat = Heartbeat::new(heartbeat::Config::default(), self.rng.fork(), self.now);
         self.election = Election::new(self.me, 0, self.rng.fork());
         self.clients.set_me(self.me);

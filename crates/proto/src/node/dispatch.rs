@@ -34,18 +34,23 @@ impl Node {
             Frame::Joined { room, heads, .. } => self.on_joined(session, &room, &heads),
             Frame::Part { room } => self.unfollow(session, &room),
             Frame::Post(post) => self.on_post(session, post),
-            Frame::Ack(ack) => self.on_ack(ack),
-            Frame::Refuse(refuse) => self.on_refuse(refuse),
+            Frame::Ack(ack) => self.on_ack(session, ack),
+            Frame::Refuse(refuse) => self.on_refuse(session, refuse),
             Frame::Compare { rooms } => self.on_compare(session, &rooms),
             Frame::Election(message) => self.on_election_message(id, message),
-            Frame::Members { members } => self.on_members(members),
+            Frame::Members { members } => {
+                let members = self.believable(session, members);
+                self.on_members(members);
+            }
             Frame::Rooms { rooms } => self.on_rooms(session, rooms),
             Frame::Assign { epoch, rooms } => self.on_assign(session, id, epoch, rooms),
-            Frame::Place { room } => self.on_place(&room),
+            Frame::Place { room, detour } => self.on_place(&room, detour),
             Frame::SyncReq { epoch } => self.on_sync_req(session, id, epoch),
             Frame::SyncRep { epoch, part, last, rooms } => self.on_sync_rep(session, id, epoch, part, last, rooms),
             Frame::Clients(clients) => self.on_clients(session, id, clients),
             Frame::ClientsReq => self.share_clients(session),
+            Frame::Handoff { room, heads, origins, .. } => self.on_handoff(session, &room, &heads, origins),
+            Frame::Handed { room, fence } => self.on_handed(&room, fence),
             Frame::Leave => self.on_leave(session, id),
             Frame::Leaving { epoch } => self.on_leaving(id, epoch),
             Frame::Retire => self.leave(leave::Why::Retired),

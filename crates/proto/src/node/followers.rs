@@ -70,12 +70,16 @@ impl Node {
             Some(Party::Client(client)) if client.is_served() => None,
             _ => return self.count("frame_out_of_place"),
         };
-        if server.is_some() && self.records.get(name).is_none_or(|record| record.fence.home != self.me) {
-            // The asker's directory or ours is behind: tell it what we know.
+        if let Some(id) = server
+            && self.records.get(name).is_none_or(|record| record.fence.home != self.me)
+        {
+            // The asker does not hear the home, or its directory or ours is behind: tell it what we know.
             if let Some(record) = self.records.get(name).cloned() {
                 self.say(session, &Frame::Rooms { rooms: vec![record] });
             }
-            return;
+            if !self.welcome_guest(session, id, name) {
+                return;
+            }
         }
         let followed = self.follows.entry(session).or_default();
         if !followed.contains(name) && server.is_none() && followed.len() >= limits::ROOMS_PER_CLIENT_MAX {
@@ -229,6 +233,7 @@ impl Node {
                 room.drop_follower(session);
             }
         }
+        self.forget_guest(session);
         self.timers.clear(&Timer::Heads(session));
         self.heads_backoff.remove(&session);
     }

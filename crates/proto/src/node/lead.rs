@@ -84,6 +84,9 @@ impl Node {
         if epoch.leader != id || !self.election.accepts(epoch) {
             return self.count("command_of_old_epoch");
         }
+        if !self.commands(id) {
+            return;
+        }
         let parts = directory::rooms::chunks(self.records.iter());
         let last = parts.len() - 1;
         for (part, rooms) in parts.into_iter().enumerate() {
@@ -163,21 +166,25 @@ impl Node {
     /// Wants a home for a room: decides, as the leader, or asks the leader.
     pub(super) fn ask_place(&mut self, name: &RoomName) {
         if self.is_leader() {
-            return self.on_place(name);
+            return self.on_place(name, false);
         }
         let now = self.now;
         if self.placing.get(name).is_some_and(|asked| now.since(*asked) < PLACE_AGAIN) {
             return;
         }
-        if let Some(leader) = self.election.leader() {
+        if let Some((way, detour)) = self.way_to_leader() {
             self.placing.insert(name.clone(), now);
-            self.tell(leader, &Frame::Place { room: name.clone() });
+            self.tell(way, &Frame::Place { room: name.clone(), detour });
         }
     }
 
-    pub(super) fn on_place(&mut self, name: &RoomName) {
+    pub(super) fn on_place(&mut self, name: &RoomName, detour: bool) {
         if !self.is_leader() {
-            return self.count("place_not_leader");
+            let way = self.way_to_leader().filter(|(_, unheard)| detour && !unheard);
+            return match way {
+                Some((leader, _)) => self.tell(leader, &Frame::Place { room: name.clone(), detour: false }),
+                None => self.count("place_not_leader"),
+            };
         }
         let record = match self.records.get(name) {
             // Whoever asks has missed the answer.
@@ -194,7 +201,7 @@ impl Node {
         Placer::new(&self.records, self.candidates(), self.members.ids(), self.epoch())
     }
 
-    /// Live servers, with their loads.
+    /// Live servers, with their loads. Where none would take rooms, those do that have not the leader's leave to go yet.
     pub(super) fn candidates(&self) -> Vec<placement::Server> {
         let leaver = self.granted_now();
         let me = placement::Server {
@@ -202,15 +209,22 @@ impl Node {
             boot: self.me.boot,
             load: self.load.rate(),
             clients: self.devices.len() as u32,
-            takes_rooms: self.leaving.is_none(),
+            takes_rooms: self.takes_rooms(),
+            logs: self.logs,
         };
         let peers = self.heartbeat.live().filter_map(|origin| {
             let beat = self.peers.get(&origin.id)?.beat.as_ref()?;
-            let takes_rooms = beat.eligible && Some(origin.id) != leaver;
-            let (load, clients) = (beat.load, beat.sessions);
-            Some(placement::Server { id: origin.id, boot: origin.boot, load, clients, takes_rooms })
+            let takes_rooms = beat.takes_rooms && Some(origin.id) != leaver && !self.is_on_probation(origin.id);
+            let (load, clients, logs) = (beat.load, beat.sessions, beat.logs);
+            Some(placement::Server { id: origin.id, boot: origin.boot, load, clients, takes_rooms, logs })
         });
-        peers.chain([me]).collect()
+        let mut servers: Vec<_> = peers.chain([me]).collect();
+        if !servers.iter().any(|server| server.takes_rooms) {
+            for server in &mut servers {
+                server.takes_rooms = Some(server.id) != leaver;
+            }
+        }
+        servers
     }
 
     /// The leader's word goes to all.
@@ -230,6 +244,10 @@ impl Node {
         if epoch.leader != id || !self.election.accepts(epoch) {
             return self.count("command_of_old_epoch");
         }
+        if !self.commands(id) {
+            return;
+        }
+        self.relay_rooms(id, &rooms);
         self.on_rooms(session, rooms);
     }
 
@@ -257,7 +275,7 @@ impl Node {
         let ours: Vec<RoomRecord> = self
             .records
             .iter()
-            .filter(|record| !self.is_live(record.fence.home) && may(record, &self.orphans))
+            .filter(|record| self.is_dead(record.fence.home) && may(record, &self.orphans))
             .filter(|record| placement::first_live_successor(record, &live) == Some(self.me.id))
             .map(|record| placement::go_on(record, self.me, epoch, &live))
             .collect();
@@ -283,7 +301,7 @@ impl Node {
         let orphans: BTreeSet<RoomName> = self
             .records
             .iter()
-            .filter(|record| !self.is_live(record.fence.home))
+            .filter(|record| self.is_dead(record.fence.home))
             .map(|record| record.room.clone())
             .collect();
         self.orphans.retain(|name, _| orphans.contains(name));
@@ -295,6 +313,7 @@ impl Node {
             self.ask_the_silent();
             self.mend_placements();
         }
+        self.even_out();
         let unplaced: Vec<_> = self
             .rooms
             .iter()
@@ -312,11 +331,17 @@ impl Node {
     pub(super) fn mend_placements(&mut self) {
         let lobby = RoomName::lobby();
         if self.records.get(&lobby).is_none() {
-            self.on_place(&lobby);
+            self.on_place(&lobby, false);
         }
         let now = self.now;
         // Rooms of servers that have not told us yet what they know stay where they are.
-        let unknown: BTreeSet<ServerId> = self.sync.iter().flat_map(|sync| sync.missing.keys().copied()).collect();
+        let unasked = self.sync.iter().flat_map(|sync| sync.missing.keys().copied());
+        // And so do those of servers that only others hear, or that are on probation: they get no more, and keep what
+        // they have.
+        let leaver = self.granted_now();
+        let kept = self.live_ids().into_iter().filter(|id| Some(*id) != leaver && self.is_on_probation(*id));
+        let unheard = self.heartbeat.unheard().map(|peer| peer.id);
+        let unknown: BTreeSet<ServerId> = unasked.chain(unheard).chain(kept).collect();
         let settled = |name: &RoomName| match self.orphans.get(name) {
             Some(since) => now.since(*since) >= ORPHAN,
             None => true,
@@ -328,11 +353,32 @@ impl Node {
         }
     }
 
+    /// The leader moves a room from the busiest server to the idlest, once in a while, where nothing else moves.
+    fn even_out(&mut self) {
+        let is_calm = self.is_leader()
+            && self.sync.is_none()
+            && self.leaving.is_none()
+            && self.granted_now().is_none()
+            && self.orphans.is_empty();
+        let mut balance = std::mem::take(&mut self.balance);
+        let record = if is_calm {
+            balance.poll(&mut self.placer(), self.now)
+        } else {
+            balance.rest();
+            None
+        };
+        self.balance = balance;
+        if let Some(record) = record {
+            self.assign(&[record]);
+        }
+    }
+
     /// Nobody is the room's home any more, as far as we know.
     pub(super) fn close_room(&mut self, name: &RoomName) {
         let now = self.now;
         if let Some(room) = self.rooms.get_mut(name) {
             room.upstream = Upstream::Nowhere;
+            room.handoff = None;
             room.waiters.clear();
             room.early.clear();
             room.receiver.moved(now);

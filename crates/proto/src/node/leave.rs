@@ -2,25 +2,30 @@
 //!
 //! ```text
 //! leaver                            leader
+//!   | a leader that leaves leads on until another one leads
 //!   | Leave (repeated) ----------------> |  one at a time
-//!   | <------------- Assign, Leaving --- |  its rooms have other homes
-//!   | Compare -------> all               |
+//!   | <------------- Assign, Leaving --- |  its rooms have other homes: each is handed over (`handoff`)
+//!   | Come -------> its clients          |  they go to their standbys; it serves those that have not gone yet
+//!   | Compare -------> all               |  it acknowledges nothing more: nobody counts on its copies
 //!   | <------- Heads (what they hold) -- |  until enough others hold all that the leaver holds
 //!   | Members: I have left -> all        |
 //! ```
 //!
-//! Who cannot finish within 10 s, or is the last one, stops without having left: a member that is down.
+//! Rooms go before clients, so that those find them open where they come to. Who cannot finish within 10 s, or is the last
+//! one, stops without having left: a member that is down.
 
 use std::collections::BTreeMap;
 
 use super::{Node, Stage, Stop, Timer};
 use crate::{
-    ids::ServerId,
+    ids::{RoomName, ServerId},
+    log::VersionVector,
     session::SessionId,
     time::{Duration, Time},
     wire::{
         Frame,
         frame::{Epoch, Member, Vectors},
+        vectors,
     },
 };
 
@@ -28,6 +33,10 @@ use crate::{
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 /// Between two steps.
 const STEP: Duration = Duration::from_millis(50);
+/// How long a leader that leaves waits for the next one to lead.
+const SUCCESSION_MAX: Duration = Duration::from_secs(3);
+/// How long clients that do not go are served.
+const CLIENTS_MAX: Duration = Duration::from_secs(1);
 /// How often the others are told that we have left: a single datagram may be lost.
 const GOODBYES: u32 = 3;
 
@@ -45,10 +54,30 @@ pub(super) enum Why {
 pub(super) struct Leaving {
     why: Why,
     since: Time,
-    granted: bool,
-    /// What others hold, as they said since we have the leader's leave.
-    held: BTreeMap<ServerId, Vectors>,
-    goodbyes: u32,
+    /// The leader that lets us leave.
+    granted: Option<Epoch>,
+    step: Step,
+}
+
+/// What a leaver does at the moment.
+#[derive(Debug)]
+enum Step {
+    /// Hands its rooms over, once the leader lets it.
+    Rooms,
+    /// Sends its clients away.
+    Clients {
+        /// Since when.
+        since: Time,
+    },
+    /// Waits until others hold what it held when it ceased to be a copy.
+    Copies {
+        /// What it held.
+        must: BTreeMap<RoomName, VersionVector>,
+        /// What others hold, as they said since.
+        held: BTreeMap<ServerId, Vectors>,
+    },
+    /// Has said so often that it has left.
+    Gone(u32),
 }
 
 /// Whom the leader lets leave now.
@@ -67,8 +96,9 @@ impl Node {
         if self.stage != Stage::Serving || self.heartbeat.live().next().is_none() {
             return self.leave_alone(why);
         }
-        self.leaving = Some(Leaving { why, since: self.now, granted: false, held: BTreeMap::new(), goodbyes: 0 });
+        self.leaving = Some(Leaving { why, since: self.now, granted: None, step: Step::Rooms });
         self.update_view();
+        self.say_beats();
         self.step_leave();
     }
 
@@ -78,47 +108,116 @@ impl Node {
         self.stop(if why == Why::Retired { Stop::Retired } else { Stop::LeftAlone { messages } });
     }
 
+    /// Whether clients are being sent away, or have been: nobody is to find us any more.
+    pub(super) fn is_closing(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| !matches!(leaving.step, Step::Rooms))
+    }
+
+    /// Whether nobody may count on our copies any more.
+    pub(super) fn is_no_copy(&self) -> bool {
+        self.leaving.as_ref().is_some_and(|leaving| matches!(leaving.step, Step::Copies { .. } | Step::Gone(_)))
+    }
+
+    /// Something has happened that leaving may have waited for.
+    pub(super) fn hasten_leave(&mut self) {
+        if self.leaving.is_some() {
+            self.timers.hasten(Timer::Leave, self.now);
+        }
+    }
+
     /// The next step, until it is done.
     pub(super) fn step_leave(&mut self) {
         let Some(leaving) = &self.leaving else { return };
-        let (why, since) = (leaving.why, leaving.since);
-        let (granted, goodbyes) = (leaving.granted, leaving.goodbyes);
+        let why = leaving.why;
         if self.heartbeat.live().next().is_none() {
             return self.leave_alone(why);
         }
-        if self.now.since(since) > LEAVE_MAX {
+        if self.now.since(leaving.since) > LEAVE_MAX {
             return self.stop(Stop::LeftUnfinished);
         }
+        let is_gone = matches!(leaving.step, Step::Gone(_));
         self.timers.set(Timer::Leave, self.now + STEP);
-        if goodbyes > 0 {
-            self.say_goodbye();
-        } else if !granted {
+        if !is_gone {
+            // Again and again, so that a new leader knows of it too.
             self.ask_leave();
-        } else if self.records.iter().any(|record| record.fence.home == self.me) {
-            self.hand_over();
-        } else if self.is_covered() {
+        }
+        let Some(leaving) = &self.leaving else { return };
+        if !is_gone && leaving.granted != Some(self.epoch()) {
+            return;
+        }
+        match leaving.step {
+            Step::Rooms => self.leave_rooms(),
+            Step::Clients { since } => self.leave_clients(since),
+            Step::Copies { .. } => self.leave_copies(),
+            Step::Gone(_) => self.say_goodbye(),
+        }
+    }
+
+    /// Asks the leader. Who leads and leaves does so once another leads: nobody is without a leader meanwhile. Where no
+    /// other may lead, it lets itself leave.
+    fn ask_leave(&mut self) {
+        if let Some(session) = self.leader_session() {
+            return self.say(session, &Frame::Leave);
+        }
+        let Some(leaving) = &self.leaving else { return };
+        let has_heir = self.heartbeat.live().any(|peer| {
+            let beat = self.peers.get(&peer.id).and_then(|peer| peer.beat.as_ref());
+            beat.is_some_and(|beat| beat.eligible)
+        });
+        let waits = has_heir && self.now.since(leaving.since) < SUCCESSION_MAX;
+        if waits || !self.is_leader() || self.granted_now().is_some_and(|granted| granted != self.me.id) {
+            return;
+        }
+        if self.granted_now().is_none() {
+            self.granted = Some(Granted { server: self.me.id, until: self.now + LEAVE_MAX });
+        }
+        self.hand_over();
+        let epoch = self.epoch();
+        if let Some(leaving) = &mut self.leaving {
+            leaving.granted = Some(epoch);
+        }
+    }
+
+    /// Waits until the rooms are open at their new homes, and goes on with the clients.
+    fn leave_rooms(&mut self) {
+        let is_home = self.records.iter().any(|record| record.fence.home == self.me);
+        if !is_home && !self.is_handing_over() {
             self.send_clients_away();
-            self.say_goodbye();
-        } else {
-            let sessions: Vec<_> = self.heartbeat.live().collect();
-            for peer in sessions {
-                if let Some(session) = self.peers.get(&peer.id).and_then(super::peers::Peer::session) {
-                    self.compare_with(session);
-                }
+            self.leave_for(Step::Clients { since: self.now });
+        }
+    }
+
+    /// Sends the clients away, until all have gone or have had time enough.
+    fn leave_clients(&mut self, since: Time) {
+        if self.devices.is_empty() || self.now.since(since) >= CLIENTS_MAX {
+            // What we acknowledged so far, others must hold; of what comes from now on we are no copy.
+            let rooms = self.rooms.iter().filter(|(_, room)| !room.log.is_empty());
+            let must = rooms.map(|(name, room)| (name.clone(), room.held().clone())).collect();
+            return self.leave_for(Step::Copies { must, held: BTreeMap::new() });
+        }
+        self.send_clients_away();
+    }
+
+    /// Asks what others hold, until that is all.
+    fn leave_copies(&mut self) {
+        let lacking = self.lacking();
+        if lacking.is_empty() {
+            return self.leave_for(Step::Gone(0));
+        }
+        let lines = vectors::lines(lacking, |rooms| Frame::Compare { rooms });
+        let live: Vec<_> = self.heartbeat.live().collect();
+        for session in live.iter().filter_map(|peer| self.peers.get(&peer.id)?.session()) {
+            for line in &lines {
+                self.endpoint.send(session, line.as_bytes());
             }
         }
     }
 
-    /// Asks the leader; a leader grants its own leave, when nobody else is leaving.
-    fn ask_leave(&mut self) {
-        if let Some(session) = self.leader_session() {
-            self.say(session, &Frame::Leave);
-        } else if self.election.leader() == Some(self.me.id) && self.granted_now().is_none() {
-            self.granted = Some(Granted { server: self.me.id, until: self.now + LEAVE_MAX });
-            self.hand_over();
-            if let Some(leaving) = &mut self.leaving {
-                leaving.granted = true;
-            }
+    /// The next step begins now.
+    fn leave_for(&mut self, step: Step) {
+        if let Some(leaving) = &mut self.leaving {
+            leaving.step = step;
+            self.step_leave();
         }
     }
 
@@ -140,10 +239,7 @@ impl Node {
 
     /// The leader gives all rooms of the leaver to others.
     fn hand_over(&mut self) {
-        if !self.is_leader() {
-            return self.ask_leave();
-        }
-        if self.granted_now().is_some() {
+        if self.is_leader() {
             self.mend_placements();
         }
     }
@@ -153,37 +249,46 @@ impl Node {
         if epoch.leader != id || !self.election.accepts(epoch) {
             return self.count("command_of_old_epoch");
         }
-        if let Some(leaving) = &mut self.leaving {
-            leaving.granted = true;
+        if !self.commands(id) {
+            return;
+        }
+        if let Some(leaving) = &mut self.leaving
+            && leaving.granted != Some(epoch)
+        {
+            leaving.granted = Some(epoch);
+            self.hasten_leave();
         }
     }
 
     /// A peer says what it holds.
     pub(super) fn on_peer_heads(&mut self, id: ServerId, rooms: Vectors) {
-        if let Some(leaving) = &mut self.leaving {
-            let held = leaving.held.entry(id).or_default();
-            for (name, vector) in rooms {
-                held.entry(name).or_default().merge(&vector);
-            }
+        let Some(Leaving { step: Step::Copies { held, .. }, .. }) = &mut self.leaving else { return };
+        let held = held.entry(id).or_default();
+        for (name, vector) in rooms {
+            held.entry(name).or_default().merge(&vector);
+        }
+        if self.lacking().is_empty() {
+            self.hasten_leave();
         }
     }
 
-    /// Whether enough other servers hold all that we hold.
-    fn is_covered(&self) -> bool {
-        let Some(leaving) = &self.leaving else { return false };
+    /// What not enough other servers hold of that which we held.
+    fn lacking(&self) -> Vec<(RoomName, VersionVector)> {
+        let Some(Leaving { step: Step::Copies { must, held }, .. }) = &self.leaving else { return Vec::new() };
         let live = self.heartbeat.live().count();
         let wanted = (self.config.replicas as usize).min(live).max(1);
-        self.rooms.iter().filter(|(_, room)| !room.log.is_empty()).all(|(name, room)| {
-            let covers = |held: &&Vectors| held.get(name).is_some_and(|vector| vector.covers(room.held()));
-            leaving.held.values().filter(covers).count() >= wanted
-        })
+        let is_lacking = |name: &RoomName, must: &VersionVector| {
+            held.values().filter(|held| held.get(name).is_some_and(|vector| vector.covers(must))).count() < wanted
+        };
+        let lacking = must.iter().filter(|(name, must)| is_lacking(name, must));
+        lacking.map(|(name, must)| (name.clone(), must.clone())).collect()
     }
 
     /// Tells all that we have left, a few times, and stops.
     fn say_goodbye(&mut self) {
-        let Some(leaving) = &mut self.leaving else { return };
-        leaving.goodbyes += 1;
-        let (done, why) = (leaving.goodbyes > GOODBYES, leaving.why);
+        let Some(Leaving { step: Step::Gone(goodbyes), why, .. }) = &mut self.leaving else { return };
+        *goodbyes += 1;
+        let (done, why) = (*goodbyes > GOODBYES, *why);
         if done {
             return self.stop(if why == Why::Retired { Stop::Retired } else { Stop::Left });
         }

@@ -14,11 +14,11 @@ use std::{
     net::SocketAddr,
 };
 
-use self::{clients::Served, load::Load, peers::Peer, posts::Relays, rooms::Room};
+use self::{clients::Served, load::Load, peers::Peer, posts::Relays, probation::Probations, rooms::Room};
 use crate::{
     config::ServerConfig,
-    directory::{Clients, Members, Rooms},
-    discovery::{self, Discovery},
+    directory::{Clients, Members, Rooms, placement::balance::Balance},
+    discovery::{self, Discovery, interfaces::Choice},
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
@@ -33,15 +33,21 @@ use crate::{
 };
 
 mod answers;
+mod beats;
 mod clients;
 mod cluster;
+mod detours;
 mod dispatch;
 mod followers;
+mod gossip;
+mod handoff;
 mod lead;
 mod leave;
 mod load;
+mod network;
 mod peers;
 mod posts;
+mod probation;
 mod rooms;
 pub mod view;
 
@@ -59,6 +65,13 @@ pub enum Input<'a> {
     Tick,
     /// Leave the cluster: hand everything over, then [`Event::Stopped`].
     Leave,
+    /// The interfaces of this machine, or their addresses, are these from now on.
+    Network {
+        /// All addresses of the session socket, as in [`ServerConfig::addrs`].
+        addrs: &'a [SocketAddr],
+        /// All interfaces, for `status`.
+        interfaces: &'a [Choice],
+    },
 }
 
 /// What a server wants done.
@@ -150,8 +163,12 @@ enum Timer {
     Room(RoomName),
     /// The home of a room has not answered our join.
     Join(RoomName),
+    /// A room is being handed over, by us or to us.
+    Handoff(RoomName),
     /// A follower has not acknowledged.
     Heads(SessionId),
+    /// A room's home has had time to get what we hold of it.
+    Resend(RoomName),
     /// A session with a server that was heard of is due to be opened.
     Call(Origin),
     /// A session with a server that we had one with is due to be opened.
@@ -198,6 +215,8 @@ enum Stage {
 #[derive(Debug)]
 pub struct Node {
     config: ServerConfig,
+    /// As the machine has them now; for `status`.
+    interfaces: Vec<Choice>,
     rng: Rng,
     now: Time,
     started: Time,
@@ -210,6 +229,7 @@ pub struct Node {
     endpoint: Endpoint,
     discovery: Discovery,
     heartbeat: Heartbeat,
+    probations: Probations,
     election: Election,
     sync: Option<lead::Sync>,
     records: Rooms,
@@ -229,10 +249,12 @@ pub struct Node {
     /// [`Self::logs_digest`], as of our last heartbeat.
     logs: u64,
     relays: Relays,
+    detours: detours::Detours,
     placing: BTreeMap<RoomName, Time>,
     orphans: BTreeMap<RoomName, Time>,
     leaving: Option<leave::Leaving>,
     granted: Option<leave::Granted>,
+    balance: Balance,
     load: Load,
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
@@ -253,6 +275,7 @@ impl Node {
             peers: config.peers.clone(),
         };
         let mut node = Self {
+            interfaces: Vec::new(),
             now,
             started: now,
             stage: if config.id.is_some() { Stage::Joining } else { Stage::Choosing },
@@ -262,6 +285,7 @@ impl Node {
             endpoint: Endpoint::new(Some(key.clone()), rng.fork()),
             discovery: Discovery::new(discovery, rng.fork(), now),
             heartbeat: Heartbeat::new(heartbeat::Config::default(), rng.fork(), now),
+            probations: Probations::default(),
             election: Election::new(me, 0, rng.fork()),
             sync: None,
             records: Rooms::new(),
@@ -279,10 +303,12 @@ impl Node {
             acks: BTreeMap::new(),
             logs: 0,
             relays: Relays::new(),
+            detours: detours::Detours::default(),
             placing: BTreeMap::new(),
             orphans: BTreeMap::new(),
             leaving: None,
             granted: None,
+            balance: Balance::default(),
             load: Load::default(),
             timers: Timers::default(),
             counters: BTreeMap::new(),
@@ -312,6 +338,7 @@ impl Node {
             Input::Datagram { from, bytes } => self.endpoint.handle(from, bytes, self.now),
             Input::Tick => self.tick(),
             Input::Leave => self.leave(leave::Why::Asked),
+            Input::Network { addrs, interfaces } => self.set_network(addrs, interfaces),
         }
         self.settle();
     }
@@ -353,7 +380,9 @@ impl Node {
         match timer {
             Timer::Room(name) => self.wake_room(&name),
             Timer::Join(name) => self.join_upstream(&name),
+            Timer::Handoff(name) => self.step_handoff(&name),
             Timer::Heads(session) => self.repeat_heads(session),
+            Timer::Resend(name) => self.resend_all_relays(&name),
             Timer::Call(origin) => self.call(origin),
             Timer::Reconnect(id) => self.reconnect(id),
             Timer::Come(session) => self.call_over(session),
@@ -362,6 +391,7 @@ impl Node {
             Timer::Sync => self.finish_sync(),
             Timer::Second => {
                 self.load.second();
+                self.forget_passed();
                 self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
             }
             Timer::Leave => self.step_leave(),
@@ -423,7 +453,12 @@ impl Node {
     }
 
     fn is_live(&self, peer: Origin) -> bool {
-        peer == self.me || self.heartbeat.live().any(|live| live == peer)
+        peer == self.me || self.heartbeat.status(peer) == heartbeat::Status::Live
+    }
+
+    /// Whether nobody that we hear hears it.
+    fn is_dead(&self, peer: Origin) -> bool {
+        peer != self.me && self.heartbeat.status(peer) == heartbeat::Status::Dead
     }
 
     /// Live servers, this one included.

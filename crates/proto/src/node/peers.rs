@@ -1,19 +1,16 @@
-//! Other servers: sessions with them, heartbeats, who is live, and the directory that all of them share.
+//! Other servers: sessions with them.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::net::SocketAddr;
 
-use super::{Event, Node, Party, Stage, Timer};
+use super::{Node, Party, Timer};
 use crate::{
-    directory,
-    election::{self, PeerView},
-    heartbeat::Change,
-    ids::{Origin, RoomName, ServerId},
+    ids::{Origin, ServerId},
     limits,
     session::{SessionId, keys::Suite},
     time::{Duration, Time},
     wire::{
         Frame,
-        frame::{Beat, Member, RoomRecord},
+        frame::{Beat, Member},
     },
 };
 
@@ -26,15 +23,9 @@ const CALLS_MAX: usize = 2 * limits::SERVERS_MAX;
 /// Servers with which there is, or was, a session.
 const PEERS_MAX: usize = 2 * limits::SERVERS_MAX;
 /// Between attempts to open a session with a server that we had one with: at first, for how long, and later.
-const RECONNECT_OFTEN: Duration = Duration::from_secs(1);
+pub(super) const RECONNECT_OFTEN: Duration = Duration::from_secs(1);
 const RECONNECT_OFTEN_FOR: Duration = Duration::from_mins(1);
 const RECONNECT_SELDOM: Duration = Duration::from_secs(10);
-/// Between two questions for one server's list of clients.
-const CLIENTS_AGAIN: Duration = Duration::from_millis(300);
-/// A difference of directories that lasts for so long is mended.
-const DIRECTORY_DIFFERS: Duration = Duration::from_millis(300);
-/// A difference of logs that lasts for so long is mended.
-const LOGS_DIFFER: Duration = Duration::from_secs(1);
 /// Sessions that are kept with one server: both sides may have opened one at the same time.
 const SESSIONS_MAX: usize = 4;
 
@@ -48,13 +39,13 @@ pub(super) struct Peer {
     pub(super) sessions: Vec<Held>,
     /// Its newest heartbeat.
     pub(super) beat: Option<Beat>,
-    addr: SocketAddr,
+    pub(super) addr: SocketAddr,
     /// When it died, or was met.
-    lost_at: Time,
+    pub(super) lost_at: Time,
     /// When we last asked for its list of clients.
-    asked_clients: Option<Time>,
-    directory_differs: Option<Time>,
-    logs_differ: Option<Time>,
+    pub(super) asked_clients: Option<Time>,
+    pub(super) directory_differs: Option<Time>,
+    pub(super) logs_differ: Option<Time>,
 }
 
 /// A server that was heard of and that there is no session with.
@@ -91,7 +82,7 @@ impl Peer {
     }
 
     /// Whether it is one of the sessions with this server.
-    fn holds(&self, session: SessionId) -> bool {
+    pub(super) fn holds(&self, session: SessionId) -> bool {
         self.sessions.iter().any(|held| held.session == session)
     }
 }
@@ -206,7 +197,7 @@ impl Node {
     }
 
     /// The last boot of a server has ended: a newer one has shown itself.
-    fn forget_boot(&mut self, id: ServerId) {
+    pub(super) fn forget_boot(&mut self, id: ServerId) {
         let Some(peer) = self.peers.remove(&id) else { return };
         for Held { session, .. } in peer.sessions {
             self.endpoint.close(session);
@@ -237,237 +228,6 @@ impl Node {
                 self.client_gone(session, &served);
             }
             Some(Party::Rival(_)) | None => {}
-        }
-    }
-
-    // ---- heartbeats
-
-    /// Looks whether somebody has died or come to life, and sends our own beat where it is due.
-    pub(super) fn beat(&mut self) {
-        let (due, changes) = self.heartbeat.tick(self.now);
-        if due {
-            self.logs = self.logs_digest();
-            let line = Frame::Beat(self.my_beat()).to_line();
-            for session in self.peers.values().filter_map(Peer::session) {
-                self.endpoint.send(session, line.as_bytes());
-            }
-        }
-        for change in &changes {
-            match *change {
-                Change::Alive(peer) => {
-                    let addr = self.peers.get(&peer.id).map(|peer| peer.addr);
-                    if let Some(addr) = addr {
-                        self.event(Event::PeerUp { peer, addr });
-                    }
-                    self.timers.clear(&Timer::Reconnect(peer.id));
-                }
-                Change::Dead { peer, silent } => {
-                    let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
-                    self.event(Event::PeerDown { peer, silent_ms });
-                    self.clients.drop_server(peer.id);
-                    if self.granted_now() == Some(peer.id) {
-                        self.granted = None;
-                    }
-                    if let Some(known) = self.peers.get_mut(&peer.id).filter(|known| known.origin == peer) {
-                        known.lost_at = self.now;
-                        self.timers.set(Timer::Reconnect(peer.id), self.now + RECONNECT_OFTEN);
-                    }
-                }
-            }
-        }
-        if !changes.is_empty() {
-            self.update_view();
-            self.live_changed(&changes);
-        }
-    }
-
-    fn say_beat(&mut self, session: SessionId) {
-        let beat = Frame::Beat(self.my_beat());
-        self.say(session, &beat);
-    }
-
-    fn my_beat(&self) -> Beat {
-        Beat {
-            epoch: self.epoch(),
-            led: self.election.leader().is_some(),
-            load: self.load.rate(),
-            lag: u32::try_from(self.heartbeat.lag().as_millis()).unwrap_or(u32::MAX),
-            sessions: self.devices.len() as u32,
-            hears: self.heartbeat.hears(),
-            eligible: self.is_eligible(),
-            time: self.cluster_millis(),
-            directory: self.directory_digest(),
-            clients: self.clients.own_version(),
-            logs: self.logs,
-        }
-    }
-
-    /// Whether we may lead.
-    pub(super) fn is_eligible(&self) -> bool {
-        self.stage == Stage::Serving && self.leaving.is_none()
-    }
-
-    /// A peer's heartbeat.
-    pub(super) fn on_beat(&mut self, session: SessionId, id: ServerId, beat: Beat) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let origin = peer.origin;
-        if !peer.holds(session) {
-            return;
-        }
-        let hears_me = beat.hears.contains(&self.me.id);
-        let epoch = beat.epoch;
-        let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
-        let time = beat.time;
-        let clients = beat.clients;
-        let is_overtaken = peer.beat.as_ref().is_some_and(|newest| beat.time < newest.time);
-        if !is_overtaken {
-            peer.beat = Some(beat);
-        }
-        self.heartbeat.heard(origin, hears_me, self.now);
-        self.beat();
-        if is_overtaken {
-            return;
-        }
-        if leads && self.is_live(origin) && self.election.leader() == Some(id) {
-            // Cluster time is the leader's; it goes forward and never back.
-            self.clock_offset = self.clock_offset.max(time.saturating_sub(self.now.as_millis()));
-        }
-        if clients != self.clients.version(origin) {
-            self.ask_clients(session, id);
-        }
-        self.update_view();
-        if self.stage == Stage::Serving && self.is_live(origin) {
-            self.elect(election::Input::HeardEpoch { from: origin, epoch });
-        }
-        self.mend_differences(session, id);
-    }
-
-    /// Asks a server for its list of clients, but not again and again while the answer is on its way.
-    pub(super) fn ask_clients(&mut self, session: SessionId, id: ServerId) {
-        let now = self.now;
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.asked_clients.is_none_or(|asked| now.since(asked) >= CLIENTS_AGAIN) {
-            peer.asked_clients = Some(now);
-            self.say(session, &Frame::ClientsReq);
-        }
-    }
-
-    /// Tells the election who is live.
-    pub(super) fn update_view(&mut self) {
-        let view = |origin: Origin| {
-            let beat = self.peers.get(&origin.id).filter(|peer| peer.origin == origin)?.beat.as_ref()?;
-            let view = PeerView { boot: origin.boot, eligible: beat.eligible, led: beat.led, epoch: beat.epoch };
-            Some((origin.id, view))
-        };
-        let live: BTreeMap<_, _> = self.heartbeat.live().filter_map(view).collect();
-        let eligible = self.is_eligible();
-        self.elect(election::Input::View { live, eligible });
-    }
-
-    /// What a peer holds differs from what we hold: after a while something is done about it.
-    fn mend_differences(&mut self, session: SessionId, id: ServerId) {
-        let (directory, logs, now) = (self.directory_digest(), self.logs, self.now);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(beat) = &peer.beat else { return };
-        let lasts = |since: &mut Option<Time>, differs: bool, span: Duration| {
-            let start = *since.get_or_insert(now);
-            let lasts = differs && now.since(start) >= span;
-            if lasts || !differs {
-                *since = None;
-            }
-            lasts
-        };
-        let directory = lasts(&mut peer.directory_differs, beat.directory != directory, DIRECTORY_DIFFERS);
-        let logs = lasts(&mut peer.logs_differ, beat.logs != logs, LOGS_DIFFER);
-        if directory {
-            self.share_directory(session);
-        }
-        if logs {
-            self.compare_with(session);
-        }
-    }
-
-    // ---- the directory that all share
-
-    fn directory_digest(&self) -> u64 {
-        self.records.digest() ^ self.members.digest()
-    }
-
-    /// Tells a server all that we know of members and rooms.
-    pub(super) fn share_directory(&mut self, session: SessionId) {
-        for members in directory::members::chunks(self.members.iter()) {
-            self.say(session, &Frame::Members { members });
-        }
-        for rooms in directory::rooms::chunks(self.records.iter()) {
-            self.say(session, &Frame::Rooms { rooms });
-        }
-    }
-
-    /// A server tells what it knows of members.
-    pub(super) fn on_members(&mut self, members: Vec<Member>) {
-        for member in members {
-            let (id, boot, left) = (member.id, member.boot, member.left);
-            if id == self.me.id {
-                if boot == self.me.boot && left && self.leaving.is_none() {
-                    self.leave(super::leave::Why::Retired);
-                }
-                continue;
-            }
-            if !self.members.merge(member) || !left {
-                continue;
-            }
-            let origin = Origin { id, boot };
-            if self.peers.get(&id).is_some_and(|peer| peer.origin == origin) {
-                self.member_left(origin);
-            }
-        }
-    }
-
-    /// A member has left for good: no alarm, no reconnecting.
-    fn member_left(&mut self, origin: Origin) {
-        self.heartbeat.gone(origin.id);
-        if self.granted_now() == Some(origin.id) {
-            self.granted = None;
-        }
-        self.forget_boot(origin.id);
-        self.update_view();
-        self.live_changed(&[Change::Dead { peer: origin, silent: Duration::ZERO }]);
-    }
-
-    /// A server tells where rooms live.
-    pub(super) fn on_rooms(&mut self, session: SessionId, rooms: Vec<RoomRecord>) {
-        let mut behind = Vec::new();
-        for record in rooms {
-            let name = record.room.clone();
-            let fence = record.fence;
-            if self.records.merge(record) {
-                self.record_changed(&name);
-            } else if let Some(known) = self.records.get(&name).filter(|known| known.fence > fence) {
-                behind.push(known.clone());
-            }
-        }
-        if !behind.is_empty() {
-            for rooms in directory::rooms::chunks(&behind) {
-                self.say(session, &Frame::Rooms { rooms });
-            }
-        }
-    }
-
-    /// A room's record has changed: everything that hangs on it follows.
-    pub(super) fn record_changed(&mut self, name: &RoomName) {
-        self.placing.remove(name);
-        if self.room(name).is_some() {
-            self.rejoin(name);
-            self.settle_upstream(name);
-            self.answer_joins(name);
-        }
-    }
-
-    /// Decides anew whom each room is followed at.
-    pub(super) fn settle_all(&mut self) {
-        let names: Vec<_> = self.rooms.keys().cloned().collect();
-        for name in &names {
-            self.settle_upstream(name);
         }
     }
 }

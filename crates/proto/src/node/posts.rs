@@ -6,18 +6,20 @@
 //! ```
 //!
 //! A post is repeated by its client until it is settled, so nothing here has to be: a server that is not the home keeps a
-//! post only until the home has accepted it, and sends it again when the room gets another home. A post that comes twice
-//! is known by its author, their device and its number.
+//! post until the home says that it is stored, and sends it again when the room gets another home. That one then knows
+//! whom to tell, and nobody waits for the client's own repetition. A post that comes twice is known by its author, their
+//! device and its number.
 
 use std::collections::BTreeMap;
 
-use super::{Node, Party};
+use super::{Node, Party, Timer};
 use crate::{
     ids::{DeviceId, Origin, PersonId, RoomName},
     limits,
     log::{Entry, Hash, PostKey, VersionVector, entry::MESSAGE},
     node::rooms::Upstream,
-    session::SessionId,
+    session::{Endpoint, SessionId},
+    time::Duration,
     wire::{
         Frame,
         frame::{Ack, Author, FragmentOf, Post, Refusal, Refuse},
@@ -28,10 +30,13 @@ use crate::{
 const EARLY_MAX: u64 = 64;
 /// Posts of all devices that do so in one room.
 const EARLY_ROOM_MAX: usize = 1_024;
-/// Posts of one device that a server keeps for homes that have not accepted them yet.
+/// Posts of one device that a server keeps until their homes have stored them.
 const RELAYS_DEVICE_MAX: u64 = 64;
 /// Posts of all devices that it keeps so.
 const RELAYS_MAX: usize = 16_384;
+
+/// How long a new home has to pull what we hold, before it is asked about posts among that.
+const RESEND: Duration = Duration::from_millis(250);
 
 /// Posts under way to their homes.
 pub(super) type Relays = BTreeMap<(RoomName, PersonId, DeviceId, u64), Post>;
@@ -68,6 +73,8 @@ impl Node {
         let is_home = self.rooms[&post.room].upstream == Upstream::Home;
         match (is_home, forwarded) {
             (true, _) => self.admit(session, post),
+            (false, true) if self.rooms[&post.room].upstream == Upstream::Opening => self.hold(session, post),
+            (false, true) if post.detour && self.pass_on(session, &post) => {}
             (false, true) => self.point_home(session, &post.room),
             (false, false) => self.relay(post),
         }
@@ -80,11 +87,14 @@ impl Node {
         }
     }
 
-    /// Keeps a post until its home has accepted it, and sends it there.
+    /// Keeps a post until its home has stored it, and sends it there.
     fn relay(&mut self, post: Post) {
         let Some(author) = &post.author else { return };
         let key = (post.room.clone(), author.person, author.device, post.seq);
-        self.forward(&post);
+        // The home may be about to get it from our log.
+        if !(self.timers.is_set(&Timer::Resend(post.room.clone())) && self.is_held(&post)) {
+            self.forward(&post);
+        }
         let is_near = post.seq.saturating_sub(post.oldest) < RELAYS_DEVICE_MAX;
         if (is_near && self.relays.len() < RELAYS_MAX) || self.relays.contains_key(&key) {
             self.relays.insert(key, post);
@@ -93,24 +103,26 @@ impl Node {
         }
     }
 
+    /// Sends a post on its way to its home: there, or to the peer at which we follow it.
     fn forward(&mut self, post: &Post) {
-        let Some(author) = &post.author else { return };
-        let Some(Upstream::Server { session, .. }) = self.rooms.get(&post.room).map(|room| &room.upstream) else {
+        let Some(Upstream::Server { home, session, .. }) = self.rooms.get(&post.room).map(|room| &room.upstream) else {
             return;
         };
-        let of = || FragmentOf::Forwarded(post.room.clone(), author.person, author.device, post.seq);
-        self.endpoint.send_large(*session, of, &Frame::Post(post.clone()).to_line());
+        let detour = !matches!(self.sessions.get(session), Some(Party::Server(id)) if *id == home.id);
+        send_forwarded(&mut self.endpoint, *session, &Post { detour, ..post.clone() });
     }
 
-    /// The room has a new home: what the last one had not accepted goes there.
+    /// Whether a post of ours is in the log already. Then its home is to get it from there before it is asked what has
+    /// become of it: else it would sequence it once more.
+    fn is_held(&self, post: &Post) -> bool {
+        let Some(author) = &post.author else { return false };
+        let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
+        self.rooms.get(&post.room).is_some_and(|room| room.log.post(key).is_some())
+    }
+
+    /// The room has a new home: what the last one had not stored goes there.
     pub(super) fn resend_relays(&mut self, name: &RoomName) {
-        let from = (name.clone(), PersonId([0; 16]), DeviceId(0), 0);
-        let posts: Vec<_> = self
-            .relays
-            .range(from..)
-            .take_while(|((room, ..), _)| room == name)
-            .map(|(_, post)| post.clone())
-            .collect();
+        let posts = self.relays_of(name);
         if self.rooms.get(name).is_some_and(|room| room.upstream == Upstream::Home) {
             self.relays.retain(|(room, ..), _| room != name);
             for post in posts {
@@ -120,10 +132,27 @@ impl Node {
                 }
             }
         } else {
-            for post in &posts {
+            let (held, new): (Vec<_>, Vec<_>) = posts.into_iter().partition(|post| self.is_held(post));
+            for post in &new {
                 self.forward(post);
             }
+            if !held.is_empty() {
+                self.timers.set(Timer::Resend(name.clone()), self.now + RESEND);
+            }
         }
+    }
+
+    /// The home has had time to pull from us what it lacks: asks it what has become of posts that are not stored.
+    pub(super) fn resend_all_relays(&mut self, name: &RoomName) {
+        for post in self.relays_of(name) {
+            self.forward(&post);
+        }
+    }
+
+    fn relays_of(&self, name: &RoomName) -> Vec<Post> {
+        let from = (name.clone(), PersonId([0; 16]), DeviceId(0), 0);
+        let relays = self.relays.range(from..).take_while(|((room, ..), _)| room == name);
+        relays.map(|(_, post)| post.clone()).collect()
     }
 
     /// At the home: sequences a post, or finds that it has been.
@@ -253,21 +282,38 @@ impl Node {
         self.say(session, &Frame::Refuse(Refuse { room: post.room.clone(), seq: post.seq, why, to }));
     }
 
-    /// A home has answered for a client of ours.
-    pub(super) fn on_ack(&mut self, mut ack: Ack) {
-        let Some((person, device)) = ack.to.take() else { return self.count("frame_out_of_place") };
-        self.relays.remove(&(ack.room.clone(), person, device, ack.seq));
+    /// A home has answered for a client of ours, or for one of a server that does not hear it.
+    pub(super) fn on_ack(&mut self, from: SessionId, mut ack: Ack) {
+        let Some((person, device)) = ack.to else { return self.count("frame_out_of_place") };
+        if let Some(asker) = self.asker_of(from, &(ack.room.clone(), person, device, ack.seq), ack.stored) {
+            self.say(asker, &Frame::Ack(ack.clone()));
+        }
+        ack.to = None;
+        if ack.stored {
+            self.relays.remove(&(ack.room.clone(), person, device, ack.seq));
+        }
         if let Some(&session) = self.devices.get(&(person, device)) {
             self.say(session, &Frame::Ack(ack));
         }
     }
 
-    /// A home has refused a post of a client of ours.
-    pub(super) fn on_refuse(&mut self, mut refuse: Refuse) {
-        let Some((person, device)) = refuse.to.take() else { return self.count("frame_out_of_place") };
+    /// A home has refused such a post.
+    pub(super) fn on_refuse(&mut self, from: SessionId, mut refuse: Refuse) {
+        let Some((person, device)) = refuse.to else { return self.count("frame_out_of_place") };
+        if let Some(asker) = self.asker_of(from, &(refuse.room.clone(), person, device, refuse.seq), true) {
+            self.say(asker, &Frame::Refuse(refuse.clone()));
+        }
+        refuse.to = None;
         self.relays.remove(&(refuse.room.clone(), person, device, refuse.seq));
         if let Some(&session) = self.devices.get(&(person, device)) {
             self.say(session, &Frame::Refuse(refuse));
         }
     }
+}
+
+/// Sends a post to another server.
+pub(super) fn send_forwarded(endpoint: &mut Endpoint, to: SessionId, post: &Post) {
+    let Some(author) = &post.author else { return };
+    let of = || FragmentOf::Forwarded(post.room.clone(), author.person, author.device, post.seq);
+    endpoint.send_large(to, of, &Frame::Post(post.clone()).to_line());
 }

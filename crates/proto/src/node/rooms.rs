@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Node, Party, Timer, followers::Follower, peers::Peer};
+use super::{Node, Party, Timer, followers::Follower, handoff::Handoff, peers::Peer};
 use crate::{
     delivery::receiver::Receiver,
     ids::{DeviceId, Origin, PersonId, RoomName, ServerId},
@@ -33,6 +33,8 @@ pub(super) struct Room {
     /// What the servers that follow it here hold.
     pub(super) holders: BTreeMap<ServerId, VersionVector>,
     pub(super) upstream: Upstream,
+    /// There while the room moves from us to another server, or to us.
+    pub(super) handoff: Option<Handoff>,
     /// The session that pulls go to.
     pub(super) source: Option<SessionId>,
     /// Entries whose posts are not stored yet: which session to tell.
@@ -49,6 +51,8 @@ pub(super) struct Room {
 pub(super) enum Upstream {
     /// Nobody: it has no home that can be heard.
     Nowhere,
+    /// This server is its home, but waits for what the last home sequenced: see `handoff`.
+    Opening,
     /// This server sequences it.
     Home,
     /// Another server does.
@@ -63,6 +67,7 @@ impl Room {
             followers: BTreeMap::new(),
             holders: BTreeMap::new(),
             upstream: Upstream::Nowhere,
+            handoff: None,
             source: None,
             waiters: BTreeMap::new(),
             early: BTreeMap::new(),
@@ -115,7 +120,8 @@ impl Node {
     pub(super) fn settle_upstream(&mut self, name: &RoomName) {
         let Some(record) = self.records.get(name) else { return };
         let home = record.fence.home;
-        let wanted = if home == self.me { Upstream::Home } else { self.upstream_at(home) };
+        let wanted = if home == self.me { self.home_or_opening(name) } else { self.upstream_at(home) };
+        let last = self.last_home(name);
         let now = self.now;
         let Some(room) = self.room(name) else { return };
         let same = match (&room.upstream, &wanted) {
@@ -127,21 +133,21 @@ impl Node {
         if same {
             return;
         }
-        let was_home = room.upstream == Upstream::Home;
+        let was_home = matches!(room.upstream, Upstream::Home | Upstream::Opening);
         room.source = match &wanted {
             Upstream::Server { session, .. } => Some(*session),
+            Upstream::Opening => last.map(|(_, session)| session),
             Upstream::Home | Upstream::Nowhere => None,
         };
         room.upstream = wanted;
         room.receiver.moved(now);
-        if was_home {
-            room.waiters.clear();
-            room.early.clear();
-            let servers: Vec<_> =
-                room.followers.iter().filter(|(_, f)| f.server.is_some()).map(|(session, _)| *session).collect();
-            for session in servers {
-                self.unfollow(session, name);
-            }
+        match (room.upstream == Upstream::Home, last) {
+            // The last home has died before it could tell us.
+            (true, _) if was_home => return self.open_home(name),
+            (true, _) => room.handoff = None,
+            (false, Some((last, _))) if room.upstream == Upstream::Opening => self.await_handoff(name, last),
+            (false, _) if was_home => self.close_home(name),
+            (false, _) => {}
         }
         match self.rooms.get(name).map(|room| &room.upstream) {
             Some(Upstream::Home) => {
@@ -166,16 +172,38 @@ impl Node {
         }
     }
 
+    /// The server that we followed the room at, or wait for, if it lives: it may hold what we do not.
+    fn last_home(&self, name: &RoomName) -> Option<(Origin, SessionId)> {
+        let room = self.rooms.get(name)?;
+        let last = match (&room.upstream, &room.handoff) {
+            (Upstream::Server { home, .. }, _) => *home,
+            (Upstream::Opening, Some(handoff)) => handoff.awaited()?,
+            _ => return None,
+        };
+        let session = self.peers.get(&last.id).filter(|peer| peer.origin == last).and_then(Peer::session)?;
+        self.is_live(last).then_some((last, session))
+    }
+
+    /// How we are to be the home of a room: not before a live last home has told us what it sequenced.
+    fn home_or_opening(&self, name: &RoomName) -> Upstream {
+        let is_open = self.rooms.get(name).is_some_and(|room| room.upstream == Upstream::Home);
+        if !is_open && self.last_home(name).is_some() { Upstream::Opening } else { Upstream::Home }
+    }
+
+    /// How the rooms of a home are followed: there, or at a peer that hears it where we do not.
     fn upstream_at(&self, home: Origin) -> Upstream {
-        match self.peers.get(&home.id).filter(|peer| peer.origin == home).and_then(Peer::session) {
-            Some(session) if self.is_live(home) => Upstream::Server { home, session, joined: false, again: JOIN_AGAIN },
-            _ => Upstream::Nowhere,
+        match self.way_to(home).and_then(|way| self.peers.get(&way)).and_then(Peer::session) {
+            Some(session) => Upstream::Server { home, session, joined: false, again: JOIN_AGAIN },
+            None => Upstream::Nowhere,
         }
     }
 
     /// Asks the home for the room, again and again until it answers.
     pub(super) fn join_upstream(&mut self, name: &RoomName) {
         let now = self.now;
+        if self.is_no_copy() {
+            return;
+        }
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Upstream::Server { session, joined: false, again, .. } = &mut room.upstream else { return };
         let (session, wait) = (*session, *again);
@@ -259,6 +287,7 @@ impl Node {
 
     /// Sends a pull that is due and sets the room's timer.
     pub(super) fn wake_room(&mut self, name: &RoomName) {
+        self.check_opening(name);
         let now = self.now;
         let Some(room) = self.rooms.get_mut(name) else { return };
         // A join carries the cursor, so what cannot be acknowledged now need not be later.
@@ -280,6 +309,9 @@ impl Node {
     /// Sends the acknowledgements that have gathered, all rooms of a session in as few frames as fit.
     pub(super) fn send_acks(&mut self) {
         for (session, names) in std::mem::take(&mut self.acks) {
+            if self.is_no_copy() {
+                continue;
+            }
             let cursors = names.iter().filter_map(|name| {
                 let room = self.rooms.get(name)?;
                 Some((name.clone(), room.held().clone()))

@@ -48,6 +48,10 @@ pub struct View<'a> {
     pub leader: Option<ServerId>,
     /// The servers that it takes for alive, itself among them, in order.
     pub live: Vec<ServerId>,
+    /// The servers that only others hear, in order.
+    pub unheard: Vec<ServerId>,
+    /// The servers that it takes for being on probation, itself perhaps among them, in order.
+    pub probation: Vec<ServerId>,
     /// The rooms that it knows, in order of their names; not the cluster's own records.
     pub rooms: Vec<RoomView<'a>>,
 }
@@ -89,6 +93,8 @@ impl Node {
             epoch: self.epoch(),
             leader: self.election.leader(),
             live: self.live_ids().into_iter().collect(),
+            unheard: self.heartbeat.unheard().map(|peer| peer.id).collect(),
+            probation: self.live_ids().into_iter().filter(|id| self.is_on_probation(*id)).collect(),
             rooms: rooms.collect(),
         }
     }

@@ -17,7 +17,7 @@ use crate::{
     wire::number,
 };
 
-pub use super::records::{Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Member, RoomRecord};
+pub use super::records::{Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Heard, Member, RoomRecord};
 
 /// Versions of rooms, each with its vector.
 pub type Vectors = BTreeMap<RoomName, VersionVector>;
@@ -178,6 +178,9 @@ pub enum Frame {
     Place {
         /// The new room.
         room: RoomName,
+        /// The sender does not hear the leader: whoever does passes it on, once.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        detour: bool,
     },
     /// A new leader asks what everybody knows.
     SyncReq {
@@ -204,6 +207,25 @@ pub enum Frame {
     Compare {
         /// What the sender holds.
         rooms: Vectors,
+    },
+    /// A room's last home to its new one: "I sequence nothing more, and this is what I hold". Repeated until it is answered
+    /// by [`Frame::Handed`]; of a room with many origins, in several such frames.
+    Handoff {
+        /// Which.
+        room: RoomName,
+        /// Under which the new home is home, as the sender knows it.
+        fence: Fence,
+        /// What the sender holds.
+        heads: VersionVector,
+        /// How many origins the heads of all these frames name together.
+        origins: u32,
+    },
+    /// The new home holds that, or has waited for it long enough: it is open.
+    Handed {
+        /// Which.
+        room: RoomName,
+        /// Under which it is open.
+        fence: Fence,
     },
     /// The sender wants to leave the cluster: to the leader, repeated.
     Leave,
@@ -282,6 +304,9 @@ pub struct Post {
     pub kind: String,
     /// The text, at most [`limits::BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX) bytes.
     pub body: String,
+    /// Whether the receiver is to pass it on to the home, which the sender does not reach: only between servers.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub detour: bool,
     /// Whose it is: only between servers, since a client's own session says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<Author>,
@@ -422,6 +447,11 @@ pub enum Ask {
         /// Which.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         server: Option<ServerId>,
+    },
+    /// Come over to another cluster, with all that the server that is asked holds.
+    Join {
+        /// Which.
+        cluster: ClusterId,
     },
 }
 

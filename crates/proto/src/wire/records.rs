@@ -63,6 +63,31 @@ pub struct Member {
     pub addrs: Vec<SocketAddr>,
 }
 
+/// A server that the sender of a heartbeat hears; on the wire `[id, boot, age, both]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(ServerId, Boot, u32, bool)", into = "(ServerId, Boot, u32, bool)")]
+pub struct Heard {
+    /// Which, in which run.
+    pub peer: Origin,
+    /// How long ago, milliseconds: since its newest heartbeat that said that it hears the sender, where `both`; otherwise
+    /// since its newest one.
+    pub age: u32,
+    /// Whether the two hear each other.
+    pub both: bool,
+}
+
+impl From<(ServerId, Boot, u32, bool)> for Heard {
+    fn from((id, boot, age, both): (ServerId, Boot, u32, bool)) -> Self {
+        Self { peer: Origin { id, boot }, age, both }
+    }
+}
+
+impl From<Heard> for (ServerId, Boot, u32, bool) {
+    fn from(heard: Heard) -> Self {
+        (heard.peer.id, heard.peer.boot, heard.age, heard.both)
+    }
+}
+
 /// The heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
@@ -76,10 +101,17 @@ pub struct Beat {
     pub lag: u32,
     /// How many clients it serves.
     pub sessions: u32,
-    /// The servers that it hears.
-    pub hears: Vec<ServerId>,
+    /// The servers that it hears, at most [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
+    pub hears: Vec<Heard>,
     /// Whether it may lead.
     pub eligible: bool,
+    /// Whether it may be given rooms.
+    #[serde(default)]
+    pub takes_rooms: bool,
+    /// The servers that it has put on probation, and for how many milliseconds more; at most
+    /// [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub probation: Vec<(ServerId, u32)>,
     /// Cluster time as the sender has it, milliseconds since 1970.
     #[serde(deserialize_with = "number::safe")]
     pub time: u64,

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 
 use sha2::{Digest as _, Sha256};
 
-use super::frame::{Frame, Vectors};
+use super::frame::{Fence, Frame, Vectors};
 use crate::{
     ids::{Origin, RoomName},
     limits,
@@ -15,6 +15,8 @@ use crate::{
 const FRAME_BYTES: usize = 40;
 /// Bytes of a join or of its answer around the vectors: a room's name may take 128 bytes twice over.
 const JOIN_BYTES: usize = 300;
+/// Bytes of a handoff around its vector: there is a fence too.
+const HANDOFF_BYTES: usize = 500;
 
 /// Bytes of one origin's part of a vector in JSON: `"id.boot":seq,`.
 fn part_bytes(origin: Origin, seq: u64) -> usize {
@@ -25,14 +27,29 @@ fn part_bytes(origin: Origin, seq: u64) -> usize {
 /// start and their head, so that whoever has heard of all origins knows all.
 pub fn joined(room: &RoomName, start: &VersionVector, heads: &VersionVector) -> Vec<Frame> {
     let origins = u32::try_from(heads.origins()).unwrap_or(u32::MAX);
+    let parts = parts(start, heads, JOIN_BYTES).into_iter();
+    parts.map(|(start, heads)| Frame::Joined { room: room.clone(), start, heads, origins }).collect()
+}
+
+/// What a home tells the next: [`Frame::Handoff`] as often as it takes, at least once. Whoever has heard of all origins
+/// knows all.
+pub fn handoff(room: &RoomName, fence: Fence, heads: &VersionVector) -> Vec<Frame> {
+    let origins = u32::try_from(heads.origins()).unwrap_or(u32::MAX);
+    let parts = parts(&VersionVector::default(), heads, HANDOFF_BYTES).into_iter();
+    parts.map(|(_, heads)| Frame::Handoff { room: room.clone(), fence, heads, origins }).collect()
+}
+
+/// Two vectors in parts, at least one, that each leave so many bytes of a frame for what stands around them. A part has the
+/// same origins in both.
+fn parts(start: &VersionVector, heads: &VersionVector, around: usize) -> Vec<(VersionVector, VersionVector)> {
     let mut parts = vec![(VersionVector::default(), VersionVector::default())];
-    let mut bytes = JOIN_BYTES;
+    let mut bytes = around;
     for (origin, head) in heads.iter() {
         let first = start.get(origin);
         let cost = part_bytes(origin, head) + if first > 0 { part_bytes(origin, first) } else { 0 };
         if bytes + cost > limits::FRAME_BYTES_MAX {
             parts.push(<_>::default());
-            bytes = JOIN_BYTES;
+            bytes = around;
         }
         bytes += cost;
         if let Some((start, heads)) = parts.last_mut() {
@@ -40,7 +57,7 @@ pub fn joined(room: &RoomName, start: &VersionVector, heads: &VersionVector) -> 
             heads.raise(origin, head);
         }
     }
-    parts.into_iter().map(|(start, heads)| Frame::Joined { room: room.clone(), start, heads, origins }).collect()
+    parts
 }
 
 /// As much of a vector as fits a join. What a join leaves out comes again, and is known for what it is; so the largest
@@ -108,7 +125,10 @@ pub fn digest(name: &RoomName, held: &VersionVector) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Boot, ServerId};
+    use crate::{
+        ids::{Boot, ServerId},
+        wire::frame::Epoch,
+    };
 
     fn origin(boot: u64) -> Origin {
         Origin { id: ServerId(16), boot: Boot((1 << 52) - boot - 1) }
@@ -171,5 +191,24 @@ mod tests {
         check(19, false, 1);
         check(40, true, 4);
         check(1_000, false, 50);
+    }
+
+    #[test]
+    fn a_handoff_names_every_origin_in_frames_that_fit() {
+        let name: RoomName = format!("x{}", "\"".repeat(limits::NAME_CHARS_MAX - 1)).parse().unwrap();
+        let leader = Epoch { term: u64::MAX >> 11, leader: ServerId(u32::MAX), boot: Boot((1 << 52) - 1) };
+        let fence = Fence { epoch: leader, n: u64::MAX >> 11, home: origin(0) };
+        for origins in [0, 10, 1_000] {
+            let heads: VersionVector = (0..origins).map(|boot| (origin(boot), u64::MAX - boot)).collect();
+            let mut told = VersionVector::default();
+            for frame in handoff(&name, fence, &heads) {
+                let line = frame.to_line();
+                assert!(line.len() <= limits::FRAME_BYTES_MAX, "{line}");
+                let Frame::Handoff { room, heads, origins: count, .. } = frame else { panic!("{line}") };
+                assert_eq!((room, u64::from(count)), (name.clone(), origins));
+                told.merge(&heads);
+            }
+            assert_eq!(told, heads);
+        }
     }
 }

@@ -1,118 +1,23 @@
-//! Whole servers, without clients, in virtual time over a kind network.
+//! Whole servers in virtual time over a kind network, mostly without clients.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
-    time::Duration,
-};
+mod handover;
+mod links;
+mod people;
+mod world;
+
+use std::time::Duration;
 
 use hobnob_proto::{
-    config::ServerConfig,
     discovery::{
         Facts,
         packet::{self, Nonce},
     },
-    ids::{Boot, ClusterName, RoomName, ServerId},
-    node::{Event, Input, Node, Output, Stop, view::Role},
+    ids::{Boot, ClusterName, ServerId},
+    node::{Event, Input, Stop, view::Role},
     session::keys::{self, Secret, Suite},
-    time::Time,
 };
 
-/// How long a datagram takes.
-const LATENCY: Duration = Duration::from_micros(500);
-
-struct World {
-    now: Time,
-    nodes: BTreeMap<u16, Node>,
-    wires: VecDeque<(Time, SocketAddr, SocketAddr, Vec<u8>)>,
-    events: Vec<(u16, Time, Event)>,
-    steps: u32,
-}
-
-fn addr(port: u16) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], port))
-}
-
-impl World {
-    fn new() -> Self {
-        Self {
-            now: Time::from_micros(1_000_000),
-            nodes: BTreeMap::new(),
-            wires: VecDeque::new(),
-            events: Vec::new(),
-            steps: 0,
-        }
-    }
-
-    fn start(&mut self, port: u16, id: Option<u32>, secret: Option<&Secret>) {
-        let config = ServerConfig {
-            id: id.map(ServerId),
-            cluster: "test".parse().expect("this is a name"),
-            secret: secret.cloned(),
-            replicas: 2,
-            session_port: port,
-            addrs: vec![addr(port)],
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000 + self.now.as_millis(),
-        };
-        let seed = [port.to_le_bytes()[0]; 32];
-        self.nodes.insert(port, Node::new(config, seed, self.now));
-        self.step(port, Input::Tick);
-    }
-
-    fn step(&mut self, port: u16, input: Input<'_>) {
-        let Some(node) = self.nodes.get_mut(&port) else { return };
-        self.steps += 1;
-        node.handle(input, self.now);
-        while let Some(output) = node.poll() {
-            let at = self.now + LATENCY;
-            match output {
-                Output::Send { to, bytes } => self.wires.push_back((at, addr(port), to, bytes)),
-                Output::Broadcast { bytes } => {
-                    self.wires.push_back((at, addr(port), addr(0), bytes));
-                }
-                Output::Event(event) => self.events.push((port, self.now, event)),
-            }
-        }
-    }
-
-    fn run(&mut self, span: Duration) {
-        let end = self.now + span;
-        loop {
-            let wire = self.wires.front().map(|(at, ..)| *at);
-            let tick = self.nodes.iter().map(|(port, node)| (node.deadline(), *port)).min();
-            let next = wire.into_iter().chain(tick.map(|(at, _)| at)).min().unwrap_or(end);
-            if next > end {
-                self.now = end;
-                return;
-            }
-            self.now = self.now.max(next);
-            if wire.is_some_and(|at| at <= self.now) {
-                let Some((_, from, to, bytes)) = self.wires.pop_front() else { return };
-                let ports: Vec<_> = if to.port() == 0 { self.nodes.keys().copied().collect() } else { vec![to.port()] };
-                for port in ports {
-                    self.step(port, Input::Datagram { from, bytes: &bytes });
-                }
-            } else if let Some((_, port)) = tick {
-                self.step(port, Input::Tick);
-            }
-        }
-    }
-
-    /// What each server takes for (its id, the leader, the home of the lobby).
-    fn beliefs(&self) -> Vec<(u32, Option<u32>, Option<u32>)> {
-        let lobby = RoomName::lobby();
-        self.nodes
-            .values()
-            .map(|node| {
-                let view = node.view();
-                let home = view.rooms.iter().find(|room| *room.name == lobby).map(|room| room.fence.home.id.0);
-                (view.me.map_or(0, |me| me.id.0), view.leader.map(|id| id.0), home)
-            })
-            .collect()
-    }
-}
+use self::world::{World, addr};
 
 #[test]
 fn a_server_alone_leads_and_has_a_lobby() {
@@ -172,15 +77,7 @@ fn an_id_that_is_taken_is_refused_and_the_running_server_goes_on() {
     world.run(Duration::from_secs(3));
     world.start(5002, Some(1), None);
     world.run(Duration::from_secs(3));
-    let stops: Vec<_> = world
-        .events
-        .iter()
-        .filter_map(|(port, _, event)| match event {
-            Event::Stopped(why) => Some((*port, why.clone())),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(stops, [(5002, Stop::IdTaken { by: addr(5001) })]);
+    assert_eq!(world.stops(), [(5002, Stop::IdTaken { by: addr(5001) })]);
     assert_eq!(world.beliefs()[0], (1, Some(1), Some(1)));
 }
 

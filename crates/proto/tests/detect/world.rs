@@ -11,7 +11,7 @@ use hobnob_proto::{
     ids::{Boot, Origin, ServerId},
     rng::Rng,
     time::Time,
-    wire::frame::Epoch,
+    wire::frame::{Epoch, Heard},
 };
 
 /// From its start until a server takes part.
@@ -22,7 +22,7 @@ const SYNCING: Duration = Duration::from_millis(20);
 /// What the network carries.
 #[derive(Clone, Debug)]
 enum Packet {
-    Beat { view: PeerView, hears: Vec<ServerId> },
+    Beat { view: PeerView, hears: Vec<Heard> },
     Election(Message),
 }
 
@@ -167,6 +167,11 @@ impl World {
         self.servers.values().all(follows).then_some(leader)
     }
 
+    /// How often somebody has won.
+    pub(crate) fn won(&self) -> usize {
+        self.trace.iter().filter(|(.., output)| matches!(output, Output::Won(_))).count()
+    }
+
     pub(crate) fn assert_agreed(&self) {
         let stand = |server: &Server| (server.me, server.election.state(), server.election.epoch());
         let stands: Vec<_> = self.servers.values().map(stand).collect();
@@ -220,7 +225,11 @@ impl World {
         match packet {
             Packet::Beat { view, hears } => {
                 server.beats.insert(from.id, view);
-                server.heartbeat.heard(from, hears.contains(&to), now);
+                let me = server.me;
+                server.heartbeat.heard(from, hears.iter().any(|heard| heard.peer == me), now);
+                for heard in hears.iter().filter(|heard| heard.both && heard.peer.id != to) {
+                    server.heartbeat.vouched(from.id, heard.peer, Duration::from_millis(heard.age.into()), now);
+                }
                 server.election.handle(Input::HeardEpoch { from, epoch: view.epoch }, now);
                 self.show(to);
             }
@@ -254,7 +263,7 @@ impl World {
         self.show(id);
         if beat {
             let server = &self.servers[&id];
-            let packet = Packet::Beat { view: server.own_view(), hears: server.heartbeat.hears() };
+            let packet = Packet::Beat { view: server.own_view(), hears: server.heartbeat.hears(self.now) };
             self.broadcast(id, &packet);
         }
     }
@@ -263,7 +272,13 @@ impl World {
     fn show(&mut self, id: ServerId) {
         let server = self.servers.get_mut(&id).expect("it runs");
         let known = |peer: Origin| server.beats.get(&peer.id).filter(|view| view.boot == peer.boot);
-        let live = server.heartbeat.live().filter_map(|peer| Some((peer.id, *known(peer)?))).collect();
+        let live = server.heartbeat.live().filter_map(|peer| Some((peer.id, *known(peer)?)));
+        let unheard = server.heartbeat.unheard().map(|peer| {
+            let known = known(peer).copied();
+            let unknown = PeerView { boot: peer.boot, heard: false, eligible: true, led: false, epoch: Epoch::NONE };
+            (peer.id, known.map_or(unknown, |view| PeerView { heard: false, ..view }))
+        });
+        let live = live.chain(unheard).collect();
         server.election.handle(Input::View { live, eligible: server.eligible }, self.now);
         self.drain(id);
     }
@@ -319,6 +334,7 @@ impl Server {
     fn own_view(&self) -> PeerView {
         PeerView {
             boot: self.me.boot,
+            heard: true,
             eligible: self.eligible && self.election.state() != State::Joining,
             led: self.election.leader().is_some(),
             epoch: self.election.epoch(),

@@ -145,8 +145,14 @@ impl Stranger {
         let term = lab.servers[0].node.view().epoch.term.min(1 << 40) + self.rng.below(2);
         let epoch = json!({"term": term, "leader": 4, "boot": self.me.boot});
         self.say(&json!({"t": "election", "say": "coordinator", "epoch": epoch}));
+        let hears: Vec<_> = lab
+            .servers
+            .iter()
+            .filter_map(|server| server.node.view().me)
+            .map(|me| json!([me.id, me.boot, 0, true]))
+            .collect();
         self.say(&json!({"t": "beat", "epoch": epoch, "led": true, "load": 0, "lag": 0, "sessions": 0,
-            "hears": [1, 2, 3], "eligible": true, "time": 0, "directory": 0, "clients": 0, "logs": 0}));
+            "hears": hears, "eligible": true, "takes_rooms": true, "time": 0, "directory": 0, "clients": 0, "logs": 0}));
     }
 
     /// A bent frame.

@@ -53,6 +53,8 @@ pub(super) struct FakeServer {
     /// Names that it does not take.
     pub(super) taken: Vec<String>,
     pub(super) go: Option<u32>,
+    /// The servers that it says it hears, where those are not all that are alive.
+    pub(super) hears: Option<Vec<u32>>,
     /// The key that it claims its cluster has, where that is a lie.
     pub(super) claims: Option<[u8; 32]>,
     /// Whether it takes handshakes and says nothing more.
@@ -63,6 +65,9 @@ pub(super) struct FakeServer {
     pub(super) posts: Vec<Post>,
     pub(super) his: Vec<Hi>,
     pub(super) byes: u32,
+    pub(super) pings: u32,
+    /// Handshakes that came to a session.
+    pub(super) sessions: u32,
     pub(super) acknowledged: VersionVector,
     pub(super) endpoint: Endpoint,
     pub(super) people: BTreeMap<SessionId, ([u8; 32], Option<Hi>)>,
@@ -83,6 +88,7 @@ impl FakeServer {
             clashes: None,
             taken: Vec::new(),
             go: None,
+            hears: None,
             claims: None,
             mute: false,
             pushes: true,
@@ -90,6 +96,8 @@ impl FakeServer {
             posts: Vec::new(),
             his: Vec::new(),
             byes: 0,
+            pings: 0,
+            sessions: 0,
             acknowledged: VersionVector::default(),
             endpoint: Endpoint::new(None, Rng::from_seed([id as u8; 32])),
             people: BTreeMap::new(),
@@ -195,7 +203,12 @@ impl FakeServer {
                 self.say(session, &Frame::Pulled(Pulled { room: pull.room, id: pull.id, sent, top }));
             }
             Frame::Post(post) => self.admit(session, post, log),
-            Frame::Ping { n } => self.say(session, &Frame::Pong { n }),
+            Frame::Ping { n } => {
+                self.pings += 1;
+                self.say(session, &Frame::Pong { n });
+                let list = self.list(up);
+                self.say(session, &list);
+            }
             Frame::Ask { id, .. } => {
                 for part in [1, 0] {
                     self.say(session, &Frame::Answer { id, part, last: part == 1, data: part.into() });
@@ -221,12 +234,26 @@ impl FakeServer {
         }
         let (server, go) = (ServerId(self.id), self.go.filter(|_| !standby).map(ServerId));
         self.say(session, &Frame::Welcome(Welcome { server, session: number, standby, go, time: 1 }));
+        let list = self.list(up);
+        self.say(session, &list);
+    }
+
+    /// Whom it hears; `up` are all that are alive.
+    fn list(&self, up: &[u32]) -> Frame {
+        let up = self.hears.as_deref().unwrap_or(up);
         let servers: Vec<_> = up
             .iter()
             .map(|id| ServerAddrs { id: ServerId(*id), boot: Boot(1), addrs: vec![server_addr(*id)] })
             .collect();
         let up = servers.iter().map(|server| server.id).collect();
-        self.say(session, &Frame::Servers { cluster: self.cluster, key: String::new(), up, servers });
+        Frame::Servers { cluster: self.cluster, key: String::new(), up, servers }
+    }
+
+    /// From now on it hears these alone, and says so.
+    pub(super) fn hear(&mut self, ids: &[u32]) {
+        self.hears = Some(ids.to_vec());
+        let list = self.list(ids);
+        self.say_to_all(&list);
     }
 
     fn admit(&mut self, session: SessionId, post: Post, log: &mut Log) {

@@ -2,8 +2,10 @@
 
 mod fake_server;
 mod finding;
+mod hearing;
 mod hostile;
 mod moving;
 mod posting;
 mod rooms;
+mod sleeping;
 mod world;

@@ -18,11 +18,6 @@ use crate::{
 
 pub(super) const CLUSTER: ClusterId = ClusterId(0xc1);
 
-/// The client's address.
-pub(super) fn client_addr() -> SocketAddr {
-    ([10, 0, 0, 100], 9_000).into()
-}
-
 pub(super) fn server_addr(id: u32) -> SocketAddr {
     ([10, 0, 0, u8::try_from(id).unwrap()], 5_001).into()
 }
@@ -73,12 +68,17 @@ pub(super) fn sealed(entry: Entry) -> Entry {
 pub(super) struct World {
     pub(super) now: Time,
     pub(super) client: Client,
+    /// The client's address: what is under way to another one is lost.
+    pub(super) client_addr: SocketAddr,
+    /// Whether the client is not ticked.
+    pub(super) sleeps: bool,
     pub(super) servers: Vec<FakeServer>,
     pub(super) log: Log,
     pub(super) events: Vec<(Time, Event)>,
     /// Of 100 packets so many are lost, and so many doubled.
     pub(super) loss: u64,
     pub(super) broadcasts: Vec<Time>,
+    pub(super) broadcasts_pass: bool,
     rng: Rng,
     wire: BTreeMap<(Time, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
     sent: u64,
@@ -89,11 +89,14 @@ impl World {
         Self {
             now: Time::from_micros(5_000_000),
             client: Client::new(config, [5; 32], Time::from_micros(5_000_000)),
+            client_addr: ([10, 0, 0, 100], 9_000).into(),
+            sleeps: false,
             servers: (1..=servers).map(FakeServer::new).collect(),
             log: Log::default(),
             events: Vec::new(),
             loss: 0,
             broadcasts: Vec::new(),
+            broadcasts_pass: true,
             rng: Rng::from_seed([6; 32]),
             wire: BTreeMap::new(),
             sent: 0,
@@ -141,7 +144,12 @@ impl World {
 
     /// Lets so many milliseconds pass.
     pub(super) fn run(&mut self, millis: u64) {
-        let until = self.now + Duration::from_millis(millis);
+        self.run_micros(millis * 1_000);
+    }
+
+    /// Lets so many microseconds pass.
+    pub(super) fn run_micros(&mut self, micros: u64) {
+        let until = self.now + Duration::from_micros(micros);
         let mut steps = 0;
         self.collect();
         while let Some(next) = self.next().filter(|next| *next <= until) {
@@ -157,19 +165,23 @@ impl World {
         let wire = self.wire.keys().next().map(|key| key.0);
         let servers = self.servers.iter().filter(|server| server.alive);
         let servers = servers.filter_map(|server| server.endpoint.deadline());
-        servers.chain(wire).chain([self.client.deadline()]).min()
+        let client = Some(self.client.deadline()).filter(|_| !self.sleeps);
+        servers.chain(wire).chain(client).min()
     }
 
     fn step(&mut self) {
         while let Some(first) = self.wire.first_entry().filter(|first| first.key().0 <= self.now) {
             let (from, to, bytes) = first.remove();
-            if to == client_addr() {
+            if to == self.client_addr {
+                if self.sleeps {
+                    continue;
+                }
                 self.client.handle(Input::Datagram { from, bytes: &bytes }, self.now);
             } else if let Some(index) = self.servers.iter().position(|server| server_addr(server.id) == to) {
                 self.datagram_to_server(index, from, &bytes);
             }
         }
-        if self.client.deadline() <= self.now {
+        if !self.sleeps && self.client.deadline() <= self.now {
             self.client.handle(Input::Tick, self.now);
         }
         for server in &mut self.servers {
@@ -196,7 +208,10 @@ impl World {
         while let Some(event) = server.endpoint.poll_event() {
             match event {
                 session::Event::Asked { session, .. } => server.endpoint.accept(session, &[], self.now),
-                session::Event::Up { session, key, .. } => drop(server.people.insert(session, (key, None))),
+                session::Event::Up { session, key, .. } => {
+                    server.sessions += 1;
+                    server.people.insert(session, (key, None));
+                }
                 session::Event::Line { session, line } => {
                     let frame = Frame::from_line(&line).expect("clients speak well");
                     server.take(session, frame, &mut self.log, &up);
@@ -213,11 +228,14 @@ impl World {
     fn collect(&mut self) {
         while let Some(output) = self.client.poll() {
             match output {
-                Output::Send { to, bytes } => self.send(client_addr(), to, &bytes),
+                Output::Send { to, bytes } => self.send(self.client_addr, to, &bytes),
                 Output::Broadcast { bytes } => {
                     self.broadcasts.push(self.now);
+                    if !self.broadcasts_pass {
+                        continue;
+                    }
                     for id in 1..=u32::try_from(self.servers.len()).unwrap() {
-                        self.send(client_addr(), server_addr(id), &bytes);
+                        self.send(self.client_addr, server_addr(id), &bytes);
                     }
                 }
                 Output::Event(event) => self.events.push((self.now, event)),

@@ -6,7 +6,7 @@ use crate::wire::frame::Fence;
 const EPOCH: Epoch = Epoch { term: 4, leader: ServerId(3), boot: Boot(13) };
 
 fn server(id: u32) -> Server {
-    Server { id: ServerId(id), boot: Boot(10 + u64::from(id)), load: 0, clients: 0, takes_rooms: true }
+    Server { id: ServerId(id), boot: Boot(10 + u64::from(id)), load: 0, clients: 0, takes_rooms: true, logs: 0 }
 }
 
 fn servers(ids: &[u32]) -> Vec<Server> {

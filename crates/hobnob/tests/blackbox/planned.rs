@@ -1,0 +1,179 @@
+//! Servers are told to stop while people talk, as an operator does who updates them: nobody notices, and nothing is lost.
+//!
+//! The silences are printed, not held to a bound: machines that run tests are busy. `HOBNOB_TEST_ROUNDS=5` restarts all
+//! servers so often.
+
+use std::{
+    collections::BTreeSet,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::common::{
+    Ended, Place, Process, Server, patience,
+    traffic::{Talker, check_log, talk_until},
+    wait_for,
+};
+
+/// Between two messages: 100 a second.
+const GAP: Duration = Duration::from_millis(10);
+const TALKERS: [&str; 5] = ["ada", "ben", "cleo", "dan", "eli"];
+const LISTENERS: [&str; 3] = ["eve", "fay", "gus"];
+/// Where everybody talks.
+const ROOM: &str = "tea";
+
+#[test]
+fn each_server_is_restarted_in_turn_while_people_talk() {
+    let rounds: u64 = std::env::var("HOBNOB_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let place = Place::new();
+    let mut servers: Vec<Option<Server>> = place.servers(3).into_iter().map(Some).collect();
+    let mut town = Town::arrive(&place);
+    let before = epochs(&servers.iter().flatten().map(|server| text(&server.process)).collect::<Vec<_>>());
+    let start = Instant::now();
+    let (mut stops, mut starts, mut logs) = (Vec::new(), Vec::new(), Vec::new());
+    for id in (0..rounds).flat_map(|_| 1..=3) {
+        let at = usize::try_from(id).unwrap() - 1;
+        let stopping = Instant::now();
+        let ended = stop(servers[at].take().unwrap());
+        town.talk_until(|| ended.is_finished());
+        town.talk_for(Duration::from_millis(500));
+        let ended = ended.join().unwrap();
+        assert_eq!(ended.code, Some(0), "server {id} hands over: {}", ended.err);
+        logs.push(ended.err);
+        let starting = Instant::now();
+        let server = place.start_server(Some(id), &[]);
+        town.talk_until(|| is_serving(&server));
+        town.talk_for(patience(1_000));
+        servers[at] = Some(server);
+        stops.extend(town.silences(stopping, starting));
+        starts.extend(town.silences(starting, Instant::now()));
+    }
+    let servers: Vec<Server> = servers.into_iter().flatten().collect();
+    place.wait_for_agreement(&servers.iter().collect::<Vec<_>>(), 3, patience(30_000));
+    logs.extend(servers.iter().map(|server| text(&server.process)));
+    let changes = epochs(&logs).difference(&before).count();
+    println!("{rounds} rounds in {:?}, {changes} changes of leader", start.elapsed());
+    tell("while a server stops", stops);
+    tell("while a server starts", starts);
+    assert!(changes <= usize::try_from(3 * rounds).unwrap(), "{changes} changes of leader");
+    town.check(&place, &servers);
+}
+
+#[test]
+fn the_leader_is_told_to_stop_while_people_talk() {
+    let place = Place::new();
+    let mut servers = place.servers(3);
+    let mut town = Town::arrive(&place);
+    town.talk_for(Duration::from_millis(500));
+    let stopping = Instant::now();
+    let ended = stop(servers.remove(2));
+    town.talk_until(|| ended.is_finished());
+    let took = stopping.elapsed();
+    town.talk_for(Duration::from_millis(500));
+    assert_eq!(ended.join().unwrap().code, Some(0));
+    let silences = town.silences(stopping, Instant::now());
+    println!("stopped in {took:?}");
+    let longest = silences.iter().max().copied().unwrap();
+    tell("while the leader stops", silences);
+    assert!(longest < patience(1_000), "a silence of {longest:?}");
+    town.check(&place, &servers);
+}
+
+/// People who talk, and people who listen.
+struct Town {
+    talkers: Vec<Talker>,
+    listeners: Vec<Process>,
+    turn: usize,
+    next: Instant,
+}
+
+impl Town {
+    /// Everybody arrives, and hears what is said.
+    #[track_caller]
+    fn arrive(place: &Place) -> Self {
+        let listeners: Vec<Process> =
+            LISTENERS.iter().map(|name| place.start(&["client", "--plain", "--name", name, "--room", ROOM])).collect();
+        let mut talkers: Vec<Talker> = TALKERS.map(|name| Talker::arrive(place, name, ROOM)).into();
+        talk_until(&mut talkers, GAP * 10, patience(10_000), |talkers| {
+            let firsts: Vec<&str> = talkers.iter().filter_map(Talker::first).collect();
+            let has = |listener: &Process, body: &str| listener.out().iter().any(|(_, line)| line.ends_with(body));
+            listeners.iter().all(|listener| firsts.iter().all(|body| has(listener, body)))
+        });
+        Self { talkers, listeners, turn: 0, next: Instant::now() }
+    }
+
+    /// One after the other says something, until `enough`.
+    #[track_caller]
+    fn talk_until(&mut self, enough: impl Fn() -> bool) {
+        let start = Instant::now();
+        self.next = self.next.max(start);
+        while !enough() {
+            assert!(start.elapsed() < patience(20_000), "enough was said");
+            thread::sleep(self.next.saturating_duration_since(Instant::now()));
+            let count = self.talkers.len();
+            self.talkers[self.turn % count].talk();
+            self.turn += 1;
+            self.next += GAP;
+        }
+    }
+
+    fn talk_for(&mut self, span: Duration) {
+        let start = Instant::now();
+        self.talk_until(|| start.elapsed() >= span);
+    }
+
+    /// The longest span between those moments in which each listener was shown nothing.
+    fn silences(&self, from: Instant, to: Instant) -> Vec<Duration> {
+        let of_one = |listener: &Process| {
+            let shown = listener.out().into_iter().map(|(at, _)| at).filter(|at| *at > from && *at < to);
+            let times: Vec<_> = std::iter::once(from).chain(shown).chain([to]).collect();
+            times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        };
+        self.listeners.iter().map(of_one).collect()
+    }
+
+    /// Everybody falls silent: all is stored, in every log once, and was shown to everybody once.
+    #[track_caller]
+    fn check(self, place: &Place, servers: &[Server]) {
+        let stored: BTreeSet<String> = self.talkers.into_iter().flat_map(Talker::fall_silent).collect();
+        for server in servers {
+            check_log(place, server, ROOM, &stored);
+        }
+        for listener in &self.listeners {
+            let count = |body: &str| listener.out().iter().filter(|(_, line)| line.ends_with(body)).count();
+            wait_for("everything is shown", patience(10_000), || stored.iter().all(|b| count(b) > 0).then_some(()));
+            let doubled: Vec<&String> = stored.iter().filter(|body| count(body) > 1).collect();
+            assert!(doubled.is_empty(), "shown more than once: {doubled:?}");
+        }
+    }
+}
+
+/// Tells a server to stop. How it ends.
+fn stop(server: Server) -> JoinHandle<Ended> {
+    server.process.terminate();
+    thread::spawn(move || server.process.wait(patience(15_000)))
+}
+
+fn is_serving(server: &Server) -> bool {
+    server.process.err().iter().any(|(_, line)| line.contains("\"serving\""))
+}
+
+fn text(process: &Process) -> String {
+    process.err().iter().flat_map(|(_, line)| [line.as_str(), "\n"]).collect()
+}
+
+/// Who led, in which term, as these logs have it.
+fn epochs(logs: &[String]) -> BTreeSet<(u64, u64)> {
+    let lines = logs.iter().flat_map(|log| log.lines()).filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let told = lines.filter(|line| line["fields"]["message"] == "leader");
+    told.filter_map(|line| Some((line["fields"]["term"].as_u64()?, line["fields"]["leader"].as_u64()?))).collect()
+}
+
+fn tell(what: &str, mut silences: Vec<Duration>) {
+    silences.sort_unstable();
+    if let (Some(median), Some(max)) = (silences.get(silences.len() / 2), silences.last()) {
+        println!("{what}: longest silence of a listener, median {median:?}, max {max:?}");
+    }
+}

@@ -1,0 +1,297 @@
+//! Heartbeats: what we say of ourselves, what others say, and what follows when somebody dies or comes to life.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Event, Node, Stage, Timer,
+    peers::{Peer, RECONNECT_OFTEN},
+};
+use crate::{
+    directory,
+    election::{self, PeerView},
+    heartbeat::Change,
+    ids::{Origin, ServerId},
+    limits,
+    session::SessionId,
+    time::{Duration, Time},
+    wire::{
+        Frame,
+        frame::{Beat, Epoch, RoomRecord},
+    },
+};
+
+/// Between two questions for one server's list of clients.
+const CLIENTS_AGAIN: Duration = Duration::from_millis(300);
+/// A difference of directories that lasts for so long is mended.
+const DIRECTORY_DIFFERS: Duration = Duration::from_millis(300);
+/// A difference of logs that lasts for so long is mended.
+const LOGS_DIFFER: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Looks whether somebody has died or come to life, and sends our own beat where it is due.
+    pub(super) fn beat(&mut self) {
+        let (due, changes) = self.heartbeat.tick(self.now);
+        if due {
+            self.say_beats();
+        }
+        for change in &changes {
+            match *change {
+                Change::Alive(peer) => {
+                    let addr = self.peers.get(&peer.id).map(|peer| peer.addr);
+                    if let Some(addr) = addr {
+                        self.event(Event::PeerUp { peer, addr });
+                    }
+                    self.timers.clear(&Timer::Reconnect(peer.id));
+                    self.judge(peer);
+                }
+                Change::Unheard(peer) => {
+                    // The link may be good for another session.
+                    self.lost(peer);
+                    self.probations.unheard(peer, self.now);
+                }
+                Change::Dead { peer, silent } => {
+                    let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
+                    self.event(Event::PeerDown { peer, silent_ms });
+                    self.clients.drop_server(peer.id);
+                    self.probations.dead(peer.id, self.now);
+                    if self.granted_now() == Some(peer.id) {
+                        self.granted = None;
+                    }
+                    self.lost(peer);
+                }
+            }
+        }
+        if !changes.is_empty() {
+            self.update_view();
+            self.live_changed(&changes);
+        }
+    }
+
+    /// A server is not live any more: it is called until it is.
+    fn lost(&mut self, peer: Origin) {
+        if let Some(known) = self.peers.get_mut(&peer.id).filter(|known| known.origin == peer) {
+            known.lost_at = self.now;
+            self.timers.set(Timer::Reconnect(peer.id), self.now + RECONNECT_OFTEN);
+        }
+    }
+
+    /// A live peer that `origin` and it hear each other, the one that heard it last: the way to a server that we do not
+    /// hear, or that does not hear us.
+    pub(super) fn detour(&self, origin: Origin) -> Option<ServerId> {
+        self.heartbeat.detour(origin)
+    }
+
+    /// Beats, to all.
+    pub(super) fn say_beats(&mut self) {
+        self.logs = self.logs_digest();
+        let line = Frame::Beat(self.my_beat()).to_line();
+        for session in self.peers.values().filter_map(Peer::session) {
+            self.endpoint.send(session, line.as_bytes());
+        }
+    }
+
+    pub(super) fn say_beat(&mut self, session: SessionId) {
+        let beat = Frame::Beat(self.my_beat());
+        self.say(session, &beat);
+    }
+
+    fn my_beat(&self) -> Beat {
+        Beat {
+            epoch: self.epoch(),
+            led: self.election.leader().is_some(),
+            load: self.load.rate(),
+            lag: u32::try_from(self.heartbeat.lag().as_millis()).unwrap_or(u32::MAX),
+            sessions: self.devices.len() as u32,
+            hears: self.heartbeat.hears(self.now),
+            eligible: self.is_eligible(),
+            takes_rooms: self.takes_rooms(),
+            probation: self.probations.imposed(self.now),
+            time: self.cluster_millis(),
+            directory: self.directory_digest(),
+            clients: self.clients.own_version(),
+            logs: self.logs,
+        }
+    }
+
+    /// Whether we may lead: we hear more than half of the servers that live, and have not just come back.
+    pub(super) fn is_eligible(&self) -> bool {
+        let live = self.heartbeat.live().count() + 1;
+        let unheard = self.heartbeat.unheard().count();
+        self.takes_rooms() && 2 * live > live + unheard
+    }
+
+    /// Whether we may be given rooms.
+    pub(super) fn takes_rooms(&self) -> bool {
+        self.stage == Stage::Serving && self.leaving.is_none() && !self.is_on_probation(self.me.id)
+    }
+
+    /// Whether a server has come back, and not been here for long enough since.
+    pub(super) fn is_on_probation(&self, id: ServerId) -> bool {
+        self.probations.is_on(id, self.now)
+    }
+
+    /// A server has come to life: perhaps it has come back.
+    fn judge(&mut self, peer: Origin) {
+        let beat = self.peers.get(&peer.id).and_then(|known| known.beat.as_ref());
+        let hears = beat.into_iter().flat_map(|beat| &beat.hears).take(limits::SERVERS_MAX);
+        let its_side: Vec<_> = hears.filter(|heard| heard.both).map(|heard| heard.peer.id).collect();
+        if self.probations.alive(self.me.id, peer, &its_side, self.now) {
+            self.count("probations");
+        }
+    }
+
+    /// A peer's heartbeat.
+    pub(super) fn on_beat(&mut self, session: SessionId, id: ServerId, beat: Beat) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let origin = peer.origin;
+        if !peer.holds(session) {
+            return;
+        }
+        let hears_me = beat.hears.iter().any(|heard| heard.peer == self.me);
+        let hears: Vec<_> = beat.hears.iter().copied().take(limits::SERVERS_MAX).collect();
+        let probation: Vec<_> = beat.probation.iter().copied().take(limits::SERVERS_MAX).collect();
+        let epoch = beat.epoch;
+        let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
+        let time = beat.time;
+        let clients = beat.clients;
+        let is_overtaken = peer.beat.as_ref().is_some_and(|newest| beat.time < newest.time);
+        if !is_overtaken {
+            peer.beat = Some(beat);
+        }
+        self.heartbeat.heard(origin, hears_me, self.now);
+        if !is_overtaken {
+            for heard in hears.iter().filter(|heard| heard.both && heard.peer.id != self.me.id) {
+                self.heartbeat.vouched(id, heard.peer, Duration::from_millis(heard.age.into()), self.now);
+            }
+        }
+        self.beat();
+        if is_overtaken {
+            return;
+        }
+        if self.is_live(origin) {
+            for (id, left) in probation {
+                self.probations.told(id, Duration::from_millis(left.into()), self.now);
+            }
+        }
+        if leads && self.is_live(origin) && self.election.leader() == Some(id) {
+            // Cluster time is the leader's; it goes forward and never back.
+            self.clock_offset = self.clock_offset.max(time.saturating_sub(self.now.as_millis()));
+        }
+        if clients != self.clients.version(origin) {
+            self.ask_clients(session, id);
+        }
+        self.update_view();
+        if self.stage == Stage::Serving && self.is_live(origin) {
+            self.elect(election::Input::HeardEpoch { from: origin, epoch });
+        }
+        self.part_guests(id);
+        if self.find_ways() {
+            self.settle_all();
+        }
+        self.mend_differences(session, id);
+    }
+
+    /// Asks a server for its list of clients, but not again and again while the answer is on its way.
+    pub(super) fn ask_clients(&mut self, session: SessionId, id: ServerId) {
+        let now = self.now;
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        if peer.asked_clients.is_none_or(|asked| now.since(asked) >= CLIENTS_AGAIN) {
+            peer.asked_clients = Some(now);
+            self.say(session, &Frame::ClientsReq);
+        }
+    }
+
+    /// Tells the election who lives.
+    pub(super) fn update_view(&mut self) {
+        let live = self.heartbeat.live().filter_map(|origin| {
+            let beat = self.beat_of(origin)?;
+            let eligible = beat.eligible && !self.is_on_probation(origin.id);
+            let view = PeerView { boot: origin.boot, heard: true, eligible, led: beat.led, epoch: beat.epoch };
+            Some((origin.id, view))
+        });
+        let unheard = self.heartbeat.unheard().map(|origin| {
+            let beat = self.beat_of(origin);
+            let (led, epoch) = beat.map_or((false, Epoch::NONE), |beat| (beat.led, beat.epoch));
+            let eligible =
+                beat.is_none_or(|beat| beat.eligible) && self.hears_enough(origin) && !self.is_on_probation(origin.id);
+            (origin.id, PeerView { boot: origin.boot, heard: false, eligible, led, epoch })
+        });
+        let live: BTreeMap<_, _> = live.chain(unheard).collect();
+        let eligible = self.is_eligible();
+        self.elect(election::Input::View { live, eligible });
+    }
+
+    /// The newest beat of a server, in this boot.
+    fn beat_of(&self, origin: Origin) -> Option<&Beat> {
+        self.peers.get(&origin.id).filter(|peer| peer.origin == origin)?.beat.as_ref()
+    }
+
+    /// Whether a live peer says that `origin` and it hear each other.
+    fn is_heard_by(&self, origin: Origin, peer: Origin) -> bool {
+        self.beat_of(peer).is_some_and(|beat| beat.hears.iter().any(|heard| heard.both && heard.peer == origin))
+    }
+
+    /// Whether a server that only others hear can be one that hears more than half of all.
+    fn hears_enough(&self, origin: Origin) -> bool {
+        let heard = self.heartbeat.live().filter(|peer| self.is_heard_by(origin, *peer)).count() + 1;
+        let live = self.heartbeat.live().count() + self.heartbeat.unheard().count() + 1;
+        2 * heard > live
+    }
+
+    // ---- servers that only others hear
+
+    /// The way to the leader: itself where we hear each other, otherwise the peer that heard it last, and `true`.
+    pub(super) fn way_to_leader(&self) -> Option<(ServerId, bool)> {
+        let id = self.election.leader().filter(|id| *id != self.me.id)?;
+        let leader = Origin { id, boot: self.epoch().boot };
+        if self.is_live(leader) { Some((id, false)) } else { Some((self.detour(leader)?, true)) }
+    }
+
+    /// Whether a server may command us: who does not hear us, or whom we do not hear, is not one to follow blindly.
+    pub(super) fn commands(&mut self, id: ServerId) -> bool {
+        let heard = self.heartbeat.live().any(|peer| peer.id == id);
+        if !heard {
+            self.count("command_of_unheard_leader");
+        }
+        heard
+    }
+
+    /// Passes on what a leader said of rooms to those who do not hear it.
+    pub(super) fn relay_rooms(&mut self, leader: ServerId, rooms: &[RoomRecord]) {
+        let Some(leader) = self.peers.get(&leader).map(|peer| peer.origin) else { return };
+        let deaf = self.heartbeat.live().filter(|peer| *peer != leader && !self.is_heard_by(leader, *peer));
+        let deaf: Vec<_> = deaf.filter_map(|peer| self.peers.get(&peer.id)?.session()).collect();
+        if deaf.is_empty() {
+            return;
+        }
+        for rooms in directory::rooms::chunks(rooms) {
+            let line = Frame::Rooms { rooms }.to_line();
+            for session in &deaf {
+                self.endpoint.send(*session, line.as_bytes());
+            }
+        }
+    }
+
+    /// What a peer holds differs from what we hold: after a while something is done about it.
+    fn mend_differences(&mut self, session: SessionId, id: ServerId) {
+        let (directory, logs, now) = (self.directory_digest(), self.logs, self.now);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(beat) = &peer.beat else { return };
+        let lasts = |since: &mut Option<Time>, differs: bool, span: Duration| {
+            let start = *since.get_or_insert(now);
+            let lasts = differs && now.since(start) >= span;
+            if lasts || !differs {
+                *since = None;
+            }
+            lasts
+        };
+        let directory = lasts(&mut peer.directory_differs, beat.directory != directory, DIRECTORY_DIFFERS);
+        let logs = lasts(&mut peer.logs_differ, beat.logs != logs, LOGS_DIFFER);
+        if directory {
+            self.share_directory(session);
+        }
+        if logs {
+            self.compare_with(session);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Links that work one way, sides that are cut off and meet again, servers that come back again and again.
+
+use std::time::Duration;
+
+use hobnob_proto::{client, ids::RoomName};
+
+use super::world::{World, port};
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn homes(world: &World, id: u32) -> Vec<(RoomName, u32)> {
+    world.view(id).rooms.iter().map(|room| (room.name.clone(), room.fence.home.id.0)).collect()
+}
+
+#[test]
+fn a_link_that_works_one_way_harms_nobody() {
+    for (from, to) in [(1, 2), (2, 1), (1, 3), (3, 1), (2, 3), (3, 2)] {
+        let mut world = World::agreed(3);
+        let (since, rooms) = (world.now, homes(&world, 1));
+        world.cut(from, to);
+        world.run(secs(20));
+        assert_eq!(world.deaths_since(since), [], "{from} to {to}: nobody has died");
+        assert_eq!(world.leaders_since(since), [], "{from} to {to}");
+        world.assert_all_follow(3);
+        for (one, other) in [(from, to), (to, from)] {
+            assert_eq!(world.view(one).unheard.iter().map(|id| id.0).collect::<Vec<_>>(), [other]);
+            assert_eq!(homes(&world, one), rooms, "{from} to {to}: rooms stay where they are");
+        }
+        world.heal();
+        world.run(secs(3));
+        assert!((1..=3).all(|id| world.view(id).unheard.is_empty() && world.view(id).live.len() == 3));
+        assert!((1..=3).all(|id| world.view(id).probation.is_empty()), "nobody came back");
+    }
+}
+
+#[test]
+fn a_leader_that_is_cut_off_one_way_is_replaced_and_leads_again_after_its_probation() {
+    for (inward, outward) in [(true, false), (false, true), (true, true)] {
+        let mut world = World::agreed(3);
+        let since = world.now;
+        world.split(&[3], inward, outward);
+        world.run(secs(2));
+        assert_eq!(world.view(1).leader.map(|id| id.0), Some(2), "deaf {inward}, mute {outward}");
+        world.run(secs(8));
+        world.heal();
+        world.run(secs(4));
+        world.assert_all_follow(2);
+        assert!((1..=3).all(|id| world.view(id).probation.iter().map(|id| id.0).eq([3])), "all know of it");
+        world.run(secs(5));
+        world.assert_all_follow(3);
+        assert_eq!(world.followed_since(1, since), [2, 3], "deaf {inward}, mute {outward}: one change each way");
+    }
+}
+
+#[test]
+fn where_two_sides_meet_the_lesser_waits() {
+    fn check(servers: u32, side: &[u32], waits: &[u32], led_by: u32) {
+        let mut world = World::agreed(servers);
+        let since = world.now;
+        world.split(side, true, true);
+        world.run(secs(10));
+        world.heal();
+        world.run(secs(4));
+        for id in 1..=servers {
+            let on: Vec<_> = world.view(id).probation.iter().map(|id| id.0).collect();
+            assert_eq!(on, waits, "{side:?} of {servers}, as {id} sees it");
+        }
+        world.assert_all_follow(led_by);
+        world.run(secs(7));
+        world.assert_all_follow(servers);
+        let leaders = world.leaders_since(since);
+        assert!(leaders.len() <= 2, "{side:?} of {servers}: {leaders:?}");
+    }
+    check(5, &[4, 5], &[4, 5], 3);
+    check(5, &[1, 2], &[1, 2], 5);
+    check(4, &[1, 2], &[1, 2], 4);
+    check(4, &[1, 4], &[2, 3], 4);
+    check(2, &[2], &[1], 2);
+}
+
+#[test]
+fn a_leader_that_pauses_for_three_seconds_waits_out_its_probation() {
+    let mut world = World::agreed(3);
+    let since = world.now;
+    world.pause(3, secs(3));
+    world.run(secs(2));
+    assert_eq!(world.view(1).leader.map(|id| id.0), Some(2));
+    world.run(secs(4));
+    world.assert_all_follow(2);
+    world.run(secs(6));
+    world.assert_all_follow(3);
+    assert!(!world.deaths_since(since).iter().any(|(who, _)| *who == port(3)), "it blamed nobody");
+    assert_eq!(world.leaders_since(since).len(), 2);
+}
+
+#[test]
+fn a_top_id_that_is_killed_again_and_again_leads_no_more() {
+    let mut world = World::agreed(3);
+    let since = world.now;
+    for _ in 0..30 {
+        world.kill(3);
+        world.run(secs(1));
+        world.start_id(3);
+        world.run(secs(1));
+    }
+    let leaders = world.leaders_since(since);
+    assert_eq!(leaders.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2], "{leaders:?}");
+    world.assert_all_follow(2);
+    world.run(Duration::from_mins(6));
+    world.assert_all_follow(3);
+    assert_eq!(world.leaders_since(since).len(), 2);
+}
+
+#[test]
+fn a_newcomer_that_nobody_remembers_leads_at_once() {
+    let mut world = World::agreed(2);
+    world.start_id(3);
+    world.run(secs(3));
+    world.assert_all_follow(3);
+    assert!((1..=3).all(|id| world.view(id).probation.is_empty()));
+}
+
+#[test]
+fn a_server_on_probation_gets_no_rooms_and_keeps_those_that_it_has() {
+    let mut world = World::agreed(2);
+    world.kill(2);
+    world.run(secs(2));
+    world.start_id(2);
+    world.run(secs(3));
+    let person = world.add_person(2);
+    for n in 0..4 {
+        world.post(person, &format!("room-{n}"));
+    }
+    world.run(secs(1));
+    assert!(homes(&world, 1).iter().all(|(_, home)| *home == 1), "{:?}", homes(&world, 1));
+    assert_eq!(homes(&world, 1).len(), 5);
+    // What a side brings along when it comes back stays with it.
+    let mut world = World::agreed(3);
+    world.split(&[1], true, true);
+    world.run(secs(5));
+    let person = world.add_person(1);
+    world.post(person, "away");
+    world.run(secs(1));
+    world.heal();
+    world.run(secs(4));
+    let away: RoomName = "away".parse().unwrap();
+    assert!(homes(&world, 3).contains(&(away, 1)), "{:?}", homes(&world, 3));
+}
+
+#[test]
+fn a_room_is_placed_by_a_leader_that_only_others_hear() {
+    for (from, to) in [(1, 3), (3, 1)] {
+        let mut world = World::agreed(3);
+        world.cut(from, to);
+        world.run(secs(3));
+        let person = world.add_person(1);
+        world.post(person, "tea");
+        world.run(secs(1));
+        let tea: RoomName = "tea".parse().unwrap();
+        let home = |id| homes(&world, id).iter().find(|(name, _)| *name == tea).map(|(_, home)| *home);
+        assert!(home(1).is_some() && home(1) == home(3), "{from} to {to}: {:?}, {:?}", home(1), home(3));
+        let accepted = |event: &client::Event| matches!(event, client::Event::Acked { .. });
+        // A home that cannot be heard is another matter.
+        if home(1) != Some(3) {
+            assert!(world.heard.iter().any(|(.., event)| accepted(event)), "{from} to {to}");
+        }
+    }
+}
