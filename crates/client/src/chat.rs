@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    ops::Range,
     time::Duration,
 };
 
@@ -20,6 +21,7 @@ use serde_json::Value;
 
 use crate::{
     Fail,
+    company::Company,
     speaker::{self, Heard},
     text::{self, printable},
 };
@@ -48,8 +50,8 @@ const HELP: [&str; 8] = [
 pub(crate) struct Line {
     /// One line, without control characters.
     pub(crate) text: String,
-    /// Whether it is shown dimmed: a word of the program, not of a person.
-    pub(crate) is_status: bool,
+    /// Where its bytes are shown dimmed: words of the program, not of a person.
+    pub(crate) dimmed: Range<usize>,
 }
 
 /// What the chat wants done.
@@ -112,6 +114,7 @@ pub(crate) struct Chat {
     /// The rooms that are followed, with the day of the message shown last.
     rooms: BTreeMap<RoomName, String>,
     server: Option<ServerId>,
+    company: Company,
     /// The server that was lost, since when, and whether that was told.
     lost: Option<(ServerId, Time, bool)>,
     pending: BTreeMap<(RoomName, u64), Pending>,
@@ -135,6 +138,7 @@ impl Chat {
             room,
             rooms: BTreeMap::new(),
             server: None,
+            company: Company::default(),
             lost: None,
             pending: BTreeMap::new(),
             asked: BTreeMap::new(),
@@ -268,17 +272,18 @@ impl Chat {
             }
             Event::Message { entry, late, .. } => self.message(&entry, late),
             Event::Acked { room, seq, copies, stored, durable, .. } => self.acked(room, seq, copies, stored, durable),
+            Event::Servers { up } => {
+                if let Some(told) = self.company.heard(&up) {
+                    self.status(&told);
+                }
+            }
             Event::Answer { id, data, last } => self.answer(id, data, last),
             Event::AnswerError { id, why } => {
                 if self.asked.remove(&id).is_some() {
                     self.status(&why);
                 }
             }
-            Event::Found { .. }
-            | Event::NotTrusted { .. }
-            | Event::Servers { .. }
-            | Event::CaughtUp { .. }
-            | Event::Refused { .. } => {}
+            Event::Found { .. } | Event::NotTrusted { .. } | Event::CaughtUp { .. } | Event::Refused { .. } => {}
         }
     }
 
@@ -337,16 +342,22 @@ impl Chat {
         if is_new_day {
             last.clone_from(&day);
         }
+        let mark = match late {
+            true if *last != day => format!(" (late, of {day})"),
+            true => " (late)".to_owned(),
+            false => String::new(),
+        };
         let elsewhere = Some(&entry.room) != self.room.as_ref();
         let place = if elsewhere { format!("#{} ", printable(entry.room.as_str())) } else { String::new() };
         if is_new_day {
             self.print(format!("* {place}{day}"), true);
         }
         let time = text::time_of_day(entry.hlc.millis);
-        let late = if late { " (late)" } else { "" };
         let mut lines = entry.body.split('\n').map(printable);
         let first = lines.next().unwrap_or_default();
-        self.print(format!("{place}{time} {}{late}: {first}", printable(entry.from.as_str())), false);
+        let before = format!("{place}{time} {}", printable(entry.from.as_str()));
+        let dimmed = before.len()..before.len() + mark.len();
+        self.effects.push_back(Effect::Print(Line { text: format!("{before}{mark}: {first}"), dimmed }));
         // Set in, so that no text can pose as a message of somebody else.
         for line in lines {
             self.print(format!("      {line}"), false);
@@ -450,7 +461,8 @@ impl Chat {
     }
 
     fn print(&mut self, text: String, is_status: bool) {
-        self.effects.push_back(Effect::Print(Line { text, is_status }));
+        let dimmed = 0..if is_status { text.len() } else { 0 };
+        self.effects.push_back(Effect::Print(Line { text, dimmed }));
     }
 
     fn quit(&mut self, result: Result<(), Fail>) {

@@ -76,7 +76,7 @@ impl Face {
     fn effects(&mut self) -> Result<Option<Result<(), Fail>>, Fail> {
         while let Some(effect) = self.chat.poll() {
             match effect {
-                Effect::Print(line) => self.terminal.print(&line.text, line.is_status),
+                Effect::Print(line) => self.terminal.print(&line.text, line.dimmed),
                 Effect::Begin(name) => {
                     // One session of this process at a time, and its outbox is free for the next one.
                     self.speaker = None;
@@ -119,8 +119,8 @@ impl Face {
         // Messages of others may have come meanwhile.
         while let Some(effect) = self.chat.poll() {
             match effect {
-                Effect::Print(line) => self.terminal.print(&line.text, line.is_status),
-                Effect::Keep(text) => self.terminal.print(&crate::text::printable(&text), false),
+                Effect::Print(line) => self.terminal.print(&line.text, line.dimmed),
+                Effect::Keep(text) => self.terminal.print(&crate::text::printable(&text), 0..0),
                 _ => {}
             }
         }

@@ -17,6 +17,7 @@ pub use crate::{signals::told_to_end, since::Since};
 mod advice;
 mod ask;
 mod chat;
+mod company;
 mod device;
 mod driver;
 mod face;

@@ -12,6 +12,7 @@ use hobnob_proto::{
 
 use crate::{
     Fail, Notices, Options,
+    company::Company,
     face::notice,
     output::{self, Reader},
     script,
@@ -32,6 +33,7 @@ const STORED: Duration = Duration::from_secs(5);
 struct Pipe {
     room: RoomName,
     server: Option<ServerId>,
+    company: Company,
     is_caught_up: bool,
     /// Numbers of posts that are not settled.
     waiting: BTreeSet<u64>,
@@ -45,7 +47,14 @@ pub(crate) async fn chat(options: Options, mut notices: Option<Notices>) -> Resu
     let name = options.name.clone().unwrap_or_else(speaker::default_name);
     let mut speaker = Speaker::open(&options, name, "pipe")?;
     speaker.session().command(Command::Join { room: room.clone(), from: Start::Last(HISTORY) });
-    let mut pipe = Pipe { room, server: None, is_caught_up: false, waiting: BTreeSet::new(), is_failed: false };
+    let mut pipe = Pipe {
+        room,
+        server: None,
+        company: Company::default(),
+        is_caught_up: false,
+        waiting: BTreeSet::new(),
+        is_failed: false,
+    };
     let mut lines = stdin::lines();
     let mut end = pin!(told_to_end());
     loop {
@@ -112,8 +121,8 @@ impl Pipe {
 
     fn event(&mut self, speaker: &mut Speaker, event: Event) -> Result<Reader, Fail> {
         match event {
-            Event::Message { entry, .. } if entry.room == self.room && &*entry.kind == MESSAGE => {
-                return output::line(&script::plain(&entry));
+            Event::Message { entry, late, .. } if entry.room == self.room && &*entry.kind == MESSAGE => {
+                return output::line(&script::plain(&entry, late));
             }
             Event::Acked { room, seq, stored: true, .. } if room == self.room => {
                 self.waiting.remove(&seq);
@@ -125,6 +134,11 @@ impl Pipe {
                 }
             }
             Event::Lost { server } => output::status(&format!("server {server} went away; looking for another")),
+            Event::Servers { up } => {
+                if let Some(told) = self.company.heard(&up) {
+                    output::status(&told);
+                }
+            }
             Event::Searching => output::status("no server has answered yet; still looking"),
             Event::Joined { room, .. } => output::status(&format!("you are in #{room}")),
             Event::CaughtUp { room } if room == self.room => self.is_caught_up = true,

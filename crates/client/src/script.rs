@@ -232,8 +232,8 @@ async fn follow(speaker: &mut Speaker, here: &RoomName, tail: &TailOptions) -> R
     let mut printed = 0;
     while tail.count.is_none_or(|count| printed < count) {
         match speaker.hear().await? {
-            Heard::Event(Event::Message { entry, .. }) if entry.room == *here && is_shown(&entry, tail.json) => {
-                if print(&entry, tail.json)? == Reader::Gone {
+            Heard::Event(Event::Message { entry, late, .. }) if entry.room == *here && is_shown(&entry, tail.json) => {
+                if print(&entry, tail.json, late)? == Reader::Gone {
                     return Ok(());
                 }
                 printed += 1;
@@ -262,7 +262,7 @@ async fn history(speaker: &mut Speaker, here: &RoomName, tail: &TailOptions) -> 
     entries.sort_by_key(Entry::order);
     let count = tail.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
     for entry in entries.iter().take(count) {
-        if print(entry, tail.json)? == Reader::Gone {
+        if print(entry, tail.json, false)? == Reader::Gone {
             break;
         }
     }
@@ -274,13 +274,15 @@ fn is_shown(entry: &Entry, json: bool) -> bool {
     json || &*entry.kind == MESSAGE
 }
 
-fn print(entry: &Entry, json: bool) -> Result<Reader, Fail> {
-    output::line(&if json { to_json(entry).to_string() } else { plain(entry) })
+fn print(entry: &Entry, json: bool, late: bool) -> Result<Reader, Fail> {
+    output::line(&if json { to_json(entry).to_string() } else { plain(entry, late) })
 }
 
-/// A message as one line for people: `anna: text`.
-pub(crate) fn plain(entry: &Entry) -> String {
-    format!("{}: {}", printable(entry.from.as_str()), printable(&entry.body))
+/// A message as one line for people: `anna: text`, or `anna (late, 10:02): text` where it belongs above a line that has
+/// been printed. (In JSON its time says so.)
+pub(crate) fn plain(entry: &Entry, late: bool) -> String {
+    let mark = if late { format!(" (late, {})", text::time_of_day(entry.hlc.millis)) } else { String::new() };
+    format!("{}{mark}: {}", printable(entry.from.as_str()), printable(&entry.body))
 }
 
 /// An entry as `tail --json` prints it.
@@ -327,7 +329,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_plain_message_is_one_harmless_line() {
-        assert_eq!(plain(&message("tea", 7, "anna", "hi\n\x1b[2J")), "anna: hi␊␛[2J");
+        assert_eq!(plain(&message("tea", 7, "anna", "hi\n\x1b[2J"), false), "anna: hi␊␛[2J");
+    }
+
+    #[test]
+    fn a_message_that_comes_late_says_when_it_was_said() {
+        assert_eq!(plain(&message("tea", 1_795_341_600_000, "anna", "hi"), true), "anna (late, 10:00): hi");
     }
 
     #[test]

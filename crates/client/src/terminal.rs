@@ -5,7 +5,9 @@
 //! flickers. The typed line never takes more than one row: it scrolls sideways.
 
 use std::{
+    fmt,
     io::{self, Write as _},
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -75,19 +77,9 @@ impl Terminal {
         Ok(terminal)
     }
 
-    /// Prints a line above the one that is being typed.
-    pub(crate) fn print(&mut self, text: &str, is_dimmed: bool) {
-        self.write(|out| {
-            if is_dimmed {
-                SetAttribute(Attribute::Dim).write_ansi(out)?;
-            }
-            out.push_str(text);
-            if is_dimmed {
-                SetAttribute(Attribute::Reset).write_ansi(out)?;
-            }
-            out.push_str("\r\n");
-            Ok(())
-        });
+    /// Prints a line above the one that is being typed, these bytes of it dimmed.
+    pub(crate) fn print(&mut self, text: &str, dimmed: Range<usize>) {
+        self.write(|out| write_line(out, text, dimmed));
     }
 
     /// Changes what stands before the line that is being typed.
@@ -195,6 +187,25 @@ impl Row {
         out.push_str(&self.text);
         MoveToColumn(u16::try_from(self.cursor).unwrap_or(u16::MAX)).write_ansi(out)
     }
+}
+
+/// Writes a line, these bytes of it dimmed.
+fn write_line(out: &mut String, text: &str, dimmed: Range<usize>) -> fmt::Result {
+    let (start, end) = (dimmed.start.min(text.len()), dimmed.end.min(text.len()));
+    let (Some(before), Some(dim), Some(after)) = (text.get(..start), text.get(start..end), text.get(end..)) else {
+        out.push_str(text);
+        out.push_str("\r\n");
+        return Ok(());
+    };
+    out.push_str(before);
+    if !dim.is_empty() {
+        SetAttribute(Attribute::Dim).write_ansi(out)?;
+        out.push_str(dim);
+        SetAttribute(Attribute::Reset).write_ansi(out)?;
+    }
+    out.push_str(after);
+    out.push_str("\r\n");
+    Ok(())
 }
 
 fn width() -> usize {
@@ -352,5 +363,18 @@ mod tests {
         check('d', true, true);
         check('d', false, false);
         check('a', true, false);
+    }
+
+    #[test]
+    fn only_what_the_program_says_is_dimmed() {
+        fn check(text: &str, dimmed: Range<usize>, expected: &str) {
+            let mut out = String::new();
+            write_line(&mut out, text, dimmed).expect("a string takes anything");
+            assert_eq!(out, expected);
+        }
+        check("10:01 bob: hi", 0..0, "10:01 bob: hi\r\n");
+        check("* served", 0..8, "\x1b[2m* served\x1b[0m\r\n");
+        check("10:01 bob (late): hi", 9..16, "10:01 bob\x1b[2m (late)\x1b[0m: hi\r\n");
+        check("ö", 1..2, "ö\r\n");
     }
 }

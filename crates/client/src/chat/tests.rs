@@ -185,6 +185,36 @@ fn messages_show_their_time_their_room_where_it_is_another_and_no_tricks() {
     assert_eq!(play.effects(), expected);
 }
 
+/// A message that belongs above one that has been shown.
+fn late(millis: u64, body: &str) -> Event {
+    let Event::Message { entry, history, .. } = heard("tea", millis, "bob", body) else { panic!("it is a message") };
+    Event::Message { entry, history, late: true }
+}
+
+#[test]
+fn a_message_that_comes_late_is_marked_quietly() {
+    let mut play = Play::in_tea();
+    play.event(heard("tea", 1_795_341_660_000, "cleo", "now"));
+    play.effects();
+    play.event(late(1_795_341_600_000, "of the other half"));
+    let Some(Effect::Print(line)) = play.chat.poll() else { panic!("nothing is printed") };
+    assert_eq!(line.text, "10:00 bob (late): of the other half");
+    assert_eq!(&line.text[line.dimmed], " (late)");
+    play.event(late(1_795_255_200_000, "yesterday"));
+    play.event(heard("tea", 1_795_341_720_000, "cleo", "later"));
+    assert_eq!(play.effects(), ["10:00 bob (late, of 2026-11-21): yesterday", "10:02 cleo: later"]);
+}
+
+#[test]
+fn a_server_that_is_alone_is_told_of() {
+    let mut play = Play::in_tea();
+    for up in [&[1, 2][..], &[2], &[2], &[1, 2]] {
+        play.event(Event::Servers { up: up.iter().copied().map(ServerId).collect() });
+    }
+    let alone = "* server 2 hears no other server now: what you send is on it alone for the time being";
+    assert_eq!(play.effects(), [alone, "* your server hears 1 other server again"]);
+}
+
 #[test]
 fn a_quick_message_needs_no_words_and_a_slow_one_gets_them_once() {
     let mut play = Play::in_tea();

@@ -130,9 +130,9 @@ pub enum Event {
         /// Which.
         server: ServerId,
     },
-    /// The servers of the cluster, whenever they change.
+    /// Which servers our server hears, whenever that changes, or another server serves us.
     Servers {
-        /// Those that are up.
+        /// Those, and itself.
         up: Vec<ServerId>,
     },
     /// Our name is taken.

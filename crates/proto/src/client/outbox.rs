@@ -1,8 +1,9 @@
 //! Posts that are not settled: each is repeated until it is stored or refused.
 //!
-//! A home admits a device's posts in order, so they are sent in order, and only so many and so much beyond the
-//! oldest that is not settled ([`IN_FLIGHT_MAX`], [`limits::POSTS_AHEAD_BYTES_MAX`]); the rest waits here. A post that was accepted is repeated too, slowly: that is how its author learns
-//! that it is stored, and how it comes to life again if its home dies before it had a copy.
+//! A home admits a device's posts in order, so they are sent in order, and only so many and so much at a time that was not
+//! accepted ([`IN_FLIGHT_MAX`], [`limits::POSTS_AHEAD_BYTES_MAX`]); the rest waits here. The oldest that were accepted are
+//! repeated too, slowly: that is how their author learns that they are stored, and how they come to life again if their
+//! home dies before it had a copy. All others are not: a server that is alone accepts for hours what it cannot store.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -16,7 +17,7 @@ use crate::{
     wire::frame::{Ack, Post, Refusal, Refuse},
 };
 
-/// Posts of a room that are sent before the oldest of them is settled.
+/// Posts of a room that are under way before any of them is accepted, and that are repeated afterwards.
 const IN_FLIGHT_MAX: usize = 64;
 /// The first repetition of a post that was not acknowledged.
 const FIRST: Duration = Duration::from_millis(100);
@@ -45,26 +46,30 @@ struct Waiting {
     shown: Hlc,
     /// `None` until it is sent to the present server.
     repeat: Option<Repeat>,
+    /// Whether it was accepted since it was sent to the present server.
     accepted: bool,
+    /// Whether its author was told that it was accepted.
+    told: bool,
 }
 
 impl Posts {
-    /// How many posts, from the oldest on, may be under way. Those that were accepted are on their home's disk or in its
-    /// memory, and repeated slowly; so their bytes do not count.
-    fn in_flight(&self) -> usize {
+    /// The posts that may be under way, by their numbers: of those that were accepted the oldest, and the first of all
+    /// others. What was accepted is on its home's disk or in its memory, so its bytes do not count.
+    fn under_way(&self) -> impl Iterator<Item = (u64, &Waiting)> {
         let mut ahead: Option<usize> = None;
-        let sizes = self.unsettled.values().map(|waiting| if waiting.accepted { 0 } else { waiting.body.len() });
-        let fits = |size: &usize| {
-            // The first that was not accepted goes whatever its length.
-            ahead = ahead.map_or((*size > 0).then_some(0), |ahead| Some(ahead + size));
-            ahead.is_none_or(|ahead| ahead <= limits::POSTS_AHEAD_BYTES_MAX)
+        let mut new = 0;
+        let may = move |waiting: &Waiting| {
+            if waiting.accepted {
+                return true;
+            }
+            new += 1;
+            // The first goes whatever its length.
+            let bytes = ahead.map_or(0, |ahead| ahead + waiting.body.len());
+            ahead = Some(bytes);
+            new <= IN_FLIGHT_MAX && bytes <= limits::POSTS_AHEAD_BYTES_MAX
         };
-        sizes.take(IN_FLIGHT_MAX).take_while(fits).count()
-    }
-
-    /// The posts that may be under way.
-    fn under_way(&self) -> impl Iterator<Item = &Waiting> {
-        self.unsettled.values().take(self.in_flight())
+        let fitting = self.unsettled.iter().scan(may, |may, (seq, waiting)| may(waiting).then_some((*seq, waiting)));
+        fitting.enumerate().filter(|(n, (_, waiting))| *n < IN_FLIGHT_MAX || !waiting.accepted).map(|(_, post)| post)
     }
 }
 
@@ -76,13 +81,13 @@ impl Outbox {
             return;
         }
         let posts = self.rooms.entry(room).or_default();
-        posts.unsettled.entry(seq).or_insert(Waiting { body, shown, repeat: None, accepted: false });
+        posts.unsettled.entry(seq).or_insert(Waiting { body, shown, repeat: None, accepted: false, told: false });
     }
 
     /// A server serves us from now on: it is sent everything again.
     pub(super) fn moved(&mut self) {
         for waiting in self.rooms.values_mut().flat_map(|posts| posts.unsettled.values_mut()) {
-            waiting.repeat = None;
+            (waiting.repeat, waiting.accepted) = (None, false);
         }
     }
 
@@ -94,7 +99,7 @@ impl Outbox {
     pub(super) fn new_device(&mut self) {
         for posts in self.rooms.values_mut() {
             posts.clashed = false;
-            posts.unsettled.retain(|_, waiting| !waiting.accepted);
+            posts.unsettled.retain(|_, waiting| !waiting.told);
             for waiting in posts.unsettled.values_mut() {
                 waiting.repeat = None;
             }
@@ -107,12 +112,13 @@ impl Outbox {
         let mut due = Vec::new();
         for (room, posts) in self.rooms.iter_mut().filter(|(_, posts)| !posts.clashed) {
             let Some(oldest) = posts.unsettled.keys().next().copied() else { continue };
-            let in_flight = posts.in_flight();
-            for (seq, waiting) in posts.unsettled.iter_mut().take(in_flight) {
+            let under_way: Vec<_> = posts.under_way().map(|(seq, _)| seq).collect();
+            for seq in under_way {
+                let Some(waiting) = posts.unsettled.get_mut(&seq) else { continue };
                 if waiting.repeat.get_or_insert(Repeat::new(FIRST, MAX, now)).poll(now) {
                     due.push(Post {
                         room: room.clone(),
-                        seq: *seq,
+                        seq,
                         oldest,
                         shown: waiting.shown,
                         kind: MESSAGE.into(),
@@ -136,6 +142,9 @@ impl Outbox {
             }
             waiting.accepted = true;
             waiting.repeat = Some(Repeat::later(FIRST_ACCEPTED, MAX, now));
+            if std::mem::replace(&mut waiting.told, true) {
+                return;
+            }
         }
         let Ack { room, seq, origin, entry, hlc, copies, stored, durable, to: _ } = ack;
         if stored {
@@ -165,14 +174,14 @@ impl Outbox {
     pub(super) fn waiting_since(&self) -> Option<Time> {
         let open = self.rooms.values().filter(|posts| !posts.clashed);
         let sent = open.flat_map(Posts::under_way);
-        sent.filter(|waiting| !waiting.accepted).filter_map(|waiting| Some(waiting.repeat?.since)).min()
+        sent.filter(|(_, waiting)| !waiting.accepted).filter_map(|(_, waiting)| Some(waiting.repeat?.since)).min()
     }
 
     /// When the next post is due; at once where one has not been sent.
     pub(super) fn deadline(&self) -> Option<Time> {
         let open = self.rooms.values().filter(|posts| !posts.clashed);
         let sent = open.flat_map(Posts::under_way);
-        sent.map(|waiting| waiting.repeat.map_or(Time::ZERO, |repeat| repeat.at)).min()
+        sent.map(|(_, waiting)| waiting.repeat.map_or(Time::ZERO, |repeat| repeat.at)).min()
     }
 
     fn forget_settled(&mut self, room: &RoomName) {
@@ -245,6 +254,27 @@ mod tests {
         assert_eq!(outbox.poll(at(0)).len(), 64);
         outbox.ack(ack(1, true), at(1), &mut events);
         assert_eq!(seqs(&outbox.poll(at(1))), [(65, 2)]);
+    }
+
+    #[test]
+    fn what_was_accepted_holds_nothing_up_and_only_the_oldest_of_it_is_repeated() {
+        let (mut outbox, mut events) = (outbox(1..=500), VecDeque::new());
+        let mut now = 0;
+        for first in (1..=500).step_by(64) {
+            let due = outbox.poll(at(now));
+            assert_eq!((due.len(), due[0].seq), (64.min(501 - first as usize), first), "at {now} ms");
+            due.iter().for_each(|post| outbox.ack(ack(post.seq, false), at(now), &mut events));
+            now += 10;
+        }
+        assert_eq!((events.len(), outbox.waiting_since()), (500, None));
+        let repeated: Vec<_> = (now..now + 60_000).step_by(50).flat_map(|ms| seqs(&outbox.poll(at(ms)))).collect();
+        assert!(repeated.iter().all(|(seq, oldest)| *seq <= 64 && *oldest == 1));
+        // Another server has accepted none of it.
+        outbox.moved();
+        assert_eq!(outbox.poll(at(now + 60_000)).len(), 64);
+        (1..=64).for_each(|seq| outbox.ack(ack(seq, false), at(now + 60_000), &mut events));
+        assert_eq!(outbox.poll(at(now + 60_000)).iter().map(|post| post.seq).min(), Some(65));
+        assert_eq!(events.len(), 500, "each step once");
     }
 
     #[test]

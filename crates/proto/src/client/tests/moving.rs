@@ -44,6 +44,32 @@ fn a_standby_calls_us_over_and_nothing_is_lost_or_shown_twice() {
 }
 
 #[test]
+fn a_server_that_is_about_to_stop_serves_until_another_has_welcomed_us() {
+    let (mut world, primary, standby) = settled();
+    world.server(standby).alive = false;
+    world.server(primary).say_to_all(&Frame::Come { dead: ServerId(primary) });
+    world.run(50);
+    world.publish(&entry(8, 2, 20, "b"));
+    world.run(200);
+    assert_eq!(world.shown(), ["--", "a", "b"], "shown by the server that is left");
+    world.server(standby).alive = true;
+    world.run(1_000);
+    assert_eq!(world.served_by(), [i64::from(primary), i64::from(standby)]);
+    assert_eq!(world.shown(), ["--", "a", "b"]);
+}
+
+#[test]
+fn a_standby_that_is_about_to_stop_is_replaced() {
+    let (mut world, primary, standby) = settled();
+    world.server(standby).say_to_all(&Frame::Come { dead: ServerId(standby) });
+    world.run(10);
+    world.server(standby).alive = false;
+    world.run(1_500);
+    assert_eq!(world.links(), (Some(primary), Some(6 - primary - standby)));
+    assert_eq!(world.served_by(), [i64::from(primary)]);
+}
+
+#[test]
 fn a_server_that_falls_silent_is_left_without_being_called() {
     let (mut world, primary, standby) = settled();
     world.server(primary).alive = false;
