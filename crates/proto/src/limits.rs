@@ -43,6 +43,25 @@ pub const POSTS_AHEAD_BYTES_MAX: usize = 32 * 1024;
 pub const SESSIONS_MAX: usize = 200_000;
 /// Handshakes answered whose initiator has not yet proved itself.
 pub const HALF_OPEN_MAX: usize = 1_024;
+/// Of these, from one source: an IPv4 address, or an IPv6 /64. A host has as many clients as that may start in one round
+/// trip; others try again 100 ms later.
+pub const HALF_OPEN_PER_SOURCE_MAX: usize = 128;
+/// Half-open sessions from which on a handshake has to show a cookie.
+pub const HALF_OPEN_LOADED: usize = 256;
+/// Handshakes computed in one turn, at 0.4 ms each: so a turn is short whoever calls.
+pub const HANDSHAKES_PER_TURN: u32 = 8;
+/// Rekeys answered in one turn. They have a ration of their own, so that strangers cannot use it up.
+pub const REKEYS_PER_TURN: u32 = 4;
+/// Handshakes that wait for a later turn; each has shown a cookie.
+pub const HANDSHAKES_WAITING_MAX: usize = 256;
+/// Of these, from one source.
+pub const HANDSHAKES_WAITING_PER_SOURCE_MAX: usize = 64;
+/// Cookies given out in one turn.
+pub const COOKIES_PER_TURN: usize = 256;
+/// How old the keys of a session get, +-25 %.
+pub const REKEY_EVERY: Duration = Duration::from_hours(1);
+/// How long packets under the last keys of a session are still opened.
+pub const LAST_KEYS_KEPT: Duration = Duration::from_secs(10);
 /// Rooms that one client follows at a time.
 pub const ROOMS_PER_CLIENT_MAX: usize = 256;
 /// Rooms that a cluster holds.

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     mem,
     net::SocketAddr,
+    sync::Arc,
 };
 
 use crate::{
@@ -11,9 +12,13 @@ use crate::{
     rng::Rng,
     session::{
         Event, Role, SessionId,
+        cookie::Cookies,
+        gate::Gate,
         half_open::HalfOpen,
-        handshake::Initiator,
+        handshake::{Initiator, Parties},
+        incoming::Init,
         keys::{KeyPair, Suite},
+        rekey::Rekey,
         sealed::Sealed,
         state::{Calling, Due, Phase, Repeats, Session, Timers},
     },
@@ -21,17 +26,23 @@ use crate::{
     wire::{
         fragment,
         frame::FragmentOf,
-        packet::{self, Packet},
+        packet::{self, NO_COOKIE, Packet},
     },
 };
 
 /// All sessions of one socket.
 #[derive(Debug)]
 pub struct Endpoint {
-    pub(super) key: Option<KeyPair>,
+    pub(super) key: Option<Arc<KeyPair>>,
     pub(super) rng: Rng,
     pub(super) sessions: BTreeMap<SessionId, Box<Session>>,
     pub(super) half_open: HalfOpen,
+    pub(super) gate: Gate,
+    pub(super) cookies: Cookies,
+    /// Cookie packets that wait for the next flush.
+    pub(super) baked: Vec<(SocketAddr, Vec<u8>)>,
+    /// The latest time that was told.
+    pub(super) now: Time,
     pub(super) timers: Timers,
     /// Sessions that the next flush looks at, each once.
     pub(super) listed: Vec<SessionId>,
@@ -57,10 +68,14 @@ impl Endpoint {
     /// No sessions yet. `key` answers handshakes; a client, which answers none, has none.
     pub fn new(key: Option<KeyPair>, rng: Rng) -> Self {
         Self {
-            key,
+            key: key.map(Arc::new),
             rng,
             sessions: BTreeMap::new(),
             half_open: HalfOpen::default(),
+            gate: Gate::default(),
+            cookies: Cookies::default(),
+            baked: Vec::new(),
+            now: Time::ZERO,
             timers: Timers::default(),
             listed: Vec::new(),
             events: VecDeque::new(),
@@ -72,7 +87,7 @@ impl Endpoint {
 
     /// Answers handshakes with another key from now on. Sessions stay.
     pub fn set_key(&mut self, key: KeyPair) {
-        self.key = Some(key);
+        self.key = Some(Arc::new(key));
     }
 
     /// Opens a session to whoever holds `remote` at `addr`, as `local`. The handshake is repeated until it is answered,
@@ -92,15 +107,16 @@ impl Endpoint {
         assert!(payload.len() <= limits::HANDSHAKE_PAYLOAD_BYTES_MAX, "this would not fit a datagram");
         let id = self.new_id();
         let (handshake, noise) = Initiator::new(local, remote, suite, payload, self.rng.fork());
-        let init = Packet::Init { suite, sender: id.0, noise: &noise }.to_bytes();
-        let phase = Phase::Calling(Box::new(Calling { handshake, init, repeats: Repeats::new(now) }));
-        self.insert(id, Session::new(Role::Initiator, *remote, addr, phase, now));
+        let init = Packet::Init { suite, sender: id.0, cookie: NO_COOKIE, noise: &noise }.to_bytes();
+        let phase = Phase::Calling(Box::new(Calling { handshake, init, repeats: Repeats::new(now), cookies: 0 }));
+        let parties = Parties { suite, local: Arc::new(local.clone()), remote: *remote };
+        self.insert(id, Session::new(Role::Initiator, parties, addr, phase, now));
         self.owe(id);
         id
     }
 
     /// Answers a handshake that was [`Event::Asked`] for; once is enough. The answer may not be larger than what asked
-    /// for it, so `payload` is at most 301 bytes where the other side said next to nothing; with a longer one the session
+    /// for it, so `payload` is at most 317 bytes where the other side said next to nothing; with a longer one the session
     /// is dropped and counted.
     pub fn accept(&mut self, session: SessionId, payload: &[u8], _now: Time) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
@@ -112,7 +128,7 @@ impl Endpoint {
         }
         let Some((transport, noise)) = half.responder.answer(payload) else { return };
         half.answer = Some(Packet::Answer { sender: session.0, receiver: half.remote, noise: &noise }.to_bytes());
-        state.sealed = Some(Sealed::new(transport, half.remote));
+        state.sealed = Some(Sealed::new(transport, half.remote, 0));
         self.owe(session);
     }
 
@@ -127,8 +143,12 @@ impl Endpoint {
 
     /// Takes a datagram that is not discovery.
     pub fn handle(&mut self, from: SocketAddr, datagram: &[u8], now: Time) {
+        self.now = now;
         match Packet::parse(datagram) {
-            Ok(Packet::Init { suite, sender, noise }) => self.on_init(from, datagram, (suite, sender, noise), now),
+            Ok(Packet::Init { suite, sender, cookie, noise }) => {
+                self.on_init(from, &Init { suite, sender, cookie, noise, bytes: datagram.len() }, now);
+            }
+            Ok(Packet::Cookie { receiver, cookie }) => self.on_cookie(SessionId(receiver), cookie),
             Ok(Packet::Answer { sender, receiver, noise }) => self.on_answer(SessionId(receiver), sender, noise, now),
             Ok(Packet::Sealed { receiver, counter, ciphertext }) => {
                 self.on_sealed(from, SessionId(receiver), counter, ciphertext, now);
@@ -137,16 +157,19 @@ impl Endpoint {
         }
     }
 
-    /// Repeats handshakes and drops what has expired.
+    /// Answers handshakes that wait, repeats our own, changes keys, and drops what has expired.
     pub fn tick(&mut self, now: Time) {
+        self.now = now;
+        self.answer_waiting(now);
         while let Some(id) = self.timers.pop(now) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.forget_stale_fragments(now);
             let due = session.wake(now);
+            let owes = due == Due::Repeat || (due == Due::Rekey && session.advance_rekey(id, &mut self.rng, now));
             self.timers.insert(id, session);
             match due {
-                Due::Nothing => {}
-                Due::Repeat => self.owe(id),
+                Due::Nothing | Due::Rekey | Due::Repeat if owes => self.owe(id),
+                Due::Nothing | Due::Rekey | Due::Repeat => {}
                 Due::Close => self.expire(id),
             }
         }
@@ -199,8 +222,11 @@ impl Endpoint {
         }
     }
 
-    /// Seals what was sent, as many lines to a packet as fit, and hands over all datagrams: (to, bytes).
+    /// Seals what was sent, as many lines to a packet as fit, and hands over all datagrams: (to, bytes). Ends the turn: what
+    /// a turn may cost is rationed.
     pub fn flush(&mut self, _now: Time, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+        self.gate.next_turn();
+        out.append(&mut self.baked);
         let mut listed = mem::take(&mut self.listed);
         for id in listed.drain(..) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
@@ -218,7 +244,7 @@ impl Endpoint {
 
     /// When [`Self::tick`] is wanted; `None`: not at all. May be earlier than there is something to do.
     pub fn deadline(&self) -> Option<Time> {
-        self.timers.first()
+        if self.gate.is_waited_at() { Some(self.now) } else { self.timers.first() }
     }
 
     /// Where the other side was last heard, or is hoped to be.
@@ -283,7 +309,9 @@ fn list(listed: &mut Vec<SessionId>, id: SessionId, session: &mut Session) {
 fn seal_pending(session: &mut Session, owes: bool, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
     let Some(sealed) = &mut session.sealed else { return };
     let pending = mem::take(&mut session.pending);
-    if pending.is_empty() && owes {
+    if let Some(message) = session.rekey.as_deref_mut().and_then(Rekey::take_owed) {
+        out.push((session.addr, sealed.seal(message)));
+    } else if pending.is_empty() && owes {
         out.push((session.addr, sealed.seal(&[])));
     }
     let mut rest = &pending[..];

@@ -8,9 +8,11 @@
 //! ```
 //!
 //! The initiator knows the responder's key beforehand. The prologue names the protocol's version and the suite, so that
-//! neither can be changed on the way. All randomness comes from an [`Rng`] that is handed in.
+//! neither can be changed on the way. New keys for a session that stands come from Noise KK, whose two messages carry
+//! nothing but an ephemeral key each, since both sides know each other's static key by then; its prologue names the session
+//! too. All randomness comes from an [`Rng`] that is handed in.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::Arc};
 
 use snow::{
     Builder, Error, HandshakeState, StatelessTransportState,
@@ -37,10 +39,20 @@ impl Initiator {
     /// Opens a handshake; gives message 1 too. `payload` is within [`limits::HANDSHAKE_PAYLOAD_BYTES_MAX`].
     pub(super) fn new(local: &KeyPair, remote: &[u8; 32], suite: Suite, payload: &[u8], rng: Rng) -> (Self, Vec<u8>) {
         let prologue = prologue(suite);
-        let mut state = builder(local, suite, &prologue, rng)
+        let mut state = builder(local, name(suite), &prologue, rng)
             .and_then(|builder| builder.remote_public_key(remote)?.build_initiator())
             .expect("the pattern, the keys and the resolver fit each other");
         let message = write(&mut state, &pad(payload));
+        (Self(Some(state)), message)
+    }
+
+    /// Opens the handshake for new keys of a session; gives its message 1 too.
+    pub(super) fn again(parties: &Parties, session: Binding, rng: Rng) -> (Self, Vec<u8>) {
+        let prologue = session.prologue(parties.suite);
+        let mut state = builder(&parties.local, again_name(parties.suite), &prologue, rng)
+            .and_then(|builder| builder.remote_public_key(&parties.remote)?.build_initiator())
+            .expect("the pattern, the keys and the resolver fit each other");
+        let message = write(&mut state, &[]);
         (Self(Some(state)), message)
     }
 
@@ -60,7 +72,7 @@ impl Responder {
     /// `local`, or was changed on the way.
     pub(super) fn new(local: &KeyPair, suite: Suite, message: &[u8], rng: Rng) -> Option<(Self, [u8; 32], Vec<u8>)> {
         let prologue = prologue(suite);
-        let mut state = builder(local, suite, &prologue, rng).and_then(Builder::build_responder).ok()?;
+        let mut state = builder(local, name(suite), &prologue, rng).and_then(Builder::build_responder).ok()?;
         let payload = unpad(&read(&mut state, message)?)?.to_vec();
         let key = state.get_remote_static()?.try_into().ok()?;
         Some((Self(Some(state)), key, payload))
@@ -74,11 +86,66 @@ impl Responder {
     }
 }
 
-fn builder<'a>(local: &'a KeyPair, suite: Suite, prologue: &'a [u8], rng: Rng) -> Result<Builder<'a>, Error> {
-    let name = match suite {
+/// Answers the handshake for new keys of a session; gives its message 2 too. `None` for a message that is not the other
+/// side's, not for this session, or was changed on the way.
+pub(super) fn answer_again(
+    parties: &Parties,
+    session: Binding,
+    message: &[u8],
+    rng: Rng,
+) -> Option<(StatelessTransportState, Vec<u8>)> {
+    let prologue = session.prologue(parties.suite);
+    let mut state = builder(&parties.local, again_name(parties.suite), &prologue, rng)
+        .and_then(|builder| builder.remote_public_key(&parties.remote)?.build_responder())
+        .ok()?;
+    read(&mut state, message)?;
+    let answer = write(&mut state, &[]);
+    Some((state.into_stateless_transport_mode().ok()?, answer))
+}
+
+/// Between whom a session is, as one of them sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Parties {
+    pub(super) suite: Suite,
+    /// Our static key; shared by all sessions that have it.
+    pub(super) local: Arc<KeyPair>,
+    /// The other side's.
+    pub(super) remote: [u8; 32],
+}
+
+/// Which keys of which session a handshake makes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Binding {
+    pub(super) epoch: u16,
+    /// The index that the session's initiator chose.
+    pub(super) initiator: u32,
+    /// The one that its responder did.
+    pub(super) responder: u32,
+}
+
+impl Binding {
+    fn prologue(self, suite: Suite) -> Vec<u8> {
+        let (initiator, responder) = (self.initiator.to_be_bytes(), self.responder.to_be_bytes());
+        [b"hobnob 1 rekey", &[packet::suite_byte(suite)][..], &self.epoch.to_be_bytes(), &initiator, &responder]
+            .concat()
+    }
+}
+
+fn name(suite: Suite) -> &'static str {
+    match suite {
         Suite::AesGcm => "Noise_IK_25519_AESGCM_SHA256",
         Suite::ChaChaPoly => "Noise_IK_25519_ChaChaPoly_BLAKE2s",
-    };
+    }
+}
+
+fn again_name(suite: Suite) -> &'static str {
+    match suite {
+        Suite::AesGcm => "Noise_KK_25519_AESGCM_SHA256",
+        Suite::ChaChaPoly => "Noise_KK_25519_ChaChaPoly_BLAKE2s",
+    }
+}
+
+fn builder<'a>(local: &'a KeyPair, name: &str, prologue: &'a [u8], rng: Rng) -> Result<Builder<'a>, Error> {
     Builder::with_resolver(name.parse()?, Box::new(Resolver(RefCell::new(rng))))
         .prologue(prologue)?
         .local_private_key(local.private.as_ref())
@@ -200,6 +267,33 @@ mod tests {
             }
             assert!(initiator.finish(&second).is_some());
         }
+    }
+
+    #[test]
+    fn new_keys_are_only_for_the_same_two_parties_and_the_same_session() {
+        fn check(theirs: u8, epoch: u16, initiator: u32, suite: Suite, expected: bool) {
+            let parties = |local: u8, remote: u8, suite| Parties {
+                suite,
+                local: Arc::new(key(local)),
+                remote: key(remote).public,
+            };
+            let session = Binding { epoch: 1, initiator: 5, responder: 6 };
+            let (mut opener, ask) = Initiator::again(&parties(1, 2, Suite::AesGcm), session, rng(3));
+            assert_eq!(ask.len(), 48);
+            let session = Binding { epoch, initiator, responder: 6 };
+            let answer = answer_again(&parties(2, theirs, suite), session, &ask, rng(4));
+            assert_eq!(answer.is_some(), expected);
+            if let Some((_, answer)) = answer {
+                let mut forged = answer.clone();
+                forged[40] ^= 1;
+                assert!(opener.finish(&forged).is_none() && opener.finish(&answer).is_some());
+            }
+        }
+        check(1, 1, 5, Suite::AesGcm, true);
+        check(3, 1, 5, Suite::AesGcm, false);
+        check(1, 2, 5, Suite::AesGcm, false);
+        check(1, 1, 6, Suite::AesGcm, false);
+        check(1, 1, 5, Suite::ChaChaPoly, false);
     }
 
     #[test]

@@ -11,11 +11,14 @@
 
 use std::net::SocketAddr;
 
+mod cookie;
 mod endpoint;
+mod gate;
 mod half_open;
 mod handshake;
 mod incoming;
 pub mod keys;
+mod rekey;
 mod sealed;
 mod state;
 #[cfg(test)]

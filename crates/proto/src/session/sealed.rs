@@ -1,4 +1,4 @@
-//! Sealed packets of one session: numbered, encrypted both ways, each taken at most once.
+//! Sealed packets under one pair of a session's keys: numbered, encrypted both ways, each taken at most once.
 //!
 //! The window is that of RFC 4303 (appendix A2): a packet may be up to [`limits::REPLAY_WINDOW`] behind the newest one. It
 //! is looked at before decryption and moved only after, so that a forger cannot push it.
@@ -7,10 +7,10 @@ use snow::StatelessTransportState;
 
 use crate::{
     limits,
-    wire::packet::{SEALED_HEAD_BYTES, TAG_BYTES, sealed_head},
+    wire::packet::{self, SEALED_HEAD_BYTES, TAG_BYTES, sealed_head},
 };
 
-/// One session's keys and counters.
+/// One session's keys of one epoch, and their counters.
 #[derive(Debug)]
 pub(super) struct Sealed {
     transport: StatelessTransportState,
@@ -24,15 +24,47 @@ pub(super) struct Sealed {
 /// Why a sealed packet is dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Unopened {
+    /// The handshake is not done.
+    Early,
+    /// Sealed under keys that we have not, or have forgotten.
+    UnknownKeys,
     /// Taken before, or too old to tell.
     Replayed,
     /// Not sealed for this session, or changed on the way.
     Forged,
 }
 
+impl Unopened {
+    /// The name of its counter.
+    pub(super) fn cause(self) -> &'static str {
+        match self {
+            Self::Early => "sealed_early",
+            Self::UnknownKeys => "keys_unknown",
+            Self::Replayed => "replayed",
+            Self::Forged => "seal_bad",
+        }
+    }
+}
+
 impl Sealed {
-    pub(super) fn new(transport: StatelessTransportState, remote: u32) -> Self {
-        Self { transport, remote, next: 0, window: Window::default() }
+    pub(super) fn new(transport: StatelessTransportState, remote: u32, epoch: u16) -> Self {
+        let first = packet::counter(epoch);
+        Self { transport, remote, next: first, window: Window { end: first, ..Window::default() } }
+    }
+
+    /// The epoch of these keys.
+    pub(super) fn epoch(&self) -> u16 {
+        packet::epoch(self.next)
+    }
+
+    /// Whether the packet with this counter is sealed under these keys.
+    pub(super) fn has(&self, counter: u64) -> bool {
+        packet::epoch(counter) == self.epoch()
+    }
+
+    /// The other side's index of the session.
+    pub(super) fn remote(&self) -> u32 {
+        self.remote
     }
 
     /// Seals lines, or nothing, into a datagram.
@@ -41,7 +73,7 @@ impl Sealed {
         datagram[..SEALED_HEAD_BYTES].copy_from_slice(&sealed_head(self.remote, self.next));
         self.transport
             .write_message(self.next, lines, &mut datagram[SEALED_HEAD_BYTES..])
-            .expect("the buffer fits, and nobody lives to send 2^64 packets");
+            .expect("the buffer fits, and nobody sends 2^48 packets in an hour");
         self.next += 1;
         datagram
     }

@@ -12,7 +12,8 @@ use crate::{
     session::{
         Role, SessionId,
         half_open::AskId,
-        handshake::{Initiator, Responder},
+        handshake::{Initiator, Parties, Responder},
+        rekey::{NEVER, Rekey},
         sealed::Sealed,
     },
     time::{Duration, Time},
@@ -23,6 +24,8 @@ use crate::{
 const FIRST_REPEAT: Duration = Duration::from_millis(100);
 /// How often the initiator's confirmation is repeated before it gives up.
 const CONFIRMS_MAX: u32 = 6;
+/// After so many doublings nothing is repeated any more.
+const REPEATS_MAX: u32 = 16;
 /// How long the pieces of a line wait for the rest, at least.
 const FRAGMENTS_KEPT: Duration = Duration::from_secs(10);
 
@@ -30,8 +33,7 @@ const FRAGMENTS_KEPT: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) role: Role,
-    /// The other side's static key.
-    pub(super) key: [u8; 32],
+    pub(super) parties: Parties,
     /// Where the newest authentic packet came from.
     pub(super) addr: SocketAddr,
     /// When the last authentic packet came, or the session began.
@@ -39,6 +41,10 @@ pub(super) struct Session {
     pub(super) phase: Phase,
     /// There once the handshake's messages have both been written or read.
     pub(super) sealed: Option<Sealed>,
+    /// There while the keys change, and shortly after.
+    pub(super) rekey: Option<Box<Rekey>>,
+    /// When the initiator next wants new keys.
+    pub(super) rekey_at: Time,
     /// Lines that wait for the next flush. An idle session holds no buffer.
     pub(super) pending: Vec<u8>,
     /// Lines of which pieces have come, and when the last did.
@@ -68,6 +74,8 @@ pub(super) struct Calling {
     pub(super) handshake: Initiator,
     pub(super) init: Vec<u8>,
     pub(super) repeats: Repeats,
+    /// Cookies that were answered at once since the last repeat.
+    pub(super) cookies: u32,
 }
 
 /// A responder that waits for the initiator to prove itself.
@@ -97,13 +105,21 @@ impl Repeats {
         Self { since, count: 0 }
     }
 
-    fn due(self) -> Time {
-        self.since + FIRST_REPEAT * (1 << self.count.min(16))
+    pub(super) fn due(self) -> Time {
+        self.since + FIRST_REPEAT * (1 << self.count.min(REPEATS_MAX))
     }
 
     fn advance(&mut self, now: Time) {
-        while self.due() <= now && self.count < 16 {
+        while self.due() <= now && self.count < REPEATS_MAX {
             self.count += 1;
+        }
+    }
+
+    /// The same for what is repeated without end: begins anew after some hours.
+    pub(super) fn advance_or_restart(&mut self, now: Time) {
+        self.advance(now);
+        if self.due() <= now {
+            *self = Self::new(now);
         }
     }
 }
@@ -115,19 +131,23 @@ pub(super) enum Due {
     Nothing,
     /// To repeat its packet.
     Repeat,
+    /// To go on with the change of its keys, or to begin one.
+    Rekey,
     /// To be dropped.
     Close,
 }
 
 impl Session {
-    pub(super) fn new(role: Role, key: [u8; 32], addr: SocketAddr, phase: Phase, now: Time) -> Self {
+    pub(super) fn new(role: Role, parties: Parties, addr: SocketAddr, phase: Phase, now: Time) -> Self {
         Self {
             role,
-            key,
+            parties,
             addr,
             heard: now,
             phase,
             sealed: None,
+            rekey: None,
+            rekey_at: NEVER,
             pending: Vec::new(),
             assembler: None,
             owes: false,
@@ -142,6 +162,10 @@ impl Session {
 
     /// When it next wants something.
     fn due(&self) -> Time {
+        self.phase_due().min(self.rekey.as_deref().map_or(self.rekey_at, Rekey::due))
+    }
+
+    fn phase_due(&self) -> Time {
         match &self.phase {
             Phase::Calling(calling) => calling.repeats.due().min(calling.repeats.since + limits::HANDSHAKE_SPAN_MAX),
             Phase::HalfOpen(half) => half.asked + limits::HANDSHAKE_SPAN_MAX,
@@ -155,9 +179,13 @@ impl Session {
         if now < self.due() {
             return Due::Nothing;
         }
+        if now < self.phase_due() {
+            return Due::Rekey;
+        }
         match &mut self.phase {
             Phase::Calling(calling) if now < calling.repeats.since + limits::HANDSHAKE_SPAN_MAX => {
                 calling.repeats.advance(now);
+                calling.cookies = 0;
                 Due::Repeat
             }
             Phase::Up(Some(confirm)) if confirm.count < CONFIRMS_MAX && now < self.heard + limits::SILENCE_MAX => {

@@ -3,19 +3,25 @@
 //! The first byte says what it is; a `{` there is discovery, which is not read here. Integers are big-endian.
 //!
 //! ```text
-//! init      1 | suite 1 | sender 4 | noise message 1: ephemeral 32, static 48, padded payload, tag 16
+//! init      1 | suite 1 | sender 4 | cookie 16 | noise message 1: ephemeral 32, static 48, padded payload, tag 16
 //! answer    2 | sender 4 | receiver 4 | noise message 2: ephemeral 32, payload, tag 16
-//! sealed    3 | receiver 4 | counter 8 | ciphertext, tag 16
+//! sealed    3 | receiver 4 | counter 8: epoch 2, number 6 | ciphertext, tag 16
+//! cookie    4 | receiver 4 | cookie 16
 //! ```
 //!
-//! `sender` is the index that the sender chose for the session, and `receiver` the one that the receiver did. 4 is kept
-//! for cookies. The layout follows `WireGuard` (Donenfeld, NDSS 2017), the handshake is Noise IK (noiseprotocol.org,
-//! revision 34).
+//! `sender` is the index that the sender chose for the session, and `receiver` the one that the receiver did. An init's
+//! cookie is zeros until the responder has asked for one. The epoch counts the keys of a session from 0, as in DTLS (RFC
+//! 6347, section 4.1): so the keys of a packet are known before it is opened. The layout follows `WireGuard` (Donenfeld,
+//! NDSS 2017), the handshake is Noise IK (noiseprotocol.org, revision 34).
 
 use crate::{limits, session::keys::Suite};
 
 /// Bytes that authenticate a ciphertext.
 pub const TAG_BYTES: usize = 16;
+/// Bytes of a cookie.
+pub const COOKIE_BYTES: usize = 16;
+/// The cookie of an init whose sender has got none.
+pub const NO_COOKIE: [u8; COOKIE_BYTES] = [0; COOKIE_BYTES];
 /// Bytes before the ciphertext of a sealed packet.
 pub const SEALED_HEAD_BYTES: usize = 13;
 /// Bytes of an answer without its payload.
@@ -26,7 +32,9 @@ pub const INIT_BYTES_MIN: usize = INIT_HEAD_BYTES + 32 + 48 + limits::HANDSHAKE_
 const INIT: u8 = 1;
 const ANSWER: u8 = 2;
 const SEALED: u8 = 3;
-const INIT_HEAD_BYTES: usize = 6;
+const COOKIE: u8 = 4;
+const INIT_COOKIE_AT: usize = 6;
+const INIT_HEAD_BYTES: usize = INIT_COOKIE_AT + COOKIE_BYTES;
 const ANSWER_HEAD_BYTES: usize = 9;
 
 /// A datagram of a session, not yet authenticated.
@@ -38,6 +46,8 @@ pub enum Packet<'a> {
         suite: Suite,
         /// The initiator's index of the session.
         sender: u32,
+        /// What the responder gave it to show, or [`NO_COOKIE`].
+        cookie: [u8; COOKIE_BYTES],
         /// The first message of Noise IK.
         noise: &'a [u8],
     },
@@ -54,10 +64,17 @@ pub enum Packet<'a> {
     Sealed {
         /// The receiver's index of the session.
         receiver: u32,
-        /// The number of the packet in its direction, from 0.
+        /// The epoch of its keys, and the number of the packet under them in its direction: see [`counter`].
         counter: u64,
         /// Ciphertext and tag.
         ciphertext: &'a [u8],
+    },
+    /// Asks an initiator to repeat its init with this cookie.
+    Cookie {
+        /// The initiator's index of the session.
+        receiver: u32,
+        /// What to show.
+        cookie: [u8; COOKIE_BYTES],
     },
 }
 
@@ -97,6 +114,7 @@ impl<'a> Packet<'a> {
             INIT => parse_init(rest, datagram.len()),
             ANSWER => parse_answer(rest, datagram.len()),
             SEALED => parse_sealed(rest).ok_or(Malformed::Short),
+            COOKIE => parse_cookie(rest).ok_or(Malformed::Short),
             _ => Err(Malformed::Type),
         }
     }
@@ -104,8 +122,8 @@ impl<'a> Packet<'a> {
     /// Writes a packet.
     pub fn to_bytes(self) -> Vec<u8> {
         match self {
-            Self::Init { suite, sender, noise } => {
-                [&[INIT, suite_byte(suite)], &sender.to_be_bytes()[..], noise].concat()
+            Self::Init { suite, sender, cookie, noise } => {
+                [&[INIT, suite_byte(suite)], &sender.to_be_bytes()[..], &cookie, noise].concat()
             }
             Self::Answer { sender, receiver, noise } => {
                 [&[ANSWER], &sender.to_be_bytes()[..], &receiver.to_be_bytes(), noise].concat()
@@ -113,6 +131,7 @@ impl<'a> Packet<'a> {
             Self::Sealed { receiver, counter, ciphertext } => {
                 [&sealed_head(receiver, counter)[..], ciphertext].concat()
             }
+            Self::Cookie { receiver, cookie } => [&[COOKIE], &receiver.to_be_bytes()[..], &cookie].concat(),
         }
     }
 }
@@ -123,8 +142,9 @@ fn parse_init(rest: &[u8], len: usize) -> Result<Packet<'_>, Malformed> {
     }
     let (&suite, rest) = rest.split_first().ok_or(Malformed::Short)?;
     let suite = suite_of(suite).ok_or(Malformed::Suite)?;
-    let (sender, noise) = rest.split_first_chunk().ok_or(Malformed::Short)?;
-    Ok(Packet::Init { suite, sender: u32::from_be_bytes(*sender), noise })
+    let (sender, rest) = rest.split_first_chunk().ok_or(Malformed::Short)?;
+    let (cookie, noise) = rest.split_first_chunk().ok_or(Malformed::Short)?;
+    Ok(Packet::Init { suite, sender: u32::from_be_bytes(*sender), cookie: *cookie, noise })
 }
 
 fn parse_answer(rest: &[u8], len: usize) -> Result<Packet<'_>, Malformed> {
@@ -144,6 +164,30 @@ fn parse_sealed(rest: &[u8]) -> Option<Packet<'_>> {
         counter: u64::from_be_bytes(*counter),
         ciphertext,
     })
+}
+
+fn parse_cookie(rest: &[u8]) -> Option<Packet<'_>> {
+    let (receiver, rest) = rest.split_first_chunk()?;
+    let cookie = rest.first_chunk()?;
+    Some(Packet::Cookie { receiver: u32::from_be_bytes(*receiver), cookie: *cookie })
+}
+
+/// Puts a cookie into an init that was written before.
+///
+/// # Panics
+/// If `init` is shorter than an init's head.
+pub fn set_cookie(init: &mut [u8], cookie: [u8; COOKIE_BYTES]) {
+    init[INIT_COOKIE_AT..INIT_HEAD_BYTES].copy_from_slice(&cookie);
+}
+
+/// Counter of the first packet under the keys of that epoch.
+pub fn counter(epoch: u16) -> u64 {
+    u64::from(epoch) << 48
+}
+
+/// The epoch of the keys under which a packet with this counter is sealed.
+pub fn epoch(counter: u64) -> u16 {
+    (counter >> 48) as u16
 }
 
 /// What stands before the ciphertext of a sealed packet.
@@ -182,13 +226,36 @@ mod tests {
             assert_eq!(&bytes[..head.len()], head);
         }
         let noise = [7; 500];
-        check(Packet::Init { suite: Suite::AesGcm, sender: 0x0102_0304, noise: &noise }, &[1, 1, 1, 2, 3, 4, 7]);
-        check(Packet::Init { suite: Suite::ChaChaPoly, sender: 5, noise: &noise }, &[1, 2, 0, 0, 0, 5, 7]);
+        let init = |suite, sender, cookie| Packet::Init { suite, sender, cookie, noise: &noise };
+        check(init(Suite::AesGcm, 0x0102_0304, [8; 16]), &[1, 1, 1, 2, 3, 4, 8]);
+        check(init(Suite::ChaChaPoly, 5, NO_COOKIE), &[1, 2, 0, 0, 0, 5, 0]);
+        check(Packet::Cookie { receiver: 258, cookie: [9; 16] }, &[4, 0, 0, 1, 2, 9]);
         check(Packet::Answer { sender: 1, receiver: 2, noise: &noise }, &[2, 0, 0, 0, 1, 0, 0, 0, 2, 7]);
         check(
             Packet::Sealed { receiver: 9, counter: 258, ciphertext: &noise[..16] },
             &[3, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 1, 2, 7],
         );
+    }
+
+    #[test]
+    fn a_cookie_is_put_into_an_init() {
+        let packet = Packet::Init { suite: Suite::AesGcm, sender: 5, cookie: NO_COOKIE, noise: &[7; 500] };
+        let mut bytes = packet.to_bytes();
+        set_cookie(&mut bytes, [9; 16]);
+        let expected = Packet::Init { suite: Suite::AesGcm, sender: 5, cookie: [9; 16], noise: &[7; 500] };
+        assert_eq!(Packet::parse(&bytes), Ok(expected));
+    }
+
+    #[test]
+    fn a_counter_begins_with_its_epoch() {
+        fn check(epoch: u16, number: u64, head: [u8; 8]) {
+            let counter = counter(epoch) + number;
+            assert_eq!(sealed_head(0, counter)[5..], head);
+            assert_eq!(super::epoch(counter), epoch);
+        }
+        check(0, 258, [0, 0, 0, 0, 0, 0, 1, 2]);
+        check(3, 0, [0, 3, 0, 0, 0, 0, 0, 0]);
+        check(u16::MAX, (1 << 48) - 1, [255; 8]);
     }
 
     #[test]
@@ -200,7 +267,8 @@ mod tests {
         }
         check(&[], 0, Malformed::Short);
         check(&[0], 1, Malformed::Type);
-        check(&[4], 100, Malformed::Type);
+        check(&[5], 100, Malformed::Type);
+        check(&[4], 20, Malformed::Short);
         check(b"{", 100, Malformed::Type);
         check(&[1, 1], INIT_BYTES_MIN - 1, Malformed::Short);
         check(&[1, 3], INIT_BYTES_MIN, Malformed::Suite);

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::wire::packet::Packet;
+use crate::wire::packet::{NO_COOKIE, Packet};
 
 #[test]
 fn what_cannot_be_used_is_counted_by_its_cause() {
@@ -19,13 +19,23 @@ fn what_cannot_be_used_is_counted_by_its_cause() {
     check("packet_type", |_| vec![9; 100]);
     check("packet_long", |_| vec![3; 3_000]);
     check("packet_suite", |_| [&[1, 9], &noise[..]].concat());
-    check("handshake_bad", |_| Packet::Init { suite: Suite::AesGcm, sender: 1, noise }.to_bytes());
+    check("handshake_bad", |_| Packet::Init { suite: Suite::AesGcm, sender: 1, cookie: NO_COOKIE, noise }.to_bytes());
     check("session_unknown", |_| Packet::Answer { sender: 1, receiver: 0, noise }.to_bytes());
     check("answer_unwanted", |server| Packet::Answer { sender: 1, receiver: server.0, noise }.to_bytes());
     check("session_unknown", |_| Packet::Sealed { receiver: 0, counter: 1, ciphertext: noise }.to_bytes());
     check("seal_bad", |server| Packet::Sealed { receiver: server.0, counter: 1, ciphertext: noise }.to_bytes());
     check("replayed", |server| Packet::Sealed { receiver: server.0, counter: 0, ciphertext: noise }.to_bytes());
-    check("seal_bad", |server| Packet::Sealed { receiver: server.0, counter: u64::MAX, ciphertext: noise }.to_bytes());
+    check("seal_bad", |server| {
+        Packet::Sealed { receiver: server.0, counter: (1 << 48) - 1, ciphertext: noise }.to_bytes()
+    });
+    check("keys_unknown", |server| {
+        Packet::Sealed { receiver: server.0, counter: 1 << 48, ciphertext: noise }.to_bytes()
+    });
+    check("keys_unknown", |server| {
+        Packet::Sealed { receiver: server.0, counter: u64::MAX, ciphertext: noise }.to_bytes()
+    });
+    check("session_unknown", |_| Packet::Cookie { receiver: 0, cookie: [1; 16] }.to_bytes());
+    check("cookie_unwanted", |server| Packet::Cookie { receiver: server.0, cookie: [1; 16] }.to_bytes());
 }
 
 #[test]

@@ -12,7 +12,10 @@ use crate::{
 };
 
 mod hostile;
+mod load;
 mod opening;
+mod rekeying;
+mod roaming;
 mod talking;
 
 /// How long a datagram is on its way.

@@ -1,7 +1,7 @@
 //! How sessions begin, and how they do not.
 
 use super::*;
-use crate::{limits, wire::packet};
+use crate::wire::packet;
 
 #[test]
 fn a_session_is_up_after_one_round_trip() {
@@ -183,25 +183,6 @@ fn the_answer_is_never_larger_than_what_asked_for_it() {
     check(0, true);
     check(packet::INIT_BYTES_MIN - packet::ANSWER_BYTES_MIN, true);
     check(packet::INIT_BYTES_MIN - packet::ANSWER_BYTES_MIN + 1, false);
-}
-
-#[test]
-fn only_so_many_half_open_sessions_are_kept_the_newest() {
-    let mut pair = Pair::new(1);
-    pair.welcome = None;
-    pair.connect(Suite::AesGcm);
-    pair.turn();
-    let init = pair.sent[0].bytes.clone();
-    for port in 0..1_030 {
-        pair.deliver(SERVER, addr(10_000 + port), &init);
-    }
-    pair.turn();
-    assert_eq!(pair.count(SERVER, "half_open_full"), 1_030 - limits::HALF_OPEN_MAX as u64);
-    assert_eq!(pair.closed(SERVER), pair.asked()[..6]);
-    assert_eq!(pair.sides[SERVER].endpoint.sessions.len(), limits::HALF_OPEN_MAX);
-    pair.run_for(Duration::from_secs(4));
-    assert_eq!(pair.closed(SERVER).len(), pair.asked().len());
-    assert_eq!(pair.sides[SERVER].endpoint.deadline(), None);
 }
 
 #[test]

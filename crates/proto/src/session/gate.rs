@@ -1,0 +1,163 @@
+//! The gate: which handshakes are computed now, which wait, and who has to show a cookie first.
+//!
+//! A handshake costs 0.4 ms, almost all of it X25519, and a stranger may ask for as many as fit the wire. So a turn of the
+//! loop, which ends with a flush, computes [`limits::HANDSHAKES_PER_TURN`] of them; the others wait for later turns in a
+//! bounded queue, in the order in which they came. That the ration was used up, that others wait, or that there are many
+//! half-open sessions is load: then, and for a second more, whoever shows no good cookie gets one and nothing else.
+
+use std::collections::VecDeque;
+
+use crate::{
+    limits,
+    session::{
+        half_open::{AskId, source},
+        keys::Suite,
+    },
+    time::{Duration, Time},
+};
+
+/// For how long a gate stays loaded: without that, each turn would begin with a ration for those without a cookie.
+const LOADED_SPAN: Duration = Duration::from_secs(1);
+
+/// An init that waits.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) ask: AskId,
+    pub(super) suite: Suite,
+    /// The initiator's index.
+    pub(super) remote: u32,
+    pub(super) noise: Box<[u8]>,
+    /// How large the datagram was.
+    pub(super) bytes: usize,
+}
+
+/// What is left of this turn's rations, and who waits.
+#[derive(Debug)]
+pub(super) struct Gate {
+    handshakes: u32,
+    rekeys: u32,
+    loaded_until: Time,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        let (handshakes, rekeys) = (limits::HANDSHAKES_PER_TURN, limits::REKEYS_PER_TURN);
+        Self { handshakes, rekeys, loaded_until: Time::ZERO, waiting: VecDeque::new() }
+    }
+}
+
+impl Gate {
+    /// Begins a turn with full rations.
+    pub(super) fn next_turn(&mut self) {
+        (self.handshakes, self.rekeys) = (limits::HANDSHAKES_PER_TURN, limits::REKEYS_PER_TURN);
+    }
+
+    /// Whether a handshake has to show a cookie.
+    pub(super) fn is_loaded(&self, half_open: usize, now: Time) -> bool {
+        self.handshakes == 0
+            || !self.waiting.is_empty()
+            || now < self.loaded_until
+            || half_open >= limits::HALF_OPEN_LOADED
+    }
+
+    /// Takes one handshake from the ration, if there is one left.
+    pub(super) fn take_handshake(&mut self, now: Time) -> bool {
+        let left = self.handshakes > 0;
+        self.handshakes = self.handshakes.saturating_sub(1);
+        if self.handshakes == 0 {
+            self.loaded_until = now + LOADED_SPAN;
+        }
+        left
+    }
+
+    /// Takes one rekey from the ration, if there is one left.
+    pub(super) fn take_rekey(&mut self) -> bool {
+        let left = self.rekeys > 0;
+        self.rekeys = self.rekeys.saturating_sub(1);
+        left
+    }
+
+    /// Lets an init wait behind the others, once however often it is repeated. Else the cause for which it is dropped.
+    pub(super) fn wait(&mut self, ask: AskId, init: impl FnOnce() -> Waiting) -> Result<(), &'static str> {
+        if self.waiting.len() >= limits::HANDSHAKES_WAITING_MAX {
+            return Err("handshakes_full");
+        }
+        let (source, mut others) = (source(ask.0), 0);
+        for waiting in &self.waiting {
+            if waiting.ask == ask {
+                return Ok(());
+            }
+            others += usize::from(source.is_some() && self::source(waiting.ask.0) == source);
+        }
+        if others >= limits::HANDSHAKES_WAITING_PER_SOURCE_MAX {
+            return Err("handshakes_source_full");
+        }
+        self.waiting.push_back(init());
+        Ok(())
+    }
+
+    /// The next init that has waited for long enough, with its part of the ration; `None` once either is used up.
+    pub(super) fn next(&mut self, now: Time) -> Option<Waiting> {
+        (!self.waiting.is_empty() && self.take_handshake(now)).then(|| self.waiting.pop_front()).flatten()
+    }
+
+    pub(super) fn is_waited_at(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+
+    fn waiting(ip: u32, port: u16) -> (AskId, impl FnOnce() -> Waiting) {
+        let ask = (SocketAddr::from((ip.to_be_bytes(), port)), [0; 32]);
+        (ask, move || Waiting { ask, suite: Suite::AesGcm, remote: 1, noise: Box::default(), bytes: 0 })
+    }
+
+    #[test]
+    fn a_turn_has_a_ration_and_using_it_up_is_load_for_a_second() {
+        let (mut gate, now) = (Gate::default(), Time::from_micros(1));
+        for _ in 0..limits::HANDSHAKES_PER_TURN {
+            assert!(!gate.is_loaded(0, now) && gate.take_handshake(now));
+        }
+        assert!(gate.is_loaded(0, now) && !gate.take_handshake(now));
+        gate.next_turn();
+        assert!(gate.is_loaded(0, now) && !gate.is_loaded(0, now + LOADED_SPAN));
+        assert!(gate.is_loaded(limits::HALF_OPEN_LOADED, now + LOADED_SPAN));
+        assert!(gate.take_handshake(now));
+    }
+
+    #[test]
+    fn only_so_many_wait_and_only_so_many_of_one_source() {
+        fn check(sources: u32, expected: usize, cause: &'static str) {
+            let mut gate = Gate::default();
+            let mut dropped = Vec::new();
+            for n in 0..1_000 {
+                let (ask, init) = waiting(0x0a00_0000 + n % sources, n as u16);
+                dropped.extend(gate.wait(ask, init).err());
+            }
+            assert_eq!((gate.waiting.len(), dropped.len()), (expected, 1_000 - expected));
+            assert!(dropped.iter().all(|other| *other == cause), "{dropped:?}");
+        }
+        check(1, limits::HANDSHAKES_WAITING_PER_SOURCE_MAX, "handshakes_source_full");
+        check(2, 2 * limits::HANDSHAKES_WAITING_PER_SOURCE_MAX, "handshakes_source_full");
+        check(100, limits::HANDSHAKES_WAITING_MAX, "handshakes_full");
+    }
+
+    #[test]
+    fn who_waits_is_next_in_order_and_once() {
+        let (mut gate, now) = (Gate::default(), Time::ZERO);
+        for n in [1, 2, 1, 3, 2] {
+            let (ask, init) = waiting(0x7f00_0001, n);
+            gate.wait(ask, init).unwrap();
+        }
+        assert!(gate.is_loaded(0, now));
+        let order: Vec<_> = std::iter::from_fn(|| gate.next(now)).map(|waiting| waiting.ask.0.port()).collect();
+        assert_eq!(order, [1, 2, 3]);
+        assert!(!gate.is_waited_at());
+    }
+}
