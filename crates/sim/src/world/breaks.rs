@@ -93,7 +93,7 @@ impl World {
             Fault::Resume(of) => self.servers[*of].paused.is_none(),
             Fault::Leave(of, _) => self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some(),
             Fault::Heal => !self.network.is_cut(),
-            Fault::Sleep(of) => self.clients[*of].asleep.is_some(),
+            Fault::Sleep(of) => !self.clients[*of].is_up(),
             Fault::Wake(of, _) => self.clients[*of].asleep.is_none(),
             Fault::Cut(_) | Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) => false,
         }
