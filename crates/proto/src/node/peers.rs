@@ -97,7 +97,7 @@ impl Node {
         if self.is_live(origin) || self.calls.contains_key(&origin) {
             return;
         }
-        if known.is_some_and(|known| origin.boot < known.boot) {
+        if known.is_some_and(|known| origin.boot < known.boot) || self.has_left(origin) {
             return self.count("hello_of_old_boot");
         }
         if self.calls.len() >= CALLS_MAX {
@@ -107,6 +107,11 @@ impl Node {
         let at = if origin < self.me && known.is_none() { self.now + YIELD } else { self.now };
         self.calls.insert(origin, Call { addr, suite, done: false });
         self.timers.set(Timer::Call(origin), at);
+    }
+
+    /// Whether this run of a server has left the cluster: it says goodbye a few times, and is no peer meanwhile.
+    pub(super) fn has_left(&self, origin: Origin) -> bool {
+        self.members.get(origin.id).is_some_and(|member| member.left && member.boot == origin.boot)
     }
 
     /// Opens a session to a server that was heard of, and for a while does not again.
