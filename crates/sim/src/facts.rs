@@ -83,8 +83,8 @@ pub enum Fact<'a> {
         at: At,
         /// The hash of the packet that arrived; `None` where none did.
         packet: Option<u64>,
-        /// For whom the packet was sealed, if it is one that was sealed.
-        sealed_for: Option<At>,
+        /// Whether it is exactly one that somebody has sealed.
+        sealed: bool,
         /// How many packets were opened.
         packets: u64,
     },

@@ -127,7 +127,7 @@ pub struct Profile {
     pub noise: NoiseProfile,
     /// Whether the cluster has a secret.
     pub closed: bool,
-    /// Servers of the same name and of the first ids, beside a cluster with a secret.
+    /// Servers of the same name, some of the same ids, beside a cluster with a secret.
     pub rogues: Vec<Rogue>,
     /// Servers are started within so much of each other.
     pub starts_within: Duration,

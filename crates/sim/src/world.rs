@@ -8,7 +8,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BTreeSet, BinaryHeap},
     net::SocketAddr,
 };
 
@@ -24,7 +24,7 @@ use hobnob_proto::{
 
 use self::steps::Cause;
 use crate::{
-    facts::{At, Departed, Picture, RoomPicture, ServerPicture},
+    facts::{Departed, Picture, RoomPicture, ServerPicture},
     faults::Fault,
     host::{ClientHost, Datagram, ServerHost},
     invariants::{Checker, Violation},
@@ -38,6 +38,9 @@ use crate::{
 
 mod breaks;
 mod steps;
+
+/// From here on, ids are used by strangers only.
+const STRANGER_ID: u32 = 20;
 
 /// Something that is not the network's business.
 #[derive(Clone, Debug)]
@@ -114,8 +117,8 @@ pub struct World {
     trace: Trace,
     carried: Carried,
     outsider: Outsider,
-    /// For whom each sealed packet was sealed, by its hash.
-    sealed: BTreeMap<u64, At>,
+    /// The hashes of all sealed packets.
+    sealed: BTreeSet<u64>,
     departed: Vec<Gone>,
     /// Packets with which a client says goodbye, by their hash.
     goodbyes: BTreeMap<u64, Departed>,
@@ -142,7 +145,9 @@ impl World {
         let clients: Vec<_> = (0..profile.clients).map(|of| ClientHost::new(of, secret.clone(), rng)).collect();
         let stranger = |(of, rogue): (usize, &Rogue)| {
             let secret = (*rogue == Rogue::OtherSecret).then(|| Secret::generate(rng));
-            ServerHost::stranger(of, profile.ids[of % profile.ids.len()], secret)
+            // Every second one has an id of ours.
+            let id = if of % 2 == 0 { ServerId(STRANGER_ID + of as u32) } else { profile.ids[of % profile.ids.len()] };
+            ServerHost::stranger(of, id, secret)
         };
         let strangers: Vec<_> = profile.rogues.iter().enumerate().map(stranger).collect();
         let addrs = servers.iter().map(|host| host.addr).chain(clients.iter().map(|host| host.addr));
@@ -164,7 +169,7 @@ impl World {
             trace,
             carried: Carried::default(),
             outsider,
-            sealed: BTreeMap::new(),
+            sealed: BTreeSet::new(),
             departed: Vec::new(),
             goodbyes: BTreeMap::new(),
             last_words: None,
