@@ -144,9 +144,10 @@ pub enum Output {
 }
 
 /// Where a server stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum State {
     /// Still looking for the others: listens, and takes no part.
+    #[default]
     Joining,
     /// Follows a leader, or is about to look for one.
     Follower,

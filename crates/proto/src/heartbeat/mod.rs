@@ -27,7 +27,8 @@
 //!   to 4 (the local health of Lifeguard; Dadgar, Phillips, Currey 2018), and after a pause of its own every peer gets
 //!   fresh credit.
 //!
-//! It is assumed that the node passes on only beats from authentic sessions, and that boots of a server only grow.
+//! It is assumed that the node passes on only beats from authentic sessions, and that boots of a server only grow, but
+//! where two had one id.
 
 mod peer;
 
@@ -159,10 +160,14 @@ impl Heartbeat {
         }
     }
 
-    /// A session with `peer` stands: its beats are expected from now on, also after [`Self::gone`].
+    /// A session with `peer` stands: its beats are expected from now on, also after [`Self::gone`], and also where a newer
+    /// boot is known that is dead: of two servers with one id the newer has given way.
     pub fn up(&mut self, peer: Origin, now: Time) {
         self.notice_pause(now);
         let config = self.config;
+        if self.peers.get(&peer.id).is_some_and(|known| known.boot > peer.boot && known.status == Status::Dead) {
+            self.peers.remove(&peer.id);
+        }
         if let Some(known) = self.expect(peer, now)
             && known.gone
         {

@@ -167,6 +167,21 @@ fn the_newest_boot_is_the_peer() {
 }
 
 #[test]
+fn an_older_boot_goes_on_once_the_newer_is_dead() {
+    let mut detector = detector();
+    let (old, new) = (origin(2, 1), origin(2, 2));
+    hear(&mut detector, &[(new, true)], (0..20).map(|n| n * 100));
+    detector.up(old, at(2_000));
+    assert_eq!(detector.status(new), Status::Live);
+    quiet_until(&mut detector, at(3_000));
+    detector.heard(old, true, at(3_000));
+    assert_eq!(detector.status(old), Status::Dead, "no session says so");
+    detector.up(old, at(3_000));
+    detector.heard(old, true, at(3_010));
+    assert_eq!(detector.status(old), Status::Live);
+}
+
+#[test]
 fn one_that_said_goodbye_is_forgotten_without_an_alarm() {
     let mut detector = detector();
     let peer = origin(2, 1);

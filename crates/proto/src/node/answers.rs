@@ -103,7 +103,7 @@ impl Node {
         }
         let peer = self.peers.get(&member.id);
         let addr = peer.and_then(|peer| self.endpoint.addr(peer.session()?)).or(addr.copied());
-        let live = peer.is_some_and(|peer| peer.origin.boot == member.boot && self.is_live(peer.origin));
+        let live = peer.is_some_and(|peer| self.is_live(peer.origin));
         let unheard = self.heartbeat.unheard().any(|peer| peer.id == member.id && peer.boot == member.boot);
         let state = match (live, unheard) {
             (true, _) if self.is_on_probation(member.id) => "probation",

@@ -32,6 +32,7 @@ impl Node {
     pub(super) fn beat(&mut self) {
         let (due, changes) = self.heartbeat.tick(self.now);
         if due {
+            self.close_unused();
             self.say_beats();
         }
         for change in &changes {
@@ -48,6 +49,7 @@ impl Node {
                     // The link may be good for another session.
                     self.lost(peer);
                     self.probations.unheard(peer, self.now);
+                    self.seek(peer);
                 }
                 Change::Dead { peer, silent } => {
                     let silent_ms = u64::try_from(silent.as_millis()).unwrap_or(u64::MAX);
@@ -70,7 +72,7 @@ impl Node {
     /// A server is not live any more: it is called until it is.
     fn lost(&mut self, peer: Origin) {
         if let Some(known) = self.peers.get_mut(&peer.id).filter(|known| known.origin == peer) {
-            known.lost_at = self.now;
+            (known.lost_at, known.attempts) = (self.now, 0);
             self.timers.set(Timer::Reconnect(peer.id), self.now + RECONNECT_OFTEN);
         }
     }

@@ -38,11 +38,13 @@ impl Node {
                 }
                 continue;
             }
-            if !self.members.merge(member) || !left {
+            if !self.members.merge(member) {
                 continue;
             }
             let origin = Origin { id, boot };
-            if self.peers.get(&id).is_some_and(|peer| peer.origin == origin) {
+            if !left {
+                self.seek(origin);
+            } else if self.peers.get(&id).is_some_and(|peer| peer.origin == origin) {
                 self.member_left(origin);
             }
         }

@@ -5,31 +5,13 @@
 
 use std::borrow::Cow;
 
+pub use crate::election::State as Role;
 use crate::{
-    election,
     ids::{ClusterId, Origin, RoomName, ServerId},
     log::{Entry, VersionVector},
     node::{Node, Stage, rooms::Upstream},
     wire::frame::{Epoch, Fence, Member},
 };
-
-/// What a server does in the election.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Role {
-    /// It looks for others, and has no id or no cluster yet.
-    #[default]
-    Joining,
-    /// It follows a leader.
-    Follower,
-    /// It has asked those above it.
-    Electing,
-    /// Somebody above it has answered, and has not taken over yet.
-    AwaitingCoordinator,
-    /// It has won, and asks everybody what they know.
-    Syncing,
-    /// It leads.
-    Leader,
-}
 
 /// What a server holds and believes, at one moment.
 #[derive(Debug)]
@@ -72,14 +54,6 @@ pub struct RoomView<'a> {
 impl Node {
     /// What it holds and believes now.
     pub fn view(&self) -> View<'_> {
-        let role = match self.election.state() {
-            election::State::Joining => Role::Joining,
-            election::State::Follower => Role::Follower,
-            election::State::Electing => Role::Electing,
-            election::State::AwaitingCoordinator => Role::AwaitingCoordinator,
-            election::State::Syncing => Role::Syncing,
-            election::State::Leader => Role::Leader,
-        };
         let rooms = self.records.iter().filter_map(|record| {
             let room = self.rooms.get(&record.room)?;
             let (name, open) = (&record.room, room.upstream == Upstream::Home);
@@ -88,7 +62,7 @@ impl Node {
         View {
             me: (self.stage == Stage::Serving).then_some(self.me),
             cluster: Some(self.cluster.id),
-            role,
+            role: self.election.state(),
             eligible: self.is_eligible(),
             epoch: self.epoch(),
             leader: self.election.leader(),

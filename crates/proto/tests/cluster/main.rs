@@ -1,6 +1,7 @@
 //! Whole servers in virtual time over a kind network, mostly without clients.
 
 mod handover;
+mod ids;
 mod links;
 mod people;
 mod world;
@@ -15,6 +16,7 @@ use hobnob_proto::{
     ids::{Boot, ClusterName, ServerId},
     node::{Event, Input, Stop, view::Role},
     session::keys::{self, Secret, Suite},
+    time::Time,
 };
 
 use self::world::{World, addr};
@@ -68,17 +70,6 @@ fn a_dead_leader_is_followed_within_a_second_and_its_rooms_go_on() {
     world.run(Duration::from_secs(2));
     let (me, leader, home) = world.beliefs()[0];
     assert_eq!((leader, home), (Some(me), Some(me)));
-}
-
-#[test]
-fn an_id_that_is_taken_is_refused_and_the_running_server_goes_on() {
-    let mut world = World::new();
-    world.start(5001, Some(1), None);
-    world.run(Duration::from_secs(3));
-    world.start(5002, Some(1), None);
-    world.run(Duration::from_secs(3));
-    assert_eq!(world.stops(), [(5002, Stop::IdTaken { by: addr(5001) })]);
-    assert_eq!(world.beliefs()[0], (1, Some(1), Some(1)));
 }
 
 #[test]
@@ -178,4 +169,43 @@ fn two_that_leave_at_once_leave_one_after_the_other() {
     world.run(Duration::from_secs(5));
     let left = |port| world.events.iter().any(|event| event.0 == port && event.2 == Event::Stopped(Stop::Left));
     assert!(left(5001) && left(5002), "{:?}", world.events);
+}
+
+#[test]
+fn one_peer_is_enough_to_find_all_where_no_broadcast_passes() {
+    let mut world = World::new();
+    world.broadcasts = false;
+    world.start_beside(5001, Some(1), None, &[]);
+    world.run(Duration::from_secs(3));
+    world.start_beside(5002, Some(2), None, &[5001]);
+    world.start_beside(5003, Some(3), None, &[5001]);
+    world.run(Duration::from_secs(5));
+    for id in 1..=3 {
+        assert_eq!(world.view(id).live.len(), 3, "server {id}");
+    }
+    world.assert_all_follow(3);
+    // They have sessions of their own, and need nobody between them.
+    world.kill(1);
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.view(2).live.len(), 2);
+    let mut deaths = world.deaths_since(Time::ZERO);
+    deaths.sort_unstable();
+    assert_eq!(deaths, [(5002, 1), (5003, 1)]);
+}
+
+#[test]
+fn a_member_is_called_at_each_of_its_addresses_in_turn() {
+    let mut world = World::new();
+    world.broadcasts = false;
+    world.start_beside(5001, Some(1), None, &[]);
+    world.run(Duration::from_secs(3));
+    world.also_at = vec![addr(101), addr(102)];
+    world.start_beside(5002, Some(2), None, &[5001]);
+    world.also_at.clear();
+    world.run(Duration::from_secs(3));
+    world.start_beside(5003, Some(3), None, &[5001]);
+    world.run(Duration::from_secs(8));
+    for id in 1..=3 {
+        assert_eq!(world.view(id).live.len(), 3, "server {id}");
+    }
 }

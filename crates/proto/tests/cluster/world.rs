@@ -37,6 +37,8 @@ pub(crate) struct World {
     cuts: BTreeSet<(u16, u16)>,
     /// Servers that do nothing until then; what arrives waits.
     paused: BTreeMap<u16, Time>,
+    /// Addresses at which servers that start now say that they are too, and are not.
+    pub(crate) also_at: Vec<SocketAddr>,
     /// Whether broadcasts reach anybody.
     pub(crate) broadcasts: bool,
 }
@@ -64,6 +66,7 @@ impl World {
             steps: 0,
             cuts: BTreeSet::new(),
             paused: BTreeMap::new(),
+            also_at: Vec::new(),
             broadcasts: true,
         }
     }
@@ -93,7 +96,7 @@ impl World {
             secret: secret.cloned(),
             replicas: 2,
             session_port: port,
-            addrs: vec![addr(port)],
+            addrs: [addr(port)].into_iter().chain(self.also_at.iter().copied()).collect(),
             peers: peers.iter().map(|port| addr(*port)).collect(),
             suite: Suite::ChaChaPoly,
             wall_millis: 1_700_000_000_000 + self.now.as_millis(),
@@ -223,6 +226,11 @@ impl World {
     /// Nothing passes from one server to another any more; it still does the other way.
     pub(crate) fn cut(&mut self, from: u32, to: u32) {
         self.cuts.insert((port(from), port(to)));
+    }
+
+    /// Nothing passes between the server at `port` and those at `others`.
+    pub(crate) fn cut_ports(&mut self, port: u16, others: &[u16]) {
+        self.cuts.extend(others.iter().flat_map(|other| [(port, *other), (*other, port)]));
     }
 
     /// Nothing passes between these and all others, one way or both.
