@@ -72,6 +72,8 @@ impl Node {
                 self.record_changed(&name);
             } else if let Some(known) = self.records.get(&name).filter(|known| known.fence > fence) {
                 behind.push(known.clone());
+            } else {
+                self.repeat_handoff(&name);
             }
         }
         if !behind.is_empty() {

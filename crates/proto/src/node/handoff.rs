@@ -117,7 +117,15 @@ impl Node {
                 }
             }
         }
-        self.step_handoff(name);
+        // With the next turn: what made us close, if it was our own word, then goes out before.
+        self.timers.set(Timer::Handoff(name.clone()), now);
+    }
+
+    /// The new home has heard that it is the home, perhaps later than what we told it then: tells it at once.
+    pub(super) fn repeat_handoff(&mut self, name: &RoomName) {
+        if self.rooms.get(name).is_some_and(|room| matches!(room.handoff, Some(Handoff::Closing { .. }))) {
+            self.timers.set(Timer::Handoff(name.clone()), self.now);
+        }
     }
 
     /// Tells the new home what we hold, until it says that it heard.

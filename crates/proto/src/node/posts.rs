@@ -149,6 +149,25 @@ impl Node {
         }
     }
 
+    /// The home holds all this: what it holds of our posts it can say at once.
+    pub(super) fn resend_relays_within(&mut self, name: &RoomName, heads: &VersionVector) {
+        if !self.timers.is_set(&Timer::Resend(name.clone())) {
+            return;
+        }
+        for post in self.relays_of(name) {
+            let Some(author) = &post.author else { continue };
+            let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
+            let dot = self
+                .rooms
+                .get(name)
+                .and_then(|room| room.log.post(key))
+                .map(|kept| (kept.entry.origin, kept.entry.seq));
+            if dot.is_some_and(|(origin, seq)| heads.holds(origin, seq)) {
+                self.forward(&post);
+            }
+        }
+    }
+
     fn relays_of(&self, name: &RoomName) -> Vec<Post> {
         let from = (name.clone(), PersonId([0; 16]), DeviceId(0), 0);
         let relays = self.relays.range(from..).take_while(|((room, ..), _)| room == name);

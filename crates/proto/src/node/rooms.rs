@@ -227,6 +227,7 @@ impl Node {
         room.receiver.heads(heads, now);
         self.timers.clear(&Timer::Join(name.clone()));
         self.answer_joins(name);
+        self.resend_relays_within(name, heads);
         self.wake_room(name);
     }
 

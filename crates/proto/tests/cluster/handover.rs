@@ -32,7 +32,7 @@ fn a_server_that_leaves_takes_no_message_along_and_nobody_notices() {
         world.loss = loss;
         let silence = leaves(&mut world, id, ROOMS);
         if loss == 0 {
-            assert!(silence < Duration::from_millis(100), "server {id}: {silence:?}");
+            assert!(silence < Duration::from_millis(80), "server {id}: {silence:?}");
             assert!(world.longest_wait() < Duration::from_millis(200), "server {id}: {:?}", world.longest_wait());
         }
         world.check_all();
@@ -142,10 +142,11 @@ fn rooms_that_move_while_everybody_talks_lose_and_double_nothing() {
         world.start(2);
         world.run(secs(4));
         world.loss = loss;
+        world.run(secs(25));
         let from = world.now;
-        world.talk_for(&rooms, Duration::from_millis(200), secs(45));
-        // Who makes all deliveries keeps no room.
-        assert!(world.spread()[1] > 3, "{:?}", world.spread());
+        assert_eq!(world.spread(), [6, 0]);
+        world.talk_for(&rooms, Duration::from_millis(200), secs(12));
+        assert!(world.spread()[1] >= 3, "{:?}", world.spread());
         if loss == 0 {
             assert!(world.longest_silence(from, world.now) < Duration::from_millis(250));
             assert!(world.longest_wait() < Duration::from_millis(200), "{:?}", world.longest_wait());

@@ -1,5 +1,7 @@
 //! Whole servers and whole clients, in virtual time, over a network that delays, reorders and loses.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,

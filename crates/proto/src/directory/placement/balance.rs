@@ -67,7 +67,7 @@ impl Balance {
 
 /// What one server has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Load {
+struct Burden {
     id: ServerId,
     load: i64,
     /// Rooms that can be taken from it: not the lobby, which counts for nothing.
@@ -75,14 +75,14 @@ struct Load {
 }
 
 /// The busiest and the idlest: of equals those with the lowest ids.
-fn extremes(loads: &[Load]) -> Option<(Load, Load)> {
+fn extremes(loads: &[Burden]) -> Option<(Burden, Burden)> {
     let high = loads.iter().rev().max_by_key(|server| server.load)?;
     let low = loads.iter().min_by_key(|server| server.load)?;
     Some((*high, *low))
 }
 
 /// How many rooms have to move until no move would lower the highest load.
-fn moves_wanted(mut loads: Vec<Load>) -> u32 {
+fn moves_wanted(mut loads: Vec<Burden>) -> u32 {
     let mut moves = 0;
     while let Some((high, low)) = extremes(&loads)
         && high.load - low.load >= 2
@@ -101,12 +101,12 @@ fn moves_wanted(mut loads: Vec<Load>) -> u32 {
 
 impl Placer<'_> {
     /// The loads of the servers that take rooms, by id.
-    fn loads(&self) -> Vec<Load> {
+    fn loads(&self) -> Vec<Burden> {
         let takers = self.servers.values().filter(|server| server.takes_rooms);
         takers
             .map(|server| {
                 let load = self.load(server).0;
-                Load { id: server.id, load, rooms: load - i64::from(server.load) }
+                Burden { id: server.id, load, rooms: load - i64::from(server.load) }
             })
             .collect()
     }
