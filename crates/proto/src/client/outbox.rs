@@ -260,9 +260,9 @@ mod tests {
     fn what_was_accepted_holds_nothing_up_and_only_the_oldest_of_it_is_repeated() {
         let (mut outbox, mut events) = (outbox(1..=500), VecDeque::new());
         let mut now = 0;
-        for first in (1..=500).step_by(64) {
+        for first in (1..=500_u64).step_by(64) {
             let due = outbox.poll(at(now));
-            assert_eq!((due.len(), due[0].seq), (64.min(501 - first as usize), first), "at {now} ms");
+            assert_eq!((due.len() as u64, due[0].seq), (64.min(501 - first), first), "at {now} ms");
             due.iter().for_each(|post| outbox.ack(ack(post.seq, false), at(now), &mut events));
             now += 10;
         }

@@ -165,3 +165,38 @@ fn halves_chat_on_and_are_one_again_soon_after_the_heal() {
     check(20, true);
     check(5, false);
 }
+
+#[test]
+fn clients_of_a_server_that_is_mute_or_deaf_go_to_where_the_others_are() {
+    fn check(mute: bool, deaf: bool) {
+        let mut world = World::new();
+        (1..=3).for_each(|id| world.start(id));
+        world.run(ms(5_000));
+        world.client(101, &[1, 2, 3]);
+        world.run(ms(2_000));
+        let server = Host::try_from(*world.told[&101].servers.last().expect("it is served")).expect("ids are small");
+        let others: Vec<_> = (1..=3).filter(|id| *id != server).collect();
+        world.client(102, &others);
+        world.run(ms(2_000));
+        for other in others {
+            if mute {
+                world.cut(server, other);
+            }
+            if deaf {
+                world.cut(other, server);
+            }
+        }
+        let cut_at = world.now;
+        world.chat(&[101, 102], ms(100), ms(6_000));
+        world.run(ms(1_000));
+        let now = *world.told[&101].servers.last().expect("it is served");
+        assert_ne!(now, u32::from(server), "mute {mute}, deaf {deaf}");
+        let (_, stored, shown) = world.waits(cut_at, &[101, 102]);
+        println!("mute {mute}, deaf {deaf}: stored {stored:?}, shown {shown:?}, {:?}", world.told[&101].servers);
+        assert!(stored <= ms(3_000) && shown <= ms(3_000), "stored {stored:?}, shown {shown:?}");
+        assert!(world.told[&101].servers.len() <= 3, "it moves once: {:?}", world.told[&101].servers);
+    }
+    check(true, false);
+    check(false, true);
+    check(true, true);
+}

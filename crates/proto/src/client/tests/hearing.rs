@@ -21,7 +21,9 @@ fn whoever_is_served_by_a_server_that_is_cut_off_goes_to_where_the_others_are() 
     let (mut world, primary, standby) = settled(3);
     let others = others(&world, &[primary]);
     world.server(primary).hear(&[primary]);
-    others.iter().for_each(|id| world.server(*id).hear(&others));
+    for id in &others {
+        world.server(*id).hear(&others);
+    }
     world.publish(&entry(8, 1, 10, "a"));
     world.run(800);
     assert_eq!(world.links(), (Some(primary), Some(standby)), "it may be for a moment only");
@@ -80,7 +82,9 @@ fn a_standby_that_is_cut_off_is_replaced_and_its_call_is_not_followed() {
     let others = others(&world, &[standby]);
     world.server(standby).hear(&[standby]);
     world.server(standby).say_to_all(&Frame::Come { dead: ServerId(primary) });
-    others.iter().for_each(|id| world.server(*id).hear(&others));
+    for id in &others {
+        world.server(*id).hear(&others);
+    }
     world.run(3_000);
     assert_eq!(world.links(), (Some(primary), Some(6 - primary - standby)));
     assert_eq!(world.served_by().len(), 1);
