@@ -167,10 +167,10 @@ impl Endpoint {
             let due = session.wake(now);
             let owes = due == Due::Repeat || (due == Due::Rekey && session.advance_rekey(id, &mut self.rng, now));
             self.timers.insert(id, session);
-            match due {
-                Due::Nothing | Due::Rekey | Due::Repeat if owes => self.owe(id),
-                Due::Nothing | Due::Rekey | Due::Repeat => {}
-                Due::Close => self.expire(id),
+            if due == Due::Close {
+                self.expire(id);
+            } else if owes {
+                self.owe(id);
             }
         }
     }

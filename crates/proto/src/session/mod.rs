@@ -6,6 +6,9 @@
 //! time it was sent. Roaming is that of `WireGuard` (Donenfeld, NDSS 2017): the newest authentic packet says where the
 //! other side is.
 //!
+//! Whoever opens a session costs little until it has shown that it is where it says (`cookie`), and no turn of the loop
+//! costs much whoever calls (`gate`). A session gets new keys each hour (`rekey`).
+//!
 //! What this assumes: the initiator knows the responder's key, time does not go back, and [`Endpoint::flush`] is called
 //! at the end of each turn in which anything else was. Each cause for which a datagram is dropped has a counter.
 

@@ -4,6 +4,8 @@
 //! connect -> Calling ----------- answer ------------> Up
 //! init ----> HalfOpen, asked -- accept --> HalfOpen, answered -- first sealed packet --> Up
 //! ```
+//!
+//! A session that is up may have new keys under way besides: see `rekey`.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 

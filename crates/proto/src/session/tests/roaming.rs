@@ -24,7 +24,7 @@ impl Pair {
 #[test]
 fn a_handshake_survives_a_change_of_address_at_any_moment() {
     // The init is sent at 0 ms and arrives after 10, its answer after 20, the confirmation after 30, its echo after 40.
-    for millis in 1..45 {
+    for millis in (0..45).step_by(5).chain([1, 9, 19, 29, 39]) {
         for loaded in [false, true] {
             let mut pair = Pair::new(1);
             if loaded {
@@ -45,7 +45,7 @@ fn a_handshake_survives_a_change_of_address_at_any_moment() {
 
 #[test]
 fn a_change_of_keys_survives_a_change_of_address_at_any_moment() {
-    for millis in 0..45 {
+    for millis in (0..45).step_by(5).chain([9, 19, 29, 39]) {
         let (mut pair, client, server) = until_rekey(Suite::AesGcm);
         pair.run_for(Duration::from_millis(millis));
         pair.move_client();

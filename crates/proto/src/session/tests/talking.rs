@@ -1,7 +1,11 @@
 //! What goes through a session that is up.
 
 use super::*;
-use crate::{limits, session::state::Session, wire::frame::FragmentOf};
+use crate::{
+    limits,
+    session::{rekey::Rekey, state::Session},
+    wire::frame::FragmentOf,
+};
 
 /// Sends lines one to a packet, and takes the packets off the wire.
 fn packets(pair: &mut Pair, session: SessionId, lines: impl IntoIterator<Item = String>) -> Vec<Vec<u8>> {
@@ -235,5 +239,9 @@ fn an_idle_session_is_small() {
     assert_eq!((session.pending.capacity(), session.assembler.is_none()), (0, true));
     let bytes = size_of::<Session>() + CIPHERS_BYTES + TABLES_BYTES;
     println!("{bytes} bytes, of them {} of the session itself", size_of::<Session>());
-    assert!(bytes < 2_048, "{bytes} bytes");
+    assert!(bytes < 2_048 && session.rekey.is_none(), "{bytes} bytes");
+    // For some seconds each hour it has two pairs of keys.
+    let changing = size_of::<Rekey>() + CIPHERS_BYTES;
+    println!("{changing} bytes more while its keys change");
+    assert!(changing < 1_536, "{changing} bytes");
 }
