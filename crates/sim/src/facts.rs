@@ -1,6 +1,6 @@
 //! What invariants are told: facts as they happen, and a picture of everybody at a quiet moment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hobnob_proto::{
     ids::{ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
@@ -26,6 +26,18 @@ pub struct Process {
     pub run: u32,
 }
 
+/// One run of whatever runs on one host: servers come first among the hosts, then clients, then strangers.
+pub type At = (usize, u32);
+
+/// Somebody who has left for good, politely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Departed {
+    /// A server.
+    Server(Process),
+    /// A client.
+    Client(Process),
+}
+
 /// Something that happened. Those of one step come in this order: a server's own new entries before the others.
 #[derive(Clone, Debug)]
 pub enum Fact<'a> {
@@ -38,6 +50,61 @@ pub enum Fact<'a> {
     Crashed {
         /// Which.
         server: Process,
+    },
+    /// A server has left politely: what it held is gone, and it said that others have it.
+    Left {
+        /// Which.
+        server: Process,
+    },
+    /// In a network that is quiet otherwise, a server begins to be killed again and again, or that ends.
+    Flaps {
+        /// Which, by its id.
+        server: usize,
+        /// Whether it begins.
+        on: bool,
+    },
+    /// A server knows that somebody has departed.
+    KnowsOf {
+        /// Which server.
+        server: Process,
+        /// Who has departed.
+        departed: Departed,
+    },
+    /// A server has sealed a packet for the machine of somebody who has departed.
+    SealedFor {
+        /// Which server.
+        server: Process,
+        /// Who has departed.
+        departed: Departed,
+    },
+    /// Somebody has opened sealed packets.
+    Opened {
+        /// Who.
+        at: At,
+        /// The hash of the packet that arrived; `None` where none did.
+        packet: Option<u64>,
+        /// Whether it is exactly one that somebody has sealed.
+        sealed: bool,
+        /// How many packets were opened.
+        packets: u64,
+    },
+    /// Other servers than before are members of a server's cluster, as far as it knows.
+    Members {
+        /// The server.
+        server: Process,
+        /// Whether it is a stranger: it does not have the secret of the cluster that all others belong to.
+        stranger: bool,
+        /// Who it is.
+        me: Origin,
+        /// Those that it knows, up or down.
+        members: &'a [Origin],
+    },
+    /// A server belongs to another cluster than before.
+    Belongs {
+        /// Which.
+        server: Process,
+        /// To which cluster.
+        cluster: ClusterId,
     },
     /// Whether all servers run and all paths are whole from now on.
     Weather {
@@ -138,10 +205,33 @@ pub enum Fact<'a> {
 /// Everybody who runs, at a quiet moment.
 #[derive(Clone, Debug, Default)]
 pub struct Picture {
+    /// Whether there may be two clusters.
+    pub split: bool,
     /// Servers that run.
     pub servers: Vec<ServerPicture>,
     /// Clients that run.
     pub clients: Vec<ClientPicture>,
+}
+
+impl Picture {
+    /// One picture for each cluster, where there may be two: its servers, and the clients that they serve. Clients that
+    /// nobody serves are in the first.
+    pub fn clusters(&self) -> Vec<Self> {
+        if !self.split {
+            return vec![self.clone()];
+        }
+        let clusters: BTreeSet<_> = self.servers.iter().map(|server| server.cluster).collect();
+        let cluster_of = |client: &ClientPicture| {
+            let server = self.servers.iter().find(|server| Some(server.id) == client.connected);
+            server.map_or(clusters.first().copied().flatten(), |server| server.cluster)
+        };
+        let part = |cluster: &Option<ClusterId>| Self {
+            split: true,
+            servers: self.servers.iter().filter(|server| server.cluster == *cluster).cloned().collect(),
+            clients: self.clients.iter().filter(|client| cluster_of(client) == *cluster).cloned().collect(),
+        };
+        clusters.iter().map(part).collect()
+    }
 }
 
 /// A server at a quiet moment.
@@ -195,4 +285,26 @@ pub struct ClientPicture {
     pub rooms: BTreeMap<RoomName, VersionVector>,
     /// Posts that are neither stored nor refused.
     pub unsettled: Vec<(RoomName, u64)>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::history::{client, fence, server};
+
+    #[test]
+    fn two_clusters_are_two_pictures_only_where_there_may_be_two() {
+        fn check(split: bool, expected: &[(usize, usize)]) {
+            let other = ServerPicture { cluster: Some(ClusterId(2)), ..server(2, 2, fence(1, 2), true, &[]) };
+            let servers = vec![server(1, 1, fence(1, 1), true, &[]), other];
+            let of_other = ClientPicture { connected: Some(ServerId(2)), ..client(&[]) };
+            let lost = ClientPicture { connected: None, ..client(&[]) };
+            let picture = Picture { split, servers, clients: vec![client(&[]), of_other, lost] };
+            let sizes: Vec<_> =
+                picture.clusters().iter().map(|part| (part.servers.len(), part.clients.len())).collect();
+            assert_eq!(sizes, expected);
+        }
+        check(false, &[(2, 3)]);
+        check(true, &[(1, 2), (1, 1)]);
+    }
 }

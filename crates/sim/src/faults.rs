@@ -1,10 +1,8 @@
 //! What breaks in a run, and when: a schedule drawn from the seed before the run begins.
 //!
 //! Servers are in memory: one that crashes forgets everything. So the schedule keeps to what a cluster of memory can
-//! survive as one cluster: one server is always left that has been up for [`SETTLED`], and a server is restarted only
+//! survive as one cluster: one server is always left that has been up for [`SETTLED`], and a server is started only
 //! where it can reach the others (alone it would found a cluster of its own, and rightly keep it).
-
-use std::collections::BTreeSet;
 
 use hobnob_proto::{
     rng::Rng,
@@ -12,9 +10,10 @@ use hobnob_proto::{
 };
 
 use crate::{
+    cuts,
     dice::{self, Dice as _},
-    link::{Cut, HostId},
-    profile::{FaultProfile, WARM_UP},
+    link::Cut,
+    profile::{FaultProfile, Profile, WARM_UP},
 };
 
 /// After so long, a server that was started holds what the others hold.
@@ -24,17 +23,36 @@ const DOWN_MIN: Duration = Duration::from_millis(1_100);
 const DOWN_MAX: Duration = Duration::from_secs(25);
 const CUT_MIN: Duration = Duration::from_millis(300);
 const CUT_MAX: Duration = Duration::from_secs(30);
+/// Cuts that follow each other without a whole network between them.
+const CUTS_MAX: u64 = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-const PAUSE_MAX: Duration = Duration::from_secs(3);
+/// A server that stands still for longer is a server that crashed.
+pub const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A laptop sleeps for so long.
+const SLEEP_MIN: Duration = Duration::from_secs(2);
+const SLEEP_MAX: Duration = Duration::from_hours(1);
+/// A server that leaves is gone after so long, whether it could hand everything over or not.
+const LEAVE_MAX: Duration = Duration::from_secs(11);
+/// A flapping server is killed about so often ...
+const FLAP_EVERY: Duration = Duration::from_secs(2);
+/// ... for up to so long.
+const FLAP_MAX: Duration = Duration::from_mins(1);
+/// Halves that are cut from each other from the start are so for so long: each becomes a cluster that stays.
+const SPLIT_MIN: Duration = Duration::from_secs(70);
+const SPLIT_MAX: Duration = Duration::from_secs(100);
 
 /// Something breaks, or is mended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// A server's process ends without a word, and forgets everything.
     Crash(usize),
-    /// It is started again.
+    /// It is started, or started again.
     Restart(usize),
-    /// These paths carry nothing.
+    /// A server is asked to leave; once it has stopped, it stays down for so long and is started again.
+    Leave(usize, Duration),
+    /// A server begins to be killed again and again, or that ends.
+    Flap(usize, bool),
+    /// These paths carry nothing, and all others do.
     Cut(Cut),
     /// No path is cut any more.
     Heal,
@@ -42,36 +60,39 @@ pub enum Fault {
     Pause(usize),
     /// It goes on.
     Resume(usize),
+    /// A client's machine sleeps. What arrives is lost.
+    Sleep(usize),
+    /// It wakes. Its clock has gone on while it slept, by so much; or has stood still.
+    Wake(usize, Option<Duration>),
     /// A client has another address from now on.
     Roam(usize),
+    /// A server has another address from now on.
+    RoamServer(usize),
 }
 
 /// Draws the faults between the warm-up and `end`, in order of time. All servers are up, all paths whole and nobody
 /// stands still when the last has happened, or at `end`.
-pub fn schedule(
-    profile: &FaultProfile,
-    servers: usize,
-    clients: usize,
-    end: Duration,
-    rng: &mut Rng,
-) -> Vec<(Time, Fault)> {
-    let Some(every) = profile.every else { return Vec::new() };
+pub fn schedule(profile: &Profile, end: Duration, rng: &mut Rng) -> Vec<(Time, Fault)> {
+    let (servers, clients) = (profile.ids.len(), profile.clients);
+    let Some(every) = profile.faults.every else { return Vec::new() };
+    let top = (0..servers).max_by_key(|of| profile.ids[*of]).unwrap_or_default();
     let mut plan = Plan {
         servers,
-        hosts: servers + clients,
+        clients,
+        top,
         settled: vec![WARM_UP; servers],
         up: vec![Duration::ZERO; servers],
+        awake: vec![Duration::ZERO; clients],
         cut_until: Duration::ZERO,
+        quiet_until: Duration::ZERO,
+        end,
         faults: Vec::new(),
     };
+    let kinds = if profile.is_split(end) { plan.split(rng) } else { plan.whole(&profile.faults, rng) };
     let mut at = WARM_UP + rng.span(Duration::ZERO, every);
     while at + DOWN_MIN < end {
-        match rng.below(8) {
-            0..=2 if profile.crashes => plan.crash(at, rng),
-            3 | 4 if profile.cuts => plan.cut(at, rng),
-            5 | 6 if profile.pauses => plan.pause(at, rng),
-            7 if profile.roaming => plan.faults.push((at, Fault::Roam(rng.index(clients)))),
-            _ => {}
+        if at >= plan.quiet_until {
+            plan.draw(&profile.faults, kinds, at, rng);
         }
         at += rng.span(every / 4, every * 7 / 4);
     }
@@ -80,41 +101,171 @@ pub fn schedule(
     faults
 }
 
+/// Whether a server is not started with the others: its first fault is that it is started.
+pub fn is_late(faults: &[(Time, Fault)], of: usize) -> bool {
+    faults.iter().find_map(|(_, fault)| match fault {
+        Fault::Restart(server) if *server == of => Some(true),
+        Fault::Crash(server) | Fault::Leave(server, _) if *server == of => Some(false),
+        _ => None,
+    }) == Some(true)
+}
+
+/// Which faults a run may have at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kinds {
+    /// All.
+    All,
+    /// Only those after which everybody still belongs to the cluster that they belonged to before.
+    Mild,
+}
+
 /// A schedule in the making: what is already sure to be broken, and until when.
 struct Plan {
     servers: usize,
-    hosts: usize,
+    clients: usize,
+    /// The server with the highest id.
+    top: usize,
     /// When each server will have been up for [`SETTLED`].
     settled: Vec<Duration>,
     /// When each server is up and running again.
     up: Vec<Duration>,
+    /// When each client is awake again.
+    awake: Vec<Duration>,
     cut_until: Duration,
+    /// Nothing else breaks until then.
+    quiet_until: Duration,
+    end: Duration,
     faults: Vec<(Duration, Fault)>,
 }
 
 impl Plan {
-    fn crash(&mut self, at: Duration, rng: &mut Rng) {
-        let server = rng.index(self.servers);
-        let another = (0..self.servers).any(|other| other != server && self.settled[other] <= at);
-        if self.up[server] > at || !another {
-            return;
+    /// All servers can reach each other from the start; one may come late.
+    fn whole(&mut self, profile: &FaultProfile, rng: &mut Rng) -> Kinds {
+        if profile.late && self.servers > 1 && WARM_UP + SETTLED < self.end {
+            let server = rng.index(self.servers);
+            let at = rng.span(WARM_UP, self.end - SETTLED);
+            self.up[server] = at;
+            self.settled[server] = at + SETTLED;
+            self.faults.push((at, Fault::Restart(server)));
         }
+        Kinds::All
+    }
+
+    /// Two halves from the start, for so long that they are two clusters.
+    fn split(&mut self, rng: &mut Rng) -> Kinds {
+        let cut = cuts::halves(self.servers, self.servers + self.clients, rng);
+        self.cut_until = rng.span(SPLIT_MIN, SPLIT_MAX);
+        self.faults.extend([(Duration::ZERO, Fault::Cut(cut)), (self.cut_until, Fault::Heal)]);
+        Kinds::Mild
+    }
+
+    fn draw(&mut self, profile: &FaultProfile, kinds: Kinds, at: Duration, rng: &mut Rng) {
+        let all = kinds == Kinds::All;
+        match rng.below(16) {
+            0..=2 if profile.crashes && all => self.crash(at, rng),
+            3 if profile.pairs && all => self.crash_two(at, rng),
+            4 if profile.flapping && all => self.flap(at, rng),
+            5 | 6 if profile.leaves && all => self.roll(at, rng),
+            7..=9 if !profile.cuts.is_empty() && all => self.cut(profile, at, rng),
+            10 | 11 if profile.pauses => self.pause(at, rng),
+            12 | 13 if profile.sleeps => self.sleep(at, rng),
+            14 if profile.roaming => self.faults.push((at, Fault::Roam(rng.index(self.clients)))),
+            15 if profile.server_roaming => self.faults.push((at, Fault::RoamServer(rng.index(self.servers)))),
+            _ => {}
+        }
+    }
+
+    /// Whether somebody other than these is settled at `at`.
+    fn another(&self, but: &[usize], at: Duration) -> bool {
+        (0..self.servers).any(|other| !but.contains(&other) && self.settled[other] <= at)
+    }
+
+    fn down(&mut self, server: usize, at: Duration, rng: &mut Rng) {
         let back = (at + rng.span(DOWN_MIN, DOWN_MAX)).max(self.cut_until + DOWN_MIN);
         self.up[server] = back;
         self.settled[server] = back + SETTLED;
         self.faults.extend([(at, Fault::Crash(server)), (back, Fault::Restart(server))]);
     }
 
-    fn cut(&mut self, at: Duration, rng: &mut Rng) {
+    fn crash(&mut self, at: Duration, rng: &mut Rng) {
+        let server = rng.index(self.servers);
+        if self.up[server] <= at && self.another(&[server], at) {
+            self.down(server, at, rng);
+        }
+    }
+
+    /// Two of at least four, at the same moment.
+    fn crash_two(&mut self, at: Duration, rng: &mut Rng) {
+        let one = rng.index(self.servers);
+        let other = (one + 1 + rng.index(self.servers.max(2) - 1)) % self.servers;
+        let up = self.up[one] <= at && self.up[other] <= at;
+        if self.servers >= 4 && up && self.another(&[one, other], at) {
+            self.down(one, at, rng);
+            self.down(other, at, rng);
+        }
+    }
+
+    /// The highest id is killed again and again, while nothing else happens.
+    fn flap(&mut self, at: Duration, rng: &mut Rng) {
+        let top = self.top;
+        let calm = self.cut_until <= at && self.settled.iter().chain(&self.up).all(|fine| *fine <= at);
+        if !calm || self.servers < 2 || at + FLAP_EVERY * 4 > self.end {
+            return;
+        }
+        let until = (at + rng.span(FLAP_EVERY * 3, FLAP_MAX)).min(self.end - FLAP_EVERY * 2);
+        self.faults.push((at, Fault::Flap(top, true)));
+        let mut kill = at;
+        while kill < until {
+            let back = kill + rng.span(DOWN_MIN, DOWN_MIN * 5 / 4);
+            self.faults.extend([(kill, Fault::Crash(top)), (back, Fault::Restart(top))]);
+            self.up[top] = back;
+            kill = back + rng.span(FLAP_EVERY / 8, FLAP_EVERY);
+        }
+        self.settled[top] = self.up[top] + SETTLED;
+        self.quiet_until = self.up[top] + FLAP_EVERY;
+        self.faults.push((self.quiet_until, Fault::Flap(top, false)));
+    }
+
+    /// Some or all servers are asked to leave, one after the other, and started again.
+    fn roll(&mut self, at: Duration, rng: &mut Rng) {
+        let (first, count) = (rng.index(self.servers), rng.between(1, self.servers as u64) as usize);
+        let mut at = at.max(self.cut_until);
+        for server in (first..first + count).map(|nth| nth % self.servers) {
+            let back = rng.span(DOWN_MIN, DOWN_MIN * 4);
+            let up = at + LEAVE_MAX + back;
+            if self.up[server] > at || !self.another(&[server], at) || up >= self.end {
+                return;
+            }
+            self.faults.push((at, Fault::Leave(server, back)));
+            self.up[server] = up;
+            self.settled[server] = up + SETTLED;
+            at += rng.span(LEAVE_MAX, LEAVE_MAX * 2);
+        }
+    }
+
+    /// A cut, which may change into others before it ends: one begins before the other has healed, or as it does.
+    fn cut(&mut self, profile: &FaultProfile, at: Duration, rng: &mut Rng) {
         if self.cut_until >= at || self.settled.iter().any(|settled| *settled > at) {
             return;
         }
-        let cut = if rng.below(3) == 0 { one_way(self.hosts, rng) } else { two_sides(self.hosts, rng) };
-        if cut.is_empty() {
-            return;
+        let hosts = self.servers + self.clients;
+        let draw = |rng: &mut Rng| profile.cuts[rng.index(profile.cuts.len())].draw(self.servers, hosts, rng);
+        let (mut at, mut current) = (at, draw(rng));
+        let changes = if rng.below(2) == 0 { 0 } else { rng.between(1, CUTS_MAX - 1) };
+        let mut faults = vec![(at, Fault::Cut(current.clone()))];
+        for _ in 0..changes {
+            at += rng.span(CUT_MIN, CUT_MAX / 2);
+            let next = draw(rng);
+            if rng.below(2) == 0 {
+                faults.push((at, Fault::Cut(current.union(&next).copied().collect())));
+                at += rng.span(CUT_MIN, CUT_MAX / 6);
+            }
+            faults.push((at, Fault::Cut(next.clone())));
+            current = next;
         }
         self.cut_until = at + rng.span(CUT_MIN, CUT_MAX);
-        self.faults.extend([(at, Fault::Cut(cut)), (self.cut_until, Fault::Heal)]);
+        self.faults.extend(faults);
+        self.faults.push((self.cut_until, Fault::Heal));
     }
 
     fn pause(&mut self, at: Duration, rng: &mut Rng) {
@@ -126,68 +277,20 @@ impl Plan {
         self.up[server] = at + span;
         self.faults.extend([(at, Fault::Pause(server)), (at + span, Fault::Resume(server))]);
     }
-}
 
-/// Some hosts on one side, the others on the other.
-fn two_sides(hosts: usize, rng: &mut Rng) -> Cut {
-    let side: Vec<bool> = (0..hosts).map(|_| rng.below(2) == 0).collect();
-    paths(hosts).filter(|(from, to)| side[*from] != side[*to]).collect()
-}
-
-/// Up to three pairs of hosts of whom one does not hear the other.
-fn one_way(hosts: usize, rng: &mut Rng) -> Cut {
-    let all: Vec<_> = paths(hosts).collect();
-    (0..rng.between(1, 3)).map(|_| all[rng.index(all.len())]).collect::<BTreeSet<_>>()
-}
-
-fn paths(hosts: usize) -> impl Iterator<Item = (HostId, HostId)> {
-    (0..hosts).flat_map(move |from| (0..hosts).filter(move |to| *to != from).map(move |to| (from, to)))
+    /// A client sleeps until the end at the latest. Where its clock goes on meanwhile, it may have slept for much longer.
+    fn sleep(&mut self, at: Duration, rng: &mut Rng) {
+        let client = rng.index(self.clients);
+        if self.awake[client] > at || at + SLEEP_MIN >= self.end {
+            return;
+        }
+        let shift = rng.below(11) as u32;
+        let span = rng.span(SLEEP_MIN, (SLEEP_MIN * (1 << shift)).min(SLEEP_MAX)).min(self.end - at);
+        let clock = (rng.below(2) == 0).then(|| rng.span(span, SLEEP_MAX));
+        self.awake[client] = at + span;
+        self.faults.extend([(at, Fault::Sleep(client)), (at + span, Fault::Wake(client, clock))]);
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const END: Duration = Duration::from_mins(3);
-
-    fn draw(seed: u64, servers: usize) -> Vec<(Time, Fault)> {
-        let profile = FaultProfile {
-            every: Some(Duration::from_secs(4)),
-            crashes: true,
-            cuts: true,
-            pauses: true,
-            roaming: true,
-        };
-        schedule(&profile, servers, 3, END, &mut dice::from_number(seed))
-    }
-
-    #[test]
-    fn one_server_is_always_left_and_all_are_mended_in_the_end() {
-        for seed in 0..50 {
-            let mut down = BTreeSet::new();
-            let mut paused = BTreeSet::new();
-            let mut cut = false;
-            for (at, fault) in draw(seed, 3) {
-                assert!(at >= dice::after(WARM_UP) && at <= dice::after(END));
-                match fault {
-                    Fault::Crash(server) => assert!(down.insert(server), "{server} crashes twice"),
-                    Fault::Restart(server) => assert!(down.remove(&server) && !cut, "seed {seed}"),
-                    Fault::Cut(_) => cut = true,
-                    Fault::Heal => cut = false,
-                    Fault::Pause(server) => assert!(!down.contains(&server) && paused.insert(server)),
-                    Fault::Resume(server) => assert!(paused.remove(&server)),
-                    Fault::Roam(_) => {}
-                }
-                assert!(down.len() < 3, "seed {seed}: nobody is left");
-            }
-            assert!(paused.is_empty(), "seed {seed}");
-        }
-    }
-
-    #[test]
-    fn a_single_server_in_memory_never_crashes() {
-        for seed in 0..50 {
-            assert!(draw(seed, 1).iter().all(|(_, fault)| !matches!(fault, Fault::Crash(_))));
-        }
-    }
-}
+mod tests;

@@ -11,7 +11,7 @@ use hobnob_proto::{
     ids::{ClusterName, DeviceId, ServerId},
     node::Node,
     rng::Rng,
-    session::keys::{KeyPair, Suite},
+    session::keys::{KeyPair, Secret, Suite},
     time::{Duration, Time},
 };
 
@@ -28,6 +28,9 @@ const SPINS_MAX: u32 = 1_000;
 /// Datagrams that wait in the socket of a server that stands still.
 pub const SOCKET_DATAGRAMS_MAX: usize = 200;
 
+/// What strangers go by in facts begins here.
+const STRANGERS: usize = 100;
+
 /// A datagram on its way; its copies share it.
 pub type Datagram = Rc<Vec<u8>>;
 
@@ -41,12 +44,19 @@ pub struct Alarm {
 
 impl Alarm {
     fn new(rng: &mut Rng, now: Time) -> Self {
-        Self { offset: rng.span(Duration::ZERO, Duration::from_hours(1_000)), wake: now, spins: 0 }
+        // Late enough to be put back by as long as anybody sleeps.
+        Self { offset: rng.span(Duration::from_hours(24), Duration::from_hours(1_000)), wake: now, spins: 0 }
     }
 
     /// What the process's clock says.
     pub fn local(&self, now: Time) -> Time {
         now + self.offset
+    }
+
+    /// The machine has slept for `slept`, and its clock has gone on by `clock` meanwhile: what is due is due now.
+    pub fn slept(&mut self, slept: Duration, clock: Duration, now: Time) {
+        self.offset = (self.offset + clock).saturating_sub(slept);
+        self.wake = now;
     }
 
     /// When it wants to be woken.
@@ -76,7 +86,14 @@ pub struct ServerHost {
     pub process: Option<Box<ServerProcess>>,
     /// What waits in the socket of a process that stands still.
     pub paused: Option<Vec<(SocketAddr, Datagram)>>,
+    /// It was asked to leave, and is started again so long after it has stopped.
+    pub leaving: Option<Duration>,
+    /// The cluster's secret, or another one.
+    secret: Option<Secret>,
+    /// What it goes by in facts.
+    of: usize,
     run: u32,
+    addrs: u8,
 }
 
 /// A server that runs.
@@ -94,19 +111,42 @@ pub struct ServerProcess {
 
 impl ServerHost {
     /// A machine on which no server runs yet.
-    pub fn new(id: ServerId) -> Self {
+    pub fn new(id: ServerId, secret: Option<Secret>) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id.0 as u8), SESSION_PORT));
-        Self { id, addr, process: None, paused: None, run: 0 }
+        let of = id.0 as usize;
+        Self { id, addr, process: None, paused: None, leaving: None, secret, of, run: 0, addrs: 0 }
+    }
+
+    /// The machine of stranger number `of`, which uses an id of ours.
+    pub fn stranger(of: usize, id: ServerId, secret: Option<Secret>) -> Self {
+        let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 2, of as u8 + 1), SESSION_PORT));
+        Self { addr, of: STRANGERS + of, ..Self::new(id, secret) }
+    }
+
+    /// Its present run, or its last.
+    pub fn process_of(&self) -> Process {
+        Process { of: self.of, run: self.run }
+    }
+
+    /// Which of its runs this is, or was the last.
+    pub fn run(&self) -> u32 {
+        self.run
+    }
+
+    /// Takes another address.
+    pub fn roam(&mut self) {
+        self.addrs += 1;
+        self.addr = SocketAddr::from((Ipv4Addr::new(10, 1, self.addrs, self.id.0 as u8), SESSION_PORT));
     }
 
     /// Starts the server. It remembers nothing of its last run.
     pub fn start(&mut self, replicas: u32, rng: &mut Rng, now: Time) -> Process {
         self.run += 1;
-        let process = Process { of: self.id.0 as usize, run: self.run };
+        let process = Process { of: self.of, run: self.run };
         let config = ServerConfig {
             id: Some(self.id),
             cluster: cluster(),
-            secret: None,
+            secret: self.secret.clone(),
             replicas,
             session_port: SESSION_PORT,
             addrs: vec![self.addr],
@@ -130,6 +170,9 @@ pub struct ClientHost {
     pub process: Option<Box<ClientProcess>>,
     /// What it was told.
     pub told: Told,
+    /// Since when the machine sleeps.
+    pub asleep: Option<Time>,
+    secret: Option<Secret>,
     key: KeyPair,
     device: DeviceId,
     addrs: u16,
@@ -147,12 +190,18 @@ pub struct ClientProcess {
 
 impl ClientHost {
     /// A machine of a new person, client number `of`.
-    pub fn new(of: usize, rng: &mut Rng) -> Self {
+    pub fn new(of: usize, secret: Option<Secret>, rng: &mut Rng) -> Self {
         let (key, device) = (KeyPair::generate(rng), DeviceId(rng.u64()));
         let told = Told::new(of, key.person(), device);
-        let mut host = Self { addr: SocketAddr::from(([0; 4], 0)), process: None, told, key, device, addrs: 0, of };
+        let addr = SocketAddr::from(([0; 4], 0));
+        let mut host = Self { addr, process: None, told, asleep: None, secret, key, device, addrs: 0, of };
         host.roam();
         host
+    }
+
+    /// Whether somebody can use it now.
+    pub fn is_up(&self) -> bool {
+        self.process.is_some() && self.asleep.is_none()
     }
 
     /// Takes another address.
@@ -166,7 +215,7 @@ impl ClientHost {
         let process = self.told.restarted();
         let config = ClientConfig {
             cluster: cluster(),
-            secret: None,
+            secret: self.secret.clone(),
             person: self.key.clone(),
             device: self.device,
             name: format!("client-{}", process.of).parse().expect("letters, a dash and a number make a name"),
@@ -189,6 +238,21 @@ fn cluster() -> ClusterName {
 mod tests {
     use super::*;
     use crate::dice;
+
+    #[test]
+    fn a_clock_goes_on_by_what_it_is_told_while_its_machine_sleeps() {
+        fn check(slept: u64, clock: u64) {
+            let (before, now) = (Time::ZERO, Time::ZERO + Duration::from_secs(slept));
+            let mut alarm = Alarm::new(&mut dice::from_number(1), before);
+            let asleep_at = alarm.local(before);
+            alarm.slept(Duration::from_secs(slept), Duration::from_secs(clock), now);
+            assert_eq!(alarm.local(now).since(asleep_at), Duration::from_secs(clock));
+            assert_eq!(alarm.wake(), now);
+        }
+        check(30, 0);
+        check(30, 30);
+        check(30, 3_600);
+    }
 
     #[test]
     fn a_process_that_wants_ticks_without_end_is_seen() {

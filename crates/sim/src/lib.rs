@@ -7,20 +7,24 @@
 //!
 //! ```text
 //! run ── profile          what the run is like, drawn from the seed
-//!  ├── faults, traffic    what breaks and what people do, as tasks in the world's queue
+//!  ├── faults, cuts       what breaks, as tasks in the world's queue
+//!  ├── traffic            what people do, likewise
 //!  └── world ── host      virtual time; the machines and the processes on them
 //!       ├── link          when a packet arrives, if it does
+//!       ├── noise         what an outsider sends besides
 //!       ├── watch, oracle what servers hold and clients are told, as facts
 //!       ├── invariants    judge the facts
 //!       └── trace         a line for each thing that happened, and their hash
 //! ```
 
+pub mod cuts;
 pub mod dice;
 pub mod facts;
 pub mod faults;
 pub mod host;
 pub mod invariants;
 pub mod link;
+pub mod noise;
 pub mod oracle;
 pub mod profile;
 pub mod run;

@@ -18,6 +18,9 @@ pub type HostId = usize;
 /// Paths that carry nothing: (from, to).
 pub type Cut = BTreeSet<(HostId, HostId)>;
 
+/// So much loss is quiet: 2 %.
+const QUIET_LOSS_PPM: u32 = 20_000;
+
 /// How bad the network is. Chances in a million, for each packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkProfile {
@@ -68,6 +71,11 @@ impl Network {
     /// Whether some path carries nothing.
     pub fn is_cut(&self) -> bool {
         !self.cut.is_empty()
+    }
+
+    /// Whether so little is lost that nobody is taken for dead because of it.
+    pub fn is_quiet(&self) -> bool {
+        self.profile.loss_ppm <= QUIET_LOSS_PPM
     }
 
     /// Ends every cut and every other fault of the network, for good.

@@ -64,6 +64,11 @@ impl Told {
         self.client
     }
 
+    /// Which run of which client it is.
+    pub fn process(&self) -> Process {
+        self.client
+    }
+
     /// The rooms that it follows, with their cursors.
     pub fn rooms(&self) -> &BTreeMap<RoomName, VersionVector> {
         &self.cursors

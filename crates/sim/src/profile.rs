@@ -6,10 +6,14 @@ use hobnob_proto::{
     time::Duration,
 };
 
-use crate::{dice::Dice as _, link::LinkProfile};
+use crate::{cuts::Shape, dice::Dice as _, link::LinkProfile, noise::NoiseProfile};
 
 /// Nothing breaks before this: the servers find each other, and unite into one cluster.
 pub const WARM_UP: Duration = Duration::from_secs(20);
+/// Servers are started within so much of each other, where it is not at the same moment.
+const STARTS_WITHIN: Duration = Duration::from_secs(3);
+/// A run whose faults end earlier has no time for two clusters.
+const SPLIT_HEAL_MIN: Duration = Duration::from_secs(110);
 /// The shortest run that has time for every phase.
 pub const MINUTES_MIN: u64 = 2;
 
@@ -62,12 +66,35 @@ pub struct FaultProfile {
     pub every: Option<Duration>,
     /// Servers crash and are restarted.
     pub crashes: bool,
-    /// The network is cut, both ways or one way.
-    pub cuts: bool,
-    /// Servers stand still for up to 3 s.
+    /// Two servers crash at once.
+    pub pairs: bool,
+    /// The server with the highest id is killed again and again.
+    pub flapping: bool,
+    /// Servers are asked to leave and are started again, one after the other.
+    pub leaves: bool,
+    /// A server is started when all others have long been up.
+    pub late: bool,
+    /// The network is cut in these shapes.
+    pub cuts: Vec<Shape>,
+    /// Servers stand still for up to 5 s.
     pub pauses: bool,
+    /// The machines of clients sleep.
+    pub sleeps: bool,
     /// Clients change their address.
     pub roaming: bool,
+    /// Servers change their address.
+    pub server_roaming: bool,
+    /// The network is cut from the start, until its halves are two clusters. Then no server crashes.
+    pub split: bool,
+}
+
+/// Servers that do not belong to the cluster, although they say so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rogue {
+    /// It has no secret.
+    Open,
+    /// It has another secret.
+    OtherSecret,
 }
 
 /// What people do.
@@ -96,6 +123,14 @@ pub struct Profile {
     pub replicas: u32,
     /// The network until it heals.
     pub link: LinkProfile,
+    /// What an outsider sends until then.
+    pub noise: NoiseProfile,
+    /// Whether the cluster has a secret.
+    pub closed: bool,
+    /// Servers of the same name, some of the same ids, beside a cluster with a secret.
+    pub rogues: Vec<Rogue>,
+    /// Servers are started within so much of each other.
+    pub starts_within: Duration,
     /// What breaks.
     pub faults: FaultProfile,
     /// What people do.
@@ -107,24 +142,38 @@ pub struct Profile {
 impl Profile {
     /// Draws a run. What is wanted is not drawn; the rest is what it would be without that wish.
     pub fn draw(rng: &mut Rng, wanted: &Wanted) -> Self {
-        let (mut count_rng, mut link_rng, mut fault_rng, mut traffic_rng) =
-            (rng.fork(), rng.fork(), rng.fork(), rng.fork());
-        let (servers, clients) = (count_rng.between(1, 5) as usize, count_rng.between(1, 8) as usize);
+        let [mut count_rng, mut link_rng, mut fault_rng, mut traffic_rng, mut trust_rng] = [(); 5].map(|()| rng.fork());
+        let (servers, clients) = (count_rng.between(1, 7) as usize, count_rng.between(1, 8) as usize);
         let rooms = count_rng.between(1, 6);
         let mut faults = draw_faults(&mut fault_rng);
         if wanted.calm {
             faults.every = None;
         }
-        Self {
+        let mut profile = Self {
             clients: wanted.clients.unwrap_or(clients).max(1),
             rooms: (0..rooms).map(room).collect(),
             replicas: [2, 2, 2, 1, 3][count_rng.index(5)],
             ids: draw_ids(&mut count_rng, wanted.servers.unwrap_or(servers).clamp(1, 9)),
             link: draw_link(&mut link_rng, wanted),
+            noise: draw_noise(&mut trust_rng, wanted.calm),
+            closed: trust_rng.below(3) == 0,
+            rogues: Vec::new(),
+            starts_within: [Duration::ZERO, STARTS_WITHIN][usize::from(count_rng.below(4) > 0)],
             faults,
             traffic: draw_traffic(&mut traffic_rng, wanted.calm),
             phases: Phases::of(wanted.minutes.unwrap_or(5)),
+        };
+        if profile.closed {
+            let rogues = trust_rng.below(3);
+            let kinds = [Rogue::Open, Rogue::OtherSecret];
+            profile.rogues = (0..rogues).map(|_| kinds[trust_rng.index(2)]).collect();
         }
+        profile
+    }
+
+    /// Whether the network is cut from the start, so that two clusters come to be, if faults end at `heal`.
+    pub fn is_split(&self, heal: Duration) -> bool {
+        self.faults.split && self.faults.every.is_some() && self.ids.len() > 1 && heal >= SPLIT_HEAL_MIN
     }
 }
 
@@ -160,14 +209,29 @@ fn draw_link(rng: &mut Rng, wanted: &Wanted) -> LinkProfile {
 }
 
 fn draw_faults(rng: &mut Rng) -> FaultProfile {
-    let every = rng.span(Duration::from_secs(4), Duration::from_secs(40));
+    let every = rng.span(Duration::from_secs(3), Duration::from_secs(40));
+    let mut often = |of: u64| rng.below(of) > 0;
     FaultProfile {
-        every: (rng.below(6) > 0).then_some(every),
-        crashes: rng.below(4) > 0,
-        cuts: rng.below(4) > 0,
-        pauses: rng.below(2) > 0,
-        roaming: rng.below(2) > 0,
+        every: often(6).then_some(every),
+        crashes: often(4),
+        pairs: often(2),
+        flapping: often(2),
+        leaves: often(2),
+        late: often(2),
+        cuts: if often(4) { Shape::ALL.into_iter().filter(|_| often(3)).collect() } else { Vec::new() },
+        pauses: often(2),
+        sleeps: often(2),
+        roaming: often(2),
+        server_roaming: often(2),
+        split: !often(8),
     }
+}
+
+/// Every second network has no outsider.
+fn draw_noise(rng: &mut Rng, calm: bool) -> NoiseProfile {
+    let mut ppm = |percent: u64| if rng.below(3) == 0 { 0 } else { rng.between(0, percent * 10_000) as u32 };
+    let noise = NoiseProfile { bent_ppm: ppm(5), replayed_ppm: ppm(20), forged_ppm: ppm(5) };
+    if calm || rng.below(2) == 0 { NoiseProfile::default() } else { noise }
 }
 
 fn draw_traffic(rng: &mut Rng, calm: bool) -> TrafficProfile {
@@ -198,12 +262,13 @@ mod tests {
     fn every_run_is_within_its_bounds() {
         for seed in 0..200 {
             let profile = Profile::draw(&mut dice::from_number(seed), &Wanted::default());
-            assert!((1..=5).contains(&profile.ids.len()) && (1..=8).contains(&profile.clients), "{profile:?}");
+            assert!((1..=7).contains(&profile.ids.len()) && (1..=8).contains(&profile.clients), "{profile:?}");
             assert!(profile.link.loss_ppm <= 200_000 && profile.link.reordering_ppm <= 100_000, "{profile:?}");
             let mut ids = profile.ids.clone();
             ids.sort();
             ids.dedup();
             assert_eq!(ids.len(), profile.ids.len(), "an id twice");
+            assert!(profile.closed || profile.rogues.is_empty(), "nobody is a stranger to an open cluster");
         }
     }
 

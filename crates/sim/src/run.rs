@@ -17,8 +17,8 @@ use crate::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// In the last so much of a run, everything holds at one moment at least: rooms may be on the move at another.
 const LAST_LOOKS: Duration = Duration::from_secs(5);
-/// Servers are started within so much of each other.
-const STARTS_WITHIN: Duration = Duration::from_secs(3);
+/// After a change of who may lead, so much may pass until that one does.
+const TAKE_OVER: Duration = Duration::from_secs(3);
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,14 +45,19 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
     trace.story(Time::ZERO, format_args!("seed {seed}: {profile:?}"));
     let mut world = World::new(&profile, &mut rng.fork(), trace);
     let mut start_rng = rng.fork();
-    for of in 0..profile.ids.len() {
-        let at = start_rng.span(Duration::ZERO, STARTS_WITHIN);
-        world.schedule(dice::after(at), Task::Fault(Fault::Restart(of)));
+    let faults = faults::schedule(&profile, profile.phases.heal, &mut rng.fork());
+    for (at, fault) in &faults {
+        world.schedule(*at, Task::Fault(fault.clone()));
     }
-    let mut fault_rng = rng.fork();
-    let (servers, heal) = (profile.ids.len(), profile.phases.heal);
-    for (at, fault) in faults::schedule(&profile.faults, servers, profile.clients, heal, &mut fault_rng) {
-        world.schedule(at, Task::Fault(fault));
+    for of in 0..profile.ids.len() {
+        let at = start_rng.span(Duration::ZERO, profile.starts_within);
+        if !faults::is_late(&faults, of) {
+            world.schedule(dice::after(at), Task::Fault(Fault::Restart(of)));
+        }
+    }
+    for of in 0..profile.rogues.len() {
+        let at = start_rng.span(Duration::ZERO, profile.phases.heal / 2);
+        world.schedule(dice::after(at), Task::Stranger(of));
     }
     let mut traffic = Traffic::new(&profile, rng.fork());
     traffic.begin(&mut world);
@@ -92,10 +97,17 @@ fn phases(profile: &Profile, world: &mut World, traffic: &mut Traffic) -> Result
     world.settled()
 }
 
-/// Lets time pass until `until`; one leader has to lead all the time.
+/// Lets time pass until `until`; one leader has to lead all the time, but for a moment where a probation ends.
 fn look_until(world: &mut World, traffic: &mut Traffic, until: Time) -> Result<(), Violation> {
+    let (mut eligible, mut changed) = (world.eligible(), Time::ZERO);
     while world.now() < until {
-        world.led()?;
+        let before = std::mem::replace(&mut eligible, world.eligible());
+        if before != eligible {
+            changed = world.now();
+        }
+        if changed == Time::ZERO || world.now().since(changed) >= TAKE_OVER {
+            world.led()?;
+        }
         pass(world, traffic, until.min(world.now() + LOOK_EVERY))?;
     }
     Ok(())
@@ -107,6 +119,7 @@ fn pass(world: &mut World, traffic: &mut Traffic, until: Time) -> Result<(), Vio
         match task {
             Task::Fault(fault) => world.apply(&fault)?,
             Task::Act(act) => traffic.act(world, act)?,
+            Task::Stranger(of) => world.start_stranger(of),
         }
     }
     Ok(())

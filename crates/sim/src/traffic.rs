@@ -71,7 +71,7 @@ impl Traffic {
             }
             Act::Join(of, _) if self.gone[of] => Ok(()),
             Act::Join(of, room) => {
-                if world.clients()[of].process.is_none() {
+                if !world.clients()[of].is_up() {
                     world.schedule(world.now() + Duration::from_secs(1), Task::Act(Act::Join(of, room)));
                     return Ok(());
                 }
@@ -91,7 +91,7 @@ impl Traffic {
     /// Everybody posts once more in every room that they are in.
     pub fn serve(&mut self, world: &mut World) -> Result<(), Violation> {
         for of in 0..self.profile.clients {
-            if world.clients()[of].process.is_none() {
+            if !world.clients()[of].is_up() {
                 continue;
             }
             let rooms: Vec<_> = world.clients()[of].told.rooms().keys().cloned().collect();
@@ -111,7 +111,11 @@ impl Traffic {
     }
 
     fn end(&mut self, world: &mut World, of: usize) -> Result<(), Violation> {
-        if world.clients()[of].process.is_none() {
+        let host = &world.clients()[of];
+        if !host.is_up() {
+            if host.process.is_some() {
+                self.plan_end(world, of);
+            }
             return Ok(());
         }
         self.gone[of] = self.rng.chance(self.profile.traffic.quit_ppm);
@@ -129,7 +133,7 @@ impl Traffic {
         world.schedule(next, Task::Act(Act::Post));
         let of = self.rng.index(self.profile.clients);
         let host = &world.clients()[of];
-        if host.process.is_none() || host.told.rooms().is_empty() {
+        if !host.is_up() || host.told.rooms().is_empty() {
             return Ok(());
         }
         let nth = self.rng.index(host.told.rooms().len());

@@ -23,12 +23,15 @@ pub struct Watch {
     cluster: Option<ClusterId>,
     epoch: Epoch,
     rooms: BTreeMap<RoomName, (Fence, VersionVector)>,
+    me: Option<Origin>,
+    members: Vec<Origin>,
 }
 
 impl Watch {
     /// Watches a server that was started just now.
     pub fn new(server: Process) -> Self {
-        Self { server, cluster: None, epoch: Epoch::NONE, rooms: BTreeMap::new() }
+        let (epoch, rooms) = (Epoch::NONE, BTreeMap::new());
+        Self { server, cluster: None, epoch, rooms, me: None, members: Vec::new() }
     }
 
     /// Tells the invariants what is new. Costs next to nothing where nothing is.
@@ -38,6 +41,10 @@ impl Watch {
         if cluster != self.cluster {
             self.cluster = cluster;
             self.epoch = Epoch::NONE;
+            if let Some(cluster) = cluster {
+                trace.story(now, format_args!("server {} belongs to {cluster}", server.of));
+                checker.observe(&Fact::Belongs { server, cluster }, now)?;
+            }
         }
         if view.epoch != self.epoch {
             self.epoch = view.epoch;
@@ -71,6 +78,24 @@ impl Watch {
             }
         }
         Ok(())
+    }
+
+    /// Tells the invariants who else is a member, where that is new.
+    pub fn look_at_members(
+        &mut self,
+        node: &Node,
+        stranger: bool,
+        checker: &mut Checker,
+        now: Time,
+    ) -> Result<(), Violation> {
+        let (server, me) = (self.server, node.origin());
+        let members = || node.members().map(|member| Origin { id: member.id, boot: member.boot });
+        if self.me == Some(me) && members().eq(self.members.iter().copied()) {
+            return Ok(());
+        }
+        self.me = Some(me);
+        self.members = members().collect();
+        checker.observe(&Fact::Members { server, stranger, me, members: &self.members }, now)
     }
 }
 

@@ -198,6 +198,11 @@ impl Client {
         counters
     }
 
+    /// How many sealed packets it has taken: authentic, and for the first time.
+    pub fn packets_taken(&self) -> u64 {
+        self.endpoint.packets_taken()
+    }
+
     fn datagram(&mut self, from: SocketAddr, bytes: &[u8], now: Time) {
         if packet::is_discovery(bytes) {
             self.finder.handle(from, bytes, now, &mut self.outputs);

@@ -229,6 +229,8 @@ impl Node {
                     Err("greeting_not_for_us")
                 } else if other == self.me {
                     Err("reflected")
+                } else if self.has_left(other) {
+                    Err("server_has_left")
                 } else if id.0 == 0
                     || (!self.peers.contains_key(id) && self.heartbeat.live().count() + 1 >= limits::SERVERS_MAX)
                 {
@@ -295,7 +297,11 @@ impl Node {
     }
 
     fn server_up(&mut self, session: SessionId, role: Role, n: u64, origin: Origin) {
-        if origin.id == self.me.id {
+        if self.has_left(origin) {
+            // It said so while we called it.
+            self.endpoint.close(session);
+            self.count("server_has_left");
+        } else if origin.id == self.me.id {
             self.sessions.insert(session, Party::Rival(Rival { boot: origin.boot }));
             self.claim_id(session);
         } else {

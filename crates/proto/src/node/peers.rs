@@ -132,9 +132,9 @@ impl Node {
             call.addrs.extend(more);
             return call.addrs.truncate(CALL_ADDRS_MAX);
         }
-        if known.is_some_and(|known| origin.boot < known.boot)
-            && self.peers.get(&origin.id).is_some_and(|peer| !self.has_ended(peer))
-        {
+        let is_old = known.is_some_and(|known| origin.boot < known.boot)
+            && self.peers.get(&origin.id).is_some_and(|peer| !self.has_ended(peer));
+        if is_old || self.has_left(origin) {
             return self.count("hello_of_old_boot");
         }
         if self.calls.len() >= CALLS_MAX {
@@ -144,6 +144,11 @@ impl Node {
         let at = if origin < self.me && known.is_none() { self.now + YIELD } else { self.now };
         self.calls.insert(origin, Call { addrs, suite, attempts: 0 });
         self.timers.set(Timer::Call(origin), at);
+    }
+
+    /// Whether this run of a server has left the cluster: it says goodbye a few times, and is no peer meanwhile.
+    pub(super) fn has_left(&self, origin: Origin) -> bool {
+        self.members.get(origin.id).is_some_and(|member| member.left && member.boot == origin.boot)
     }
 
     /// Opens a session to a server that was heard of, and for a while does not again.

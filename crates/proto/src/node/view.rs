@@ -10,7 +10,7 @@ use crate::{
     ids::{ClusterId, Origin, RoomName, ServerId},
     log::{Entry, VersionVector},
     node::{Node, Stage, rooms::Upstream},
-    wire::frame::{Epoch, Fence},
+    wire::frame::{Epoch, Fence, Member},
 };
 
 /// What a server holds and believes, at one moment.
@@ -71,6 +71,21 @@ impl Node {
             probation: self.live_ids().into_iter().filter(|id| self.is_on_probation(*id)).collect(),
             rooms: rooms.collect(),
         }
+    }
+
+    /// Who it is, whether it serves already or not.
+    pub fn origin(&self) -> Origin {
+        self.me
+    }
+
+    /// The members of its cluster, as far as it knows, by id: those that left included.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter()
+    }
+
+    /// How many sealed packets it has taken: authentic, and for the first time.
+    pub fn packets_taken(&self) -> u64 {
+        self.endpoint.packets_taken()
     }
 
     /// The entries of a room that it holds without holes and `seen` does not cover: by origin, then by seq.

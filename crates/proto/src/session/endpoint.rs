@@ -50,6 +50,8 @@ pub struct Endpoint {
     pub(super) counters: Counters,
     /// Where packets are opened.
     pub(super) opened: Vec<u8>,
+    /// How many were.
+    pub(super) packets_taken: u64,
 }
 
 /// Datagrams and lines dropped, by cause.
@@ -79,6 +81,7 @@ impl Endpoint {
             events: VecDeque::new(),
             counters: Counters::default(),
             opened: vec![0; limits::DATAGRAM_BYTES_MAX],
+            packets_taken: 0,
         }
     }
 
@@ -257,6 +260,11 @@ impl Endpoint {
     /// Datagrams dropped, by cause.
     pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
         &self.counters.0
+    }
+
+    /// How many sealed packets were taken: opened, authentic, and for the first time.
+    pub fn packets_taken(&self) -> u64 {
+        self.packets_taken
     }
 
     /// An index that no session has.

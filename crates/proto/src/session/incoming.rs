@@ -147,6 +147,7 @@ impl Endpoint {
             Ok(opened) => opened,
             Err(unopened) => return self.counters.add(unopened.cause()),
         };
+        self.packets_taken += 1;
         session.heard = now;
         if newest {
             session.addr = from;

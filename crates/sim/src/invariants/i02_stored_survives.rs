@@ -3,7 +3,7 @@
 //!
 //! Servers here forget on a crash, so a message may rightly be lost: where the last server that held it crashes before
 //! there was [`COPIED_AGAIN`] of calm (all servers up, all paths whole) since the message was stored or lost its last
-//! but one copy. Copies are tracked exactly, by what each log holds; nothing is guessed from the number of crashes.
+//! but one copy. A server that leaves politely takes nothing with it that was stored, calm or not. Copies are tracked exactly, by what each log holds; nothing is guessed from the number of crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,11 +40,13 @@ impl StoredSurvives {
         self.calm.is_some_and(|(from, to)| to.unwrap_or(now).since(from.max(since)) >= COPIED_AGAIN)
     }
 
-    fn crash(&mut self, server: Process, now: Time) -> Result<(), String> {
+    /// A server is gone. One that has left politely takes nothing with it, calm or not.
+    fn gone(&mut self, server: Process, politely: bool, now: Time) -> Result<(), String> {
         let alone = self.servers_up == 1;
         self.servers_up = self.servers_up.saturating_sub(1);
         let lost = |copies: &Copies| copies.stored && copies.now.len() == 1 && copies.now.contains(&server);
-        let found = self.copies.iter().find(|(_, copies)| lost(copies) && self.was_calm(copies.fewer_since, now));
+        let found =
+            self.copies.iter().find(|(_, copies)| lost(copies) && (politely || self.was_calm(copies.fewer_since, now)));
         if let Some(((room, origin, seq), copies)) = found.filter(|_| !alone) {
             let since = copies.fewer_since.as_millis();
             return Err(format!("{room} {origin}:{seq} was stored, had one copy since {since} ms, and is lost"));
@@ -77,7 +79,8 @@ impl Invariant for StoredSurvives {
                 copies.ever.insert(*server);
                 copies.now.insert(*server);
             }
-            Fact::Crashed { server } => return self.crash(*server, now),
+            Fact::Crashed { server } => return self.gone(*server, false, now),
+            Fact::Left { server } => return self.gone(*server, true, now),
             Fact::Acked { dot, copies: claimed, stored: true, .. } => {
                 let copies = self.copies.entry(dot.clone()).or_default();
                 if !copies.stored {
@@ -97,10 +100,12 @@ impl Invariant for StoredSurvives {
 
     fn settled(&self, picture: &Picture) -> Result<(), String> {
         for ((room, origin, seq), copies) in self.copies.iter().filter(|(_, copies)| copies.stored) {
-            let lacks = picture.servers.iter().find(|server| {
-                let held = server.rooms.get(room).is_some_and(|room| room.held.holds(*origin, *seq));
-                !held && !copies.now.is_empty()
-            });
+            let lacks = picture
+                .servers
+                .iter()
+                .find(|server| !server.rooms.get(room).is_some_and(|room| room.held.holds(*origin, *seq)));
+            // One copy is enough; where there are two clusters, it has to be in this one.
+            let lacks = lacks.filter(|_| picture.servers.iter().any(|server| copies.now.contains(&server.process)));
             if let Some(server) = lacks {
                 return Err(format!("{room} {origin}:{seq} is stored, but server {} lacks it", server.id));
             }
@@ -135,6 +140,25 @@ mod tests {
     fn a_message_that_was_not_copied_again_in_time_is_lost() {
         assert_eq!(history(35, 2), Some(43), "there was time");
         assert_eq!(history(5, 2), None, "there was none");
+    }
+
+    #[test]
+    fn a_server_that_leaves_with_the_last_copy_is_seen() {
+        fn check(copied: bool, expected: Option<usize>) {
+            let entry = entry(1, 1, 1, 5, "x");
+            let held = |of| Fact::Held { server: process(of), own: of == 1, entry: &entry };
+            let facts = [
+                Fact::Started { server: process(1) },
+                Fact::Started { server: process(2) },
+                held(1),
+                held(if copied { 2 } else { 1 }),
+                Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies: 1, stored: true },
+                Fact::Left { server: process(1) },
+            ];
+            assert_eq!(first_bad(&mut StoredSurvives::default(), &facts), expected);
+        }
+        check(true, None);
+        check(false, Some(5));
     }
 
     #[test]

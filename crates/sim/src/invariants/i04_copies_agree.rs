@@ -131,7 +131,7 @@ mod tests {
         ];
         assert_eq!(first_bad(&mut invariant, &facts), None);
         let servers = vec![server(1, 1, fence(1, 1), true, &[(1, 2)])];
-        let picture = Picture { servers, clients: vec![client(&[(1, 2)])] };
+        let picture = Picture { servers, clients: vec![client(&[(1, 2)])], ..Picture::default() };
         assert!(invariant.settled(&picture).is_err());
         let shown = Fact::Shown { client: process(0), entry: &second, late: false };
         assert_eq!(first_bad(&mut invariant, &[shown]), None);

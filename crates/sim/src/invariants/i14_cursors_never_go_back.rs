@@ -113,7 +113,7 @@ mod tests {
             let mut invariant = Cursors::default();
             assert_eq!(first_bad(&mut invariant, &facts), None);
             let servers = vec![server(1, 1, fence(1, 1), true, &[(1, 2)])];
-            let picture = Picture { servers, clients: vec![client(&[(1, cursor)])] };
+            let picture = Picture { servers, clients: vec![client(&[(1, cursor)])], ..Picture::default() };
             assert_eq!(invariant.settled(&picture).is_ok(), expected, "shown {shown}, cursor {cursor}, {base:?}");
         }
         check(2, 2, 0, true);

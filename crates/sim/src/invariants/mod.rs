@@ -17,10 +17,15 @@ pub mod i06_a_dot_names_one_content;
 pub mod i08_hlc_grows;
 pub mod i10_epochs_never_go_back;
 pub mod i11_one_leader_once_quiet;
+pub mod i12_a_flapping_id_changes_little;
 pub mod i13_one_open_home;
 pub mod i14_cursors_never_go_back;
+pub mod i15_nothing_for_the_departed;
 pub mod i18_same_seed_same_trace;
+pub mod i19_sealed_once_for_this_session;
+pub mod i20_no_stranger_is_a_member;
 pub mod i21_acks_name_what_was_posted;
+pub mod i22_old_clusters_stay_two;
 
 /// Something that must hold.
 pub trait Invariant: fmt::Debug {
@@ -74,9 +79,14 @@ impl Default for Checker {
                 Box::new(i08_hlc_grows::HlcGrows::default()),
                 Box::new(i10_epochs_never_go_back::NeverBack::default()),
                 Box::new(i11_one_leader_once_quiet::OneLeader),
+                Box::new(i12_a_flapping_id_changes_little::LittleChange::default()),
                 Box::new(i13_one_open_home::OneOpenHome),
                 Box::new(i14_cursors_never_go_back::Cursors::default()),
+                Box::new(i15_nothing_for_the_departed::NothingForTheDeparted::default()),
+                Box::new(i19_sealed_once_for_this_session::SealedOnce::default()),
+                Box::new(i20_no_stranger_is_a_member::NoStranger::default()),
                 Box::new(i21_acks_name_what_was_posted::Acks::default()),
+                Box::new(i22_old_clusters_stay_two::StayTwo::default()),
             ],
         }
     }
@@ -91,18 +101,21 @@ impl Checker {
         })
     }
 
-    /// Asks all invariants about a quiet moment.
+    /// Asks all invariants about a quiet moment. Where there may be two clusters, about each by itself.
     pub fn settled(&self, picture: &Picture, now: Time) -> Result<(), Violation> {
-        self.invariants.iter().try_for_each(|invariant| {
-            let violation = |what| Violation { invariant: invariant.name(), at: now, what };
-            invariant.settled(picture).map_err(violation)
+        picture.clusters().iter().try_for_each(|cluster| {
+            self.invariants.iter().try_for_each(|invariant| {
+                let violation = |what| Violation { invariant: invariant.name(), at: now, what };
+                invariant.settled(cluster).map_err(violation)
+            })
         })
     }
 
     /// Asks those invariants about a quiet moment that hold all the time once there was time to elect a leader.
     pub fn led(&self, picture: &Picture, now: Time) -> Result<(), Violation> {
         let leader = i11_one_leader_once_quiet::OneLeader;
-        leader.settled(picture).map_err(|what| Violation { invariant: leader.name(), at: now, what })
+        let violation = |what| Violation { invariant: leader.name(), at: now, what };
+        picture.clusters().iter().try_for_each(|cluster| leader.settled(cluster).map_err(violation))
     }
 }
 

@@ -1,0 +1,66 @@
+//! Invariant 19: no frame is accepted that was not sealed for this session, and none twice. The network doubles packets,
+//! and an outsider replays, bends, redirects and makes up some: what is opened must be exactly what somebody has sealed, and
+//! each packet is opened once, by one process: two that open it cannot both be the one that it was sealed for.
+
+use std::collections::BTreeMap;
+
+use hobnob_proto::time::Time;
+
+use super::Invariant;
+use crate::facts::{At, Fact};
+
+/// The invariant.
+#[derive(Debug, Default)]
+pub struct SealedOnce {
+    /// By whom each packet was opened.
+    opened: BTreeMap<u64, At>,
+}
+
+impl Invariant for SealedOnce {
+    fn name(&self) -> &'static str {
+        "i19_sealed_once_for_this_session"
+    }
+
+    fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
+        let Fact::Opened { at, packet, sealed, packets } = fact else { return Ok(()) };
+        let (host, run) = at;
+        let who = format!("host {host} in run {run}");
+        let Some(packet) = packet else { return Err(format!("{who} has opened {packets} packets, and none came")) };
+        if *packets > 1 {
+            return Err(format!("{who} has made {packets} packets of {packet:016x}"));
+        }
+        if !sealed {
+            return Err(format!("{who} has opened {packet:016x}, which nobody has sealed"));
+        }
+        if let Some((first, run)) = self.opened.insert(*packet, *at) {
+            return Err(format!("{who} has opened {packet:016x}, which host {first} in run {run} had opened"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::history::first_bad;
+
+    fn opened(at: At, packet: u64, sealed: bool) -> Fact<'static> {
+        Fact::Opened { at, packet: Some(packet), sealed, packets: 1 }
+    }
+
+    #[test]
+    fn a_packet_that_is_opened_twice_or_was_never_sealed_is_seen() {
+        fn check(second: Fact<'static>, expected: Option<usize>) {
+            let facts = [opened((1, 1), 7, true), second];
+            assert_eq!(first_bad(&mut SealedOnce::default(), &facts), expected, "{facts:?}");
+        }
+        check(opened((1, 1), 8, true), None);
+        check(opened((2, 1), 8, true), None);
+        check(opened((1, 1), 7, true), Some(1));
+        check(opened((2, 1), 7, true), Some(1));
+        check(opened((1, 2), 7, true), Some(1));
+        check(opened((1, 1), 8, false), Some(1));
+        check(Fact::Opened { at: (1, 1), packet: None, sealed: false, packets: 1 }, Some(1));
+        check(Fact::Opened { at: (1, 1), packet: Some(8), sealed: true, packets: 2 }, Some(1));
+    }
+}

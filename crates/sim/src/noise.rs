@@ -1,0 +1,164 @@
+//! An outsider on the wire: hears every packet, bends some, sends old ones again from elsewhere, and makes up its own.
+//!
+//! It knows no key. Whatever it sends, nobody may take it for a packet of a session, and nobody may be kept from anything
+//! by it for longer than a lost packet would.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    rc::Rc,
+};
+
+use hobnob_proto::rng::Rng;
+
+use crate::{dice::Dice as _, host::Datagram, link::HostId};
+
+/// Packets that the outsider remembers: of all that it hears, evenly many from each time.
+const REMEMBERED: usize = 4_096;
+/// Of so many packets, it remembers one.
+const REMEMBER_EVERY: u64 = 8;
+
+/// What it does. Chances in a million, for each packet that it hears.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NoiseProfile {
+    /// A bent copy of the packet is sent besides.
+    pub bent_ppm: u32,
+    /// An old packet is sent again, from another address, to whom it was sent for the first time or to somebody else.
+    pub replayed_ppm: u32,
+    /// A packet is made up.
+    pub forged_ppm: u32,
+}
+
+/// A packet of the outsider's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stray {
+    /// Whom it pretends to be.
+    pub from: SocketAddr,
+    /// To whom.
+    pub to: HostId,
+    /// What.
+    pub bytes: Datagram,
+}
+
+/// The outsider.
+#[derive(Debug)]
+pub struct Outsider {
+    profile: NoiseProfile,
+    rng: Rng,
+    remembered: Vec<(HostId, Datagram)>,
+    heard: u64,
+}
+
+impl Outsider {
+    /// One that has heard nothing yet.
+    pub fn new(profile: NoiseProfile, rng: Rng) -> Self {
+        Self { profile, rng, remembered: Vec::new(), heard: 0 }
+    }
+
+    /// It does nothing any more.
+    pub fn stop(&mut self) {
+        self.profile = NoiseProfile::default();
+    }
+
+    /// It hears a packet `from` somebody `to` one of so many `hosts`. What it sends now.
+    pub fn hear(&mut self, from: SocketAddr, to: HostId, bytes: &Datagram, hosts: usize) -> Vec<Stray> {
+        if self.profile == NoiseProfile::default() {
+            return Vec::new();
+        }
+        self.remember(to, bytes);
+        let NoiseProfile { bent_ppm, replayed_ppm, forged_ppm } = self.profile;
+        let mut strays = Vec::new();
+        if self.rng.chance(bent_ppm) {
+            strays.push(Stray { from, to, bytes: Rc::new(self.bent(bytes)) });
+        }
+        if self.rng.chance(replayed_ppm) && !self.remembered.is_empty() {
+            let (first_to, bytes) = self.remembered[self.rng.index(self.remembered.len())].clone();
+            let to = if self.rng.below(8) == 0 { self.rng.index(hosts) } else { first_to };
+            strays.push(Stray { from: self.address(from), to, bytes });
+        }
+        if self.rng.chance(forged_ppm) {
+            let bytes = Rc::new(self.forged(bytes));
+            strays.push(Stray { from: self.address(from), to, bytes });
+        }
+        strays
+    }
+
+    /// Keeps one in a few, in the place of another once there are enough: so old ones stay for long.
+    fn remember(&mut self, to: HostId, bytes: &Datagram) {
+        self.heard += 1;
+        if !self.heard.is_multiple_of(REMEMBER_EVERY) {
+            return;
+        }
+        if self.remembered.len() < REMEMBERED {
+            self.remembered.push((to, Rc::clone(bytes)));
+        } else {
+            let at = self.rng.index(REMEMBERED);
+            self.remembered[at] = (to, Rc::clone(bytes));
+        }
+    }
+
+    /// One to three bits are others, or the end is missing.
+    fn bent(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut bent = bytes.to_vec();
+        if self.rng.below(4) == 0 {
+            bent.truncate(self.rng.index(bytes.len().max(1)));
+            return bent;
+        }
+        // Distinct bits, so that none is bent back.
+        let first = self.rng.below(bytes.len() as u64 * 8);
+        for n in 0..self.rng.between(1, 3) {
+            let bit = ((first + n * 13) % (bytes.len() as u64 * 8)) as usize;
+            bent[bit / 8] ^= 1 << (bit % 8);
+        }
+        bent
+    }
+
+    /// The head of a true packet, which anybody sees, and then noise; or noise altogether.
+    fn forged(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let kept = if self.rng.below(2) == 0 { 0 } else { self.rng.index(bytes.len().clamp(1, 14)) };
+        let mut forged = bytes.to_vec();
+        self.rng.fill(&mut forged[kept..]);
+        forged
+    }
+
+    /// Its own address, one of its own making, or the true sender's.
+    fn address(&mut self, from: SocketAddr) -> SocketAddr {
+        match self.rng.below(3) {
+            0 => from,
+            1 => SocketAddr::from((Ipv4Addr::new(10, 0, 9, 9), 6_666)),
+            _ => SocketAddr::from((Ipv4Addr::from(self.rng.u32()), self.rng.between(1, 65_535) as u16)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dice;
+
+    fn hear(profile: NoiseProfile) -> Vec<Stray> {
+        let mut outsider = Outsider::new(profile, dice::from_number(1));
+        let from = SocketAddr::from(([10, 0, 0, 1], 5001));
+        (0..1_000_u32).flat_map(|n| outsider.hear(from, 1, &Rc::new(vec![n as u8; 40]), 3)).collect()
+    }
+
+    #[test]
+    fn bent_and_forged_packets_are_others_and_replayed_ones_the_same() {
+        fn check(profile: NoiseProfile, is_true: bool) {
+            let strays = hear(profile.clone());
+            assert!(strays.len() > 900, "{profile:?}: {}", strays.len());
+            let is_one = |bytes: &[u8]| bytes.len() == 40 && bytes.iter().all(|byte| *byte == bytes[0]);
+            assert!(strays.iter().all(|stray| is_one(&stray.bytes) == is_true), "{profile:?}");
+        }
+        check(NoiseProfile { bent_ppm: 1_000_000, ..NoiseProfile::default() }, false);
+        check(NoiseProfile { forged_ppm: 1_000_000, ..NoiseProfile::default() }, false);
+        check(NoiseProfile { replayed_ppm: 1_000_000, ..NoiseProfile::default() }, true);
+        assert_eq!(hear(NoiseProfile::default()), []);
+    }
+
+    #[test]
+    fn some_are_sent_to_somebody_else() {
+        let strays = hear(NoiseProfile { replayed_ppm: 1_000_000, ..NoiseProfile::default() });
+        let others = strays.iter().filter(|stray| stray.to != 1).count();
+        assert!((20..300).contains(&others), "{others}");
+    }
+}

@@ -1,0 +1,172 @@
+//! What faults do to machines and the network.
+
+use hobnob_proto::{node::Stop, time::Duration};
+
+use super::{Cause, World};
+use crate::{
+    facts::{Fact, Process},
+    faults::Fault,
+    host::ServerHost,
+    invariants::Violation,
+    link::{Cut, HostId},
+};
+
+impl World {
+    /// Breaks or mends something. What is in that state already stays in it.
+    pub fn apply(&mut self, fault: &Fault) -> Result<(), Violation> {
+        if self.is_so(fault) {
+            return Ok(());
+        }
+        let line = self.told(fault);
+        self.trace.story(self.now, format_args!("{line}"));
+        match fault {
+            Fault::Crash(of) => self.crash_server(*of)?,
+            Fault::Restart(of) => {
+                self.departed.retain(|gone| gone.host != *of);
+                let process = self.servers[*of].start(self.replicas, &mut self.rng, self.now);
+                self.checker.observe(&Fact::Started { server: process }, self.now)?;
+            }
+            Fault::Leave(of, back) => {
+                self.servers[*of].leaving = Some(*back);
+                self.step(*of, Cause::Leave)?;
+            }
+            Fault::Flap(of, on) => {
+                let server = self.servers[*of].id.0 as usize;
+                // Where much is lost, leaders come and go by themselves.
+                if self.network.is_quiet() {
+                    self.checker.observe(&Fact::Flaps { server, on: *on }, self.now)?;
+                }
+            }
+            Fault::Cut(cut) => self.network.cut(cut.clone()),
+            Fault::Heal => self.network.cut(Cut::new()),
+            Fault::Pause(of) => {
+                self.servers[*of].paused.get_or_insert_default();
+            }
+            Fault::Resume(of) => self.resume(*of)?,
+            Fault::Sleep(of) => self.clients[*of].asleep = Some(self.now),
+            Fault::Wake(of, clock) => {
+                let host = &mut self.clients[*of];
+                let slept = host.asleep.take().map_or(Duration::ZERO, |since| self.now.since(since));
+                if let Some(running) = &mut host.process {
+                    running.alarm.slept(slept, clock.unwrap_or_default(), self.now);
+                }
+            }
+            Fault::Roam(of) => {
+                self.by_addr.remove(&self.clients[*of].addr);
+                self.clients[*of].roam();
+                self.by_addr.insert(self.clients[*of].addr, self.servers.len() + of);
+            }
+            Fault::RoamServer(of) => {
+                self.by_addr.remove(&self.servers[*of].addr);
+                self.servers[*of].roam();
+                self.by_addr.insert(self.servers[*of].addr, *of);
+            }
+        }
+        self.weather()
+    }
+
+    /// Ends every fault, and starts every server that does not run.
+    pub fn heal(&mut self) -> Result<(), Violation> {
+        self.apply(&Fault::Heal)?;
+        self.network.heal();
+        self.outsider.stop();
+        self.trace.story(self.now, format_args!("the network is healed"));
+        for of in 0..self.servers.len() {
+            self.apply(&Fault::Resume(of))?;
+            self.apply(&Fault::Restart(of))?;
+        }
+        (0..self.clients.len()).try_for_each(|of| self.apply(&Fault::Wake(of, None)))
+    }
+
+    /// Starts a stranger's server. It is not one of those that are checked.
+    pub fn start_stranger(&mut self, of: usize) {
+        self.trace.story(self.now, format_args!("stranger {of} is started"));
+        self.strangers[of].start(self.replicas, &mut self.rng, self.now);
+    }
+
+    /// Whether there is nothing to break or mend.
+    fn is_so(&self, fault: &Fault) -> bool {
+        match fault {
+            Fault::Crash(of) => self.servers[*of].process.is_none(),
+            Fault::Restart(of) => self.servers[*of].process.is_some(),
+            Fault::Pause(of) => self.servers[*of].process.is_none() || self.servers[*of].paused.is_some(),
+            Fault::Resume(of) => self.servers[*of].paused.is_none(),
+            Fault::Leave(of, _) => self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some(),
+            Fault::Heal => !self.network.is_cut(),
+            Fault::Sleep(of) => !self.clients[*of].is_up(),
+            Fault::Wake(of, _) => self.clients[*of].asleep.is_none(),
+            Fault::Cut(_) | Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) => false,
+        }
+    }
+
+    /// A host's name: servers go by their ids.
+    fn name(&self, host: HostId) -> String {
+        match self.servers.get(host) {
+            Some(server) => format!("server {}", server.id),
+            None => format!("client {}", host - self.servers.len()),
+        }
+    }
+
+    /// A fault as the story tells it.
+    fn told(&self, fault: &Fault) -> String {
+        match fault {
+            Fault::Crash(of) => format!("{} crashes", self.name(*of)),
+            Fault::Restart(of) => format!("{} is started", self.name(*of)),
+            Fault::Cut(cut) => {
+                let paths = cut.iter().map(|(from, to)| format!("{} > {}", self.name(*from), self.name(*to)));
+                format!("cut: {}", paths.collect::<Vec<_>>().join(", "))
+            }
+            Fault::Heal => "no path is cut".to_owned(),
+            Fault::Pause(of) => format!("{} stands still", self.name(*of)),
+            Fault::Resume(of) => format!("{} goes on", self.name(*of)),
+            Fault::Leave(of, _) => format!("{} is asked to leave", self.name(*of)),
+            Fault::Flap(of, true) => format!("{} begins to be killed again and again", self.name(*of)),
+            Fault::Flap(of, false) => format!("{} is left alone", self.name(*of)),
+            Fault::Sleep(of) => format!("client {of}'s machine falls asleep"),
+            Fault::Wake(of, Some(clock)) => format!("client {of}'s machine wakes {} s later", clock.as_secs()),
+            Fault::Wake(of, None) => format!("client {of}'s machine wakes, and its clock stood still"),
+            Fault::Roam(of) => format!("client {of} has another address"),
+            Fault::RoamServer(of) => format!("{} has another address", self.name(*of)),
+        }
+    }
+
+    fn crash_server(&mut self, of: usize) -> Result<(), Violation> {
+        self.servers[of].paused = None;
+        self.servers[of].leaving = None;
+        let Some(running) = self.servers[of].process.take() else { return Ok(()) };
+        self.checker.observe(&Fact::Crashed { server: running.process }, self.now)
+    }
+
+    /// A server has stopped by itself: after it was asked to, nothing else is fine.
+    pub(super) fn stopped(&mut self, host: HostId, process: Process, why: &Stop) -> Result<(), Violation> {
+        let Some(of) = self.servers.get(host).map(|_| host) else { return Ok(()) };
+        let ServerHost { id, leaving, .. } = &mut self.servers[of];
+        let (id, Some(back)) = (*id, leaving.take()) else {
+            let id = self.servers[of].id;
+            return Err(self.broken(format!("server {id} stops by itself: {why:?}")));
+        };
+        let again = self.now + back;
+        self.schedule(again, super::Task::Fault(Fault::Restart(of)));
+        self.trace.story(self.now, format_args!("server {id} has stopped: {why:?}"));
+        if *why != Stop::Left {
+            return self.checker.observe(&Fact::Crashed { server: process }, self.now);
+        }
+        self.checker.observe(&Fact::Left { server: process }, self.now)
+    }
+
+    fn resume(&mut self, of: usize) -> Result<(), Violation> {
+        let waiting = self.servers[of].paused.take().unwrap_or_default();
+        waiting.into_iter().try_for_each(|(from, bytes)| self.step(of, Cause::Datagram(from, bytes)))
+    }
+
+    /// Tells the invariants whether all is well from now on, where that has changed.
+    fn weather(&mut self) -> Result<(), Violation> {
+        let up = self.servers.iter().all(|host| host.process.is_some() && host.paused.is_none());
+        let calm = up && !self.network.is_cut();
+        if calm == self.calm {
+            return Ok(());
+        }
+        self.calm = calm;
+        self.checker.observe(&Fact::Weather { calm }, self.now)
+    }
+}

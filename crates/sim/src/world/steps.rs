@@ -1,0 +1,233 @@
+//! One step of a process: what happens to it, what it sends and tells, and what is seen of it.
+
+use std::{net::SocketAddr, rc::Rc};
+
+use hobnob_proto::{client, limits, node, wire::packet::Packet};
+
+use super::{Gone, Happening, World};
+use crate::{
+    facts::{Departed, Fact},
+    host::{Datagram, SOCKET_DATAGRAMS_MAX, ServerHost, ServerProcess},
+    invariants::Violation,
+    link::HostId,
+    trace::Fnv,
+};
+
+/// Why somebody does a step.
+#[derive(Debug)]
+pub(super) enum Cause {
+    Tick,
+    Datagram(SocketAddr, Datagram),
+    Command(client::Command),
+    Leave,
+}
+
+impl World {
+    pub(super) fn arrive(&mut self, from: SocketAddr, to: SocketAddr, bytes: Datagram) -> Result<(), Violation> {
+        let Some(&host) = self.by_addr.get(&to) else { return Ok(()) };
+        self.carried.arrived += 1;
+        let hash = Fnv::of(&bytes);
+        self.trace.detail(self.now, format_args!("{to} gets {} bytes {hash:016x} from {from}", bytes.len()));
+        if let Some(waiting) = self.servers.get_mut(host).and_then(|host| host.paused.as_mut()) {
+            if waiting.len() < SOCKET_DATAGRAMS_MAX {
+                waiting.push((from, bytes));
+            }
+            return Ok(());
+        }
+        self.step(host, Cause::Datagram(from, bytes))
+    }
+
+    pub(super) fn command(&mut self, of: usize, command: client::Command) -> Result<(), Violation> {
+        self.step(self.servers.len() + of, Cause::Command(command))
+    }
+
+    /// One step of whoever runs on `host`, if anybody does.
+    pub(super) fn step(&mut self, host: HostId, cause: Cause) -> Result<(), Violation> {
+        let clients = self.servers.len()..self.servers.len() + self.clients.len();
+        if clients.contains(&host) { self.step_client(host, cause) } else { self.step_server(host, &cause) }
+    }
+
+    /// A server's machine, be it one of ours or a stranger's.
+    fn server_mut(&mut self, host: HostId) -> &mut ServerHost {
+        let before = self.servers.len() + self.clients.len();
+        if host < self.servers.len() { &mut self.servers[host] } else { &mut self.strangers[host - before] }
+    }
+
+    fn step_server(&mut self, host: HostId, cause: &Cause) -> Result<(), Violation> {
+        let now = self.now;
+        let machine = self.server_mut(host);
+        let (id, from, run) = (machine.id, machine.addr, machine.run());
+        let Some(mut running) = machine.process.take() else { return Ok(()) };
+        let input = match cause {
+            Cause::Tick => node::Input::Tick,
+            Cause::Datagram(from, bytes) => node::Input::Datagram { from: *from, bytes },
+            Cause::Leave => node::Input::Leave,
+            Cause::Command(_) => unreachable!("people talk to clients"),
+        };
+        let taken = running.node.packets_taken();
+        running.node.handle(input, running.alarm.local(now));
+        let (mut idle, mut stopped) = (true, None);
+        while let Some(output) = running.node.poll() {
+            idle = false;
+            match output {
+                node::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
+                node::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
+                node::Output::Event(event) => {
+                    self.trace.story(now, format_args!("server {id} tells {event:?}"));
+                    if let node::Event::Stopped(why) = event {
+                        stopped = Some(why);
+                    }
+                }
+            }
+        }
+        let packets = running.node.packets_taken() - taken;
+        self.opened(host, run, cause, packets)?;
+        self.look(host, cause, &mut running)?;
+        if let Some(why) = stopped {
+            if why == node::Stop::Left {
+                let (who, origin) = (Departed::Server(running.process), Some(running.node.origin()));
+                self.departed.push(Gone { who, host, origin });
+            }
+            return self.stopped(host, running.process, &why);
+        }
+        let ticked = matches!(cause, Cause::Tick);
+        if !running.alarm.set(running.node.deadline(), now, ticked, idle) {
+            return Err(self.broken(format!("server {id} wants ticks without end")));
+        }
+        self.server_mut(host).process = Some(running);
+        Ok(())
+    }
+
+    /// What has changed in a server: all that is checked of our own, and of a stranger only whom it takes for a member.
+    fn look(&mut self, host: HostId, cause: &Cause, running: &mut ServerProcess) -> Result<(), Violation> {
+        let (now, ours) = (self.now, host < self.servers.len());
+        let ServerProcess { process, node, watch, .. } = running;
+        if !self.strangers.is_empty() {
+            watch.look_at_members(node, !ours, &mut self.checker, now)?;
+        }
+        if !ours {
+            return Ok(());
+        }
+        watch.look(node, &mut self.checker, &mut self.trace, now)?;
+        for Gone { who, origin, .. } in &self.departed {
+            let has_left = |origin| node.members().any(|member| member.left && (member.id, member.boot) == origin);
+            if origin.is_some_and(|origin| has_left((origin.id, origin.boot))) {
+                self.checker.observe(&Fact::KnowsOf { server: *process, departed: *who }, now)?;
+            }
+        }
+        if let Cause::Datagram(_, bytes) = cause
+            && !self.goodbyes.is_empty()
+            && let Some(departed) = self.goodbyes.get(&Fnv::of(bytes)).copied()
+        {
+            self.checker.observe(&Fact::KnowsOf { server: *process, departed }, now)?;
+        }
+        Ok(())
+    }
+
+    fn step_client(&mut self, host: HostId, cause: Cause) -> Result<(), Violation> {
+        let of = host - self.servers.len();
+        if self.clients[of].asleep.is_some() {
+            return Ok(());
+        }
+        let Some(mut running) = self.clients[of].process.take() else { return Ok(()) };
+        let run = self.clients[of].told.process().run;
+        let ticked = matches!(cause, Cause::Tick);
+        let local = running.alarm.local(self.now);
+        let taken = running.client.packets_taken();
+        match &cause {
+            Cause::Tick => running.client.handle(client::Input::Tick, local),
+            Cause::Command(command) => running.client.handle(client::Input::Command(command.clone()), local),
+            Cause::Datagram(from, bytes) => {
+                running.client.handle(client::Input::Datagram { from: *from, bytes }, local);
+            }
+            Cause::Leave => unreachable!("servers leave"),
+        }
+        let from = self.clients[of].addr;
+        let mut idle = true;
+        while let Some(output) = running.client.poll() {
+            idle = false;
+            match output {
+                client::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
+                client::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
+                client::Output::Event(event) => {
+                    self.clients[of].told.tell(&event, &mut self.checker, &mut self.trace, self.now)?;
+                }
+            }
+        }
+        let packets = running.client.packets_taken() - taken;
+        self.opened(host, run, &cause, packets)?;
+        self.clients[of].told.look(&running.client, &mut self.checker, self.now)?;
+        if !running.alarm.set(running.client.deadline(), self.now, ticked, idle) {
+            return Err(self.broken(format!("client {of} wants ticks without end")));
+        }
+        self.clients[of].process = Some(running);
+        Ok(())
+    }
+
+    /// Whoever runs on `host` has opened so many packets in one step.
+    fn opened(&mut self, host: HostId, run: u32, cause: &Cause, packets: u64) -> Result<(), Violation> {
+        if packets == 0 {
+            return Ok(());
+        }
+        let packet = match cause {
+            Cause::Datagram(_, bytes) => Some(Fnv::of(bytes)),
+            _ => None,
+        };
+        let sealed = packet.is_some_and(|packet| self.sealed.contains(&packet));
+        self.checker.observe(&Fact::Opened { at: (host, run), packet, sealed, packets }, self.now)
+    }
+
+    fn send(&mut self, host: HostId, from: SocketAddr, to: SocketAddr, bytes: &Datagram) -> Result<(), Violation> {
+        if bytes.len() > limits::DATAGRAM_BYTES_MAX {
+            return Err(self.broken(format!("{from} sends {} bytes in one datagram", bytes.len())));
+        }
+        self.carried.sent += 1;
+        let Some(&target) = self.by_addr.get(&to) else { return Ok(()) };
+        if let Ok(Packet::Sealed { .. }) = Packet::parse(bytes) {
+            self.note_sealed(host, target, bytes)?;
+        }
+        for at in self.network.carry(host, target, self.now).into_iter().flatten() {
+            self.put(at, Happening::Arrival { from, to, bytes: Rc::clone(bytes) });
+        }
+        let hosts = self.servers.len() + self.clients.len() + self.strangers.len();
+        for stray in self.outsider.hear(from, target, bytes, hosts) {
+            let to = self.addr(stray.to);
+            for at in self.network.carry(host, stray.to, self.now).into_iter().flatten() {
+                self.put(at, Happening::Arrival { from: stray.from, to, bytes: Rc::clone(&stray.bytes) });
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers a sealed packet, and says so where it goes to somebody who has departed. For whom it was sealed cannot be
+    /// seen from outside: an outsider may have made its receiver seem to be elsewhere for a moment.
+    fn note_sealed(&mut self, host: HostId, target: HostId, bytes: &Datagram) -> Result<(), Violation> {
+        let hash = Fnv::of(bytes);
+        self.sealed.insert(hash);
+        if let Some(words) = &mut self.last_words {
+            words.insert(target, hash);
+        }
+        let gone = self.departed.iter().find(|gone| gone.host == target).map(|gone| gone.who);
+        let Some((departed, machine)) = gone.zip(self.servers.get(host)) else { return Ok(()) };
+        let server = machine.process_of();
+        self.checker.observe(&Fact::SealedFor { server, departed }, self.now)
+    }
+
+    fn addr(&self, host: HostId) -> SocketAddr {
+        let (clients, strangers) = (self.servers.len(), self.servers.len() + self.clients.len());
+        if host < clients {
+            self.servers[host].addr
+        } else if host < strangers {
+            self.clients[host - clients].addr
+        } else {
+            self.strangers[host - strangers].addr
+        }
+    }
+
+    /// Every server hears a broadcast, its sender too: they share the discovery port.
+    fn broadcast(&mut self, host: HostId, from: SocketAddr, bytes: &Datagram) -> Result<(), Violation> {
+        let servers = self.servers.iter().chain(&self.strangers);
+        let addrs: Vec<_> = servers.map(|server| server.addr).collect();
+        addrs.into_iter().try_for_each(|to| self.send(host, from, to, bytes))
+    }
+}
