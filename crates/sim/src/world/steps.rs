@@ -34,17 +34,17 @@ impl World {
             }
             return Ok(());
         }
-        self.step(host, Cause::Datagram(from, bytes))
+        self.step(host, &Cause::Datagram(from, bytes))
     }
 
     pub(super) fn command(&mut self, of: usize, command: client::Command) -> Result<(), Violation> {
-        self.step(self.servers.len() + of, Cause::Command(command))
+        self.step(self.servers.len() + of, &Cause::Command(command))
     }
 
     /// One step of whoever runs on `host`, if anybody does.
-    pub(super) fn step(&mut self, host: HostId, cause: Cause) -> Result<(), Violation> {
+    pub(super) fn step(&mut self, host: HostId, cause: &Cause) -> Result<(), Violation> {
         let clients = self.servers.len()..self.servers.len() + self.clients.len();
-        if clients.contains(&host) { self.step_client(host, &cause) } else { self.step_server(host, &cause) }
+        if clients.contains(&host) { self.step_client(host, cause) } else { self.step_server(host, cause) }
     }
 
     /// A server's machine, be it one of ours or a stranger's.
