@@ -143,7 +143,7 @@ impl Plan {
     fn whole(&mut self, profile: &FaultProfile, rng: &mut Rng) -> Kinds {
         if profile.late && self.servers > 1 && WARM_UP + SETTLED < self.end {
             let server = rng.index(self.servers);
-            let at = rng.span(WARM_UP, self.end - SETTLED);
+            let at = rng.span(WARM_UP, self.end.saturating_sub(SETTLED));
             self.up[server] = at;
             self.settled[server] = at + SETTLED;
             self.faults.push((at, Fault::Restart(server)));
@@ -212,7 +212,7 @@ impl Plan {
         if !calm || self.servers < 2 || at + FLAP_EVERY * 4 > self.end {
             return;
         }
-        let until = (at + rng.span(FLAP_EVERY * 3, FLAP_MAX)).min(self.end - FLAP_EVERY * 2);
+        let until = (at + rng.span(FLAP_EVERY * 3, FLAP_MAX)).min(self.end.saturating_sub(FLAP_EVERY * 2));
         self.faults.push((at, Fault::Flap(top, true)));
         let mut kill = at;
         while kill < until {
@@ -285,7 +285,7 @@ impl Plan {
             return;
         }
         let shift = rng.below(11) as u32;
-        let span = rng.span(SLEEP_MIN, (SLEEP_MIN * (1 << shift)).min(SLEEP_MAX)).min(self.end - at);
+        let span = rng.span(SLEEP_MIN, (SLEEP_MIN * (1 << shift)).min(SLEEP_MAX)).min(self.end.saturating_sub(at));
         let clock = (rng.below(2) == 0).then(|| rng.span(span, SLEEP_MAX));
         self.awake[client] = at + span;
         self.faults.extend([(at, Fault::Sleep(client)), (at + span, Fault::Wake(client, clock))]);

@@ -143,15 +143,15 @@ mod tests {
 
     #[test]
     fn bent_and_forged_packets_are_others_and_replayed_ones_the_same() {
-        fn check(profile: NoiseProfile, is_true: bool) {
+        fn check(profile: &NoiseProfile, is_true: bool) {
             let strays = hear(profile.clone());
             assert!(strays.len() > 900, "{profile:?}: {}", strays.len());
             let is_one = |bytes: &[u8]| bytes.len() == 40 && bytes.iter().all(|byte| *byte == bytes[0]);
             assert!(strays.iter().all(|stray| is_one(&stray.bytes) == is_true), "{profile:?}");
         }
-        check(NoiseProfile { bent_ppm: 1_000_000, ..NoiseProfile::default() }, false);
-        check(NoiseProfile { forged_ppm: 1_000_000, ..NoiseProfile::default() }, false);
-        check(NoiseProfile { replayed_ppm: 1_000_000, ..NoiseProfile::default() }, true);
+        check(&NoiseProfile { bent_ppm: 1_000_000, ..NoiseProfile::default() }, false);
+        check(&NoiseProfile { forged_ppm: 1_000_000, ..NoiseProfile::default() }, false);
+        check(&NoiseProfile { replayed_ppm: 1_000_000, ..NoiseProfile::default() }, true);
         assert_eq!(hear(NoiseProfile::default()), []);
     }
 

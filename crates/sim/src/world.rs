@@ -224,7 +224,7 @@ impl World {
             // A process may have wished for a moment that has passed.
             self.now = self.now.max(at);
             if let Some((_, host)) = alarm_first {
-                self.step(host, Cause::Tick)?;
+                self.step(host, &Cause::Tick)?;
             } else if let Some(Reverse(Queued { what, .. })) = self.queue.pop() {
                 match what {
                     Happening::Arrival { from, to, bytes } => self.arrive(from, to, bytes)?,

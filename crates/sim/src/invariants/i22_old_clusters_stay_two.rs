@@ -14,7 +14,7 @@ use super::Invariant;
 use crate::facts::{Fact, Process};
 
 /// A cluster is old from here on.
-const OLD: Duration = Duration::from_secs(60);
+const OLD: Duration = Duration::from_mins(1);
 /// How old what a server acts on may be: it stood still for 5 s, with HELLOs of 2 s before in its socket, and the
 /// handshake took its time.
 const HEARSAY: Duration = Duration::from_secs(15);

@@ -28,7 +28,7 @@ impl World {
             }
             Fault::Leave(of, back) => {
                 self.servers[*of].leaving = Some(*back);
-                self.step(*of, Cause::Leave)?;
+                self.step(*of, &Cause::Leave)?;
             }
             Fault::Flap(of, on) => {
                 let server = self.servers[*of].id.0 as usize;
@@ -156,7 +156,7 @@ impl World {
 
     fn resume(&mut self, of: usize) -> Result<(), Violation> {
         let waiting = self.servers[of].paused.take().unwrap_or_default();
-        waiting.into_iter().try_for_each(|(from, bytes)| self.step(of, Cause::Datagram(from, bytes)))
+        waiting.into_iter().try_for_each(|(from, bytes)| self.step(of, &Cause::Datagram(from, bytes)))
     }
 
     /// Tells the invariants whether all is well from now on, where that has changed.

@@ -34,17 +34,17 @@ impl World {
             }
             return Ok(());
         }
-        self.step(host, Cause::Datagram(from, bytes))
+        self.step(host, &Cause::Datagram(from, bytes))
     }
 
     pub(super) fn command(&mut self, of: usize, command: client::Command) -> Result<(), Violation> {
-        self.step(self.servers.len() + of, Cause::Command(command))
+        self.step(self.servers.len() + of, &Cause::Command(command))
     }
 
     /// One step of whoever runs on `host`, if anybody does.
-    pub(super) fn step(&mut self, host: HostId, cause: Cause) -> Result<(), Violation> {
+    pub(super) fn step(&mut self, host: HostId, cause: &Cause) -> Result<(), Violation> {
         let clients = self.servers.len()..self.servers.len() + self.clients.len();
-        if clients.contains(&host) { self.step_client(host, cause) } else { self.step_server(host, &cause) }
+        if clients.contains(&host) { self.step_client(host, cause) } else { self.step_server(host, cause) }
     }
 
     /// A server's machine, be it one of ours or a stranger's.
@@ -124,7 +124,7 @@ impl World {
         Ok(())
     }
 
-    fn step_client(&mut self, host: HostId, cause: Cause) -> Result<(), Violation> {
+    fn step_client(&mut self, host: HostId, cause: &Cause) -> Result<(), Violation> {
         let of = host - self.servers.len();
         if self.clients[of].asleep.is_some() {
             return Ok(());
@@ -134,7 +134,7 @@ impl World {
         let ticked = matches!(cause, Cause::Tick);
         let local = running.alarm.local(self.now);
         let taken = running.client.packets_taken();
-        match &cause {
+        match cause {
             Cause::Tick => running.client.handle(client::Input::Tick, local),
             Cause::Command(command) => running.client.handle(client::Input::Command(command.clone()), local),
             Cause::Datagram(from, bytes) => {
@@ -155,7 +155,7 @@ impl World {
             }
         }
         let packets = running.client.packets_taken() - taken;
-        self.opened(host, run, &cause, packets)?;
+        self.opened(host, run, cause, packets)?;
         self.clients[of].told.look(&running.client, &mut self.checker, self.now)?;
         if !running.alarm.set(running.client.deadline(), self.now, ticked, idle) {
             return Err(self.broken(format!("client {of} wants ticks without end")));
@@ -208,6 +208,8 @@ impl World {
             words.insert(target, hash);
         }
         let gone = self.departed.iter().find(|gone| gone.host == target).map(|gone| gone.who);
+        // A session of a client's last run, which ended without a goodbye, lives on for a while.
+        let gone = gone.filter(|who| !matches!(who, Departed::Client(client) if client.run > 1));
         let Some((departed, machine)) = gone.zip(self.servers.get(host)) else { return Ok(()) };
         let server = machine.process_of();
         self.checker.observe(&Fact::SealedFor { server, departed }, self.now)
