@@ -128,7 +128,11 @@ impl Sockets {
     /// Whether servers can be found: not where the port was refused for IPv4 everywhere, nor where there is no socket.
     fn check_discovery(&self, refused: Vec<(bool, io::Error)>) -> Result<(), DiscoveryError> {
         let has = |is_v6: bool| self.discovery.iter().any(|open| open.place.is_v6 == is_v6);
-        let why = refused.into_iter().find(|(is_v6, _)| !has(false) && !(*is_v6 && has(true)));
+        if has(false) {
+            return Ok(());
+        }
+        let has_v6 = has(true);
+        let why = refused.into_iter().find(|(is_v6, _)| !(*is_v6 && has_v6));
         why.map_or(Ok(()), |(_, source)| Err(DiscoveryError { source }))
     }
 }
@@ -263,7 +267,7 @@ mod tests {
 
     fn lo() -> Vec<Choice> {
         let all = interfaces::all().unwrap();
-        interfaces::choose(all.into_iter().filter(|one| one.is_loopback()).collect(), &[]).unwrap()
+        interfaces::choose(all.into_iter().filter(interfaces::Interface::is_loopback).collect(), &[]).unwrap()
     }
 
     fn session(asked: Option<u16>, only_loopback: bool) -> Result<Session, Error> {

@@ -263,7 +263,9 @@ mod tests {
         for first in (1..=500_u64).step_by(64) {
             let due = outbox.poll(at(now));
             assert_eq!((due.len() as u64, due[0].seq), (64.min(501 - first), first), "at {now} ms");
-            due.iter().for_each(|post| outbox.ack(ack(post.seq, false), at(now), &mut events));
+            for post in &due {
+                outbox.ack(ack(post.seq, false), at(now), &mut events);
+            }
             now += 10;
         }
         assert_eq!((events.len(), outbox.waiting_since()), (500, None));
