@@ -262,12 +262,14 @@ fn new_socket(is_v6: bool) -> io::Result<Socket> {
 mod tests {
     use std::time::Duration;
 
+    use hobnob_proto::discovery::interfaces::Interface;
+
     use super::*;
     use crate::interfaces;
 
     fn lo() -> Vec<Choice> {
         let all = interfaces::all().unwrap();
-        interfaces::choose(all.into_iter().filter(interfaces::Interface::is_loopback).collect(), &[]).unwrap()
+        interfaces::choose(all.into_iter().filter(Interface::is_loopback).collect(), &[]).unwrap()
     }
 
     fn session(asked: Option<u16>, only_loopback: bool) -> Result<Session, Error> {
