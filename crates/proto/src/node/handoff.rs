@@ -96,7 +96,8 @@ impl Node {
         let Some(room) = self.rooms.get_mut(name) else { return };
         room.handoff = Some(Handoff::Closing { since: now });
         let (waiters, early) = (std::mem::take(&mut room.waiters), std::mem::take(&mut room.early));
-        let accepted = waiters.into_keys().filter_map(|(origin, seq)| Some(repost(&room.log.get(origin, seq)?.entry)));
+        let accepted =
+            waiters.into_iter().filter_map(|(origin, seq, _)| Some(repost(&room.log.get(origin, seq)?.entry)));
         let mut posts: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, Post>> = BTreeMap::new();
         for post in accepted.chain(early.into_values().flat_map(BTreeMap::into_values)) {
             let Some(author) = &post.author else { continue };

@@ -132,12 +132,14 @@ impl Node {
                 }
             }
         } else {
-            let (held, new): (Vec<_>, Vec<_>) = posts.into_iter().partition(|post| self.is_held(post));
-            for post in &new {
-                self.forward(post);
-            }
-            if !held.is_empty() {
+            // The new home may not know yet that it is, and so drop what comes now: all of it is asked about once more.
+            if !posts.is_empty() {
                 self.timers.set(Timer::Resend(name.clone()), self.now + RESEND);
+            }
+            for post in posts {
+                if !self.is_held(&post) {
+                    self.forward(&post);
+                }
             }
         }
     }
@@ -250,7 +252,7 @@ impl Node {
         let wanted = self.copies_wanted();
         let Some(room) = self.rooms.get_mut(name) else { return };
         if room.copies(origin, seq) < wanted {
-            room.waiters.insert((origin, seq), session);
+            room.waiters.insert((origin, seq, session));
         }
         self.send_ack(name, origin, seq, session);
     }
@@ -259,13 +261,15 @@ impl Node {
     pub(super) fn check_stored(&mut self, name: &RoomName, cursor: &VersionVector) {
         let wanted = self.copies_wanted();
         let Some(room) = self.rooms.get_mut(name) else { return };
-        let covered = cursor.iter().flat_map(|(origin, seq)| room.waiters.range((origin, 0)..=(origin, seq)));
-        let stored: Vec<_> = covered.map(|(dot, _)| *dot).filter(|dot| room.copies(dot.0, dot.1) >= wanted).collect();
-        for dot in stored {
+        let covered = cursor.iter().flat_map(|(origin, top)| {
+            room.waiters.range((origin, 0, SessionId(0))..=(origin, top, SessionId(u32::MAX)))
+        });
+        let stored: Vec<_> = covered.copied().filter(|(origin, seq, _)| room.copies(*origin, *seq) >= wanted).collect();
+        for waiter in stored {
             let Some(room) = self.rooms.get_mut(name) else { return };
-            if let Some(session) = room.waiters.remove(&dot) {
-                self.send_ack(name, dot.0, dot.1, session);
-            }
+            room.waiters.remove(&waiter);
+            let (origin, seq, session) = waiter;
+            self.send_ack(name, origin, seq, session);
         }
     }
 

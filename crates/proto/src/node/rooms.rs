@@ -4,7 +4,7 @@
 //! follows its server: it joins with its cursor, receives what is new, pulls what is missing, and acknowledges. What
 //! arrives, from wherever, is pushed on to those that follow here (`followers`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, Party, Timer, followers::Follower, handoff::Handoff, peers::Peer};
 use crate::{
@@ -37,8 +37,9 @@ pub(super) struct Room {
     pub(super) handoff: Option<Handoff>,
     /// The session that pulls go to.
     pub(super) source: Option<SessionId>,
-    /// Entries whose posts are not stored yet: which session to tell.
-    pub(super) waiters: BTreeMap<(Origin, u64), SessionId>,
+    /// Entries whose posts are not stored yet, and which sessions to tell: a client that has moved posts again where it is
+    /// now, and its first post may come after that.
+    pub(super) waiters: BTreeSet<(Origin, u64, SessionId)>,
     /// Posts that came before an earlier one of their device.
     pub(super) early: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, Post>>,
     pub(super) changed: Time,
@@ -69,7 +70,7 @@ impl Room {
             upstream: Upstream::Nowhere,
             handoff: None,
             source: None,
-            waiters: BTreeMap::new(),
+            waiters: BTreeSet::new(),
             early: BTreeMap::new(),
             changed: now,
             digest: 0,
