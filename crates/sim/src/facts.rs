@@ -29,15 +29,6 @@ pub struct Process {
 /// One run of whatever runs on one host: servers come first among the hosts, then clients, then strangers.
 pub type At = (usize, u32);
 
-/// Somebody who has left for good, politely.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Departed {
-    /// A server.
-    Server(Process),
-    /// A client.
-    Client(Process),
-}
-
 /// Something that happened. Those of one step come in this order: a server's own new entries before the others.
 #[derive(Clone, Debug)]
 pub enum Fact<'a> {
@@ -63,19 +54,19 @@ pub enum Fact<'a> {
         /// Whether it begins.
         on: bool,
     },
-    /// A server knows that somebody has departed.
+    /// A server knows that another has left.
     KnowsOf {
-        /// Which server.
+        /// Which knows.
         server: Process,
-        /// Who has departed.
-        departed: Departed,
+        /// Which has left.
+        departed: Process,
     },
-    /// A server has sealed a packet for the machine of somebody who has departed.
+    /// A server has sealed a packet for the machine of one that has left.
     SealedFor {
-        /// Which server.
+        /// Which has sealed it.
         server: Process,
-        /// Who has departed.
-        departed: Departed,
+        /// Which has left.
+        departed: Process,
     },
     /// Somebody has opened sealed packets.
     Opened {

@@ -24,7 +24,7 @@ use hobnob_proto::{
 
 use self::steps::Cause;
 use crate::{
-    facts::{Departed, Picture, RoomPicture, ServerPicture},
+    facts::{Picture, Process, RoomPicture, ServerPicture},
     faults::Fault,
     host::{ClientHost, Datagram, ServerHost},
     invariants::{Checker, Violation},
@@ -120,19 +120,14 @@ pub struct World {
     /// The hashes of all sealed packets.
     sealed: BTreeSet<u64>,
     departed: Vec<Gone>,
-    /// Packets with which a client says goodbye, by their hash.
-    goodbyes: BTreeMap<u64, Departed>,
-    /// While somebody says goodbye: the last packet to each host.
-    last_words: Option<BTreeMap<HostId, u64>>,
 }
 
-/// Somebody who has left politely, and has not come back.
+/// A server that has left politely, and has not come back.
 #[derive(Clone, Copy, Debug)]
 struct Gone {
-    who: Departed,
+    who: Process,
     host: HostId,
-    /// Of a server.
-    origin: Option<Origin>,
+    origin: Origin,
 }
 
 impl World {
@@ -171,8 +166,6 @@ impl World {
             outsider,
             sealed: BTreeSet::new(),
             departed: Vec::new(),
-            goodbyes: BTreeMap::new(),
-            last_words: None,
         }
     }
 
@@ -240,8 +233,6 @@ impl World {
         if self.clients[of].process.is_some() {
             return Ok(());
         }
-        let machine = self.servers.len() + of;
-        self.departed.retain(|gone| gone.host != machine);
         let host = &mut self.clients[of];
         host.start(&mut self.rng, self.now);
         self.trace.story(self.now, format_args!("client {of} starts, resumes: {resume}"));
@@ -260,12 +251,7 @@ impl World {
     pub fn stop_client(&mut self, of: usize, politely: bool) -> Result<(), Violation> {
         self.trace.story(self.now, format_args!("client {of} ends, politely: {politely}"));
         if politely {
-            self.last_words = Some(BTreeMap::new());
             self.command(of, client::Command::Quit)?;
-            let who = Departed::Client(self.clients[of].told.process());
-            let words = self.last_words.take().unwrap_or_default();
-            self.goodbyes.extend(words.into_values().map(|hash| (hash, who)));
-            self.departed.push(Gone { who, host: self.servers.len() + of, origin: None });
         }
         self.clients[of].process = None;
         Ok(())

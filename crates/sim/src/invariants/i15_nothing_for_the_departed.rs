@@ -1,17 +1,17 @@
 //! Invariant 15: nothing is delivered to a member after its removal is known there. Nobody who knows that a server has
-//! left, or that has read a client's goodbye, seals another packet for its machine.
+//! left seals another packet for its machine.
 
 use std::collections::BTreeSet;
 
 use hobnob_proto::time::Time;
 
 use super::Invariant;
-use crate::facts::{Departed, Fact, Process};
+use crate::facts::{Fact, Process};
 
 /// The invariant.
 #[derive(Debug, Default)]
 pub struct NothingForTheDeparted {
-    known: BTreeSet<(Process, Departed)>,
+    known: BTreeSet<(Process, Process)>,
 }
 
 impl Invariant for NothingForTheDeparted {
@@ -26,7 +26,7 @@ impl Invariant for NothingForTheDeparted {
                 Ok(())
             }
             Fact::SealedFor { server, departed } if self.known.contains(&(*server, *departed)) => {
-                Err(format!("server {} knows that {departed:?} has left, and sends it something", server.of))
+                Err(format!("server {} knows that server {} has left, and sends it something", server.of, departed.of))
             }
             _ => Ok(()),
         }
@@ -40,9 +40,9 @@ mod tests {
 
     #[test]
     fn a_packet_for_somebody_who_is_known_to_have_left_is_seen() {
-        let (left, other) = (Departed::Client(process(1)), Departed::Server(process(1)));
         let knows = |of, departed| Fact::KnowsOf { server: process(of), departed };
         let sealed = |of, departed| Fact::SealedFor { server: process(of), departed };
+        let (left, other) = (process(3), process(4));
         let facts = [sealed(1, left), knows(1, left), sealed(2, left), sealed(1, other), sealed(1, left)];
         assert_eq!(first_bad(&mut NothingForTheDeparted::default(), &facts), Some(4));
     }

@@ -6,7 +6,7 @@ use hobnob_proto::{client, limits, node, wire::packet::Packet};
 
 use super::{Gone, Happening, World};
 use crate::{
-    facts::{Departed, Fact},
+    facts::Fact,
     host::{Datagram, SOCKET_DATAGRAMS_MAX, ServerHost, ServerProcess},
     invariants::Violation,
     link::HostId,
@@ -82,11 +82,10 @@ impl World {
         }
         let packets = running.node.packets_taken() - taken;
         self.opened(host, run, cause, packets)?;
-        self.look(host, cause, &mut running)?;
+        self.look(host, &mut running)?;
         if let Some(why) = stopped {
             if why == node::Stop::Left {
-                let (who, origin) = (Departed::Server(running.process), Some(running.node.origin()));
-                self.departed.push(Gone { who, host, origin });
+                self.departed.push(Gone { who: running.process, host, origin: running.node.origin() });
             }
             return self.stopped(host, running.process, &why);
         }
@@ -99,7 +98,7 @@ impl World {
     }
 
     /// What has changed in a server: all that is checked of our own, and of a stranger only whom it takes for a member.
-    fn look(&mut self, host: HostId, cause: &Cause, running: &mut ServerProcess) -> Result<(), Violation> {
+    fn look(&mut self, host: HostId, running: &mut ServerProcess) -> Result<(), Violation> {
         let (now, ours) = (self.now, host < self.servers.len());
         let ServerProcess { process, node, watch, .. } = running;
         if !self.strangers.is_empty() {
@@ -110,16 +109,10 @@ impl World {
         }
         watch.look(node, &mut self.checker, &mut self.trace, now)?;
         for Gone { who, origin, .. } in &self.departed {
-            let has_left = |origin| node.members().any(|member| member.left && (member.id, member.boot) == origin);
-            if origin.is_some_and(|origin| has_left((origin.id, origin.boot))) {
+            let has_left = (origin.id, origin.boot);
+            if node.members().any(|member| member.left && (member.id, member.boot) == has_left) {
                 self.checker.observe(&Fact::KnowsOf { server: *process, departed: *who }, now)?;
             }
-        }
-        if let Cause::Datagram(_, bytes) = cause
-            && !self.goodbyes.is_empty()
-            && let Some(departed) = self.goodbyes.get(&Fnv::of(bytes)).copied()
-        {
-            self.checker.observe(&Fact::KnowsOf { server: *process, departed }, now)?;
         }
         Ok(())
     }
@@ -199,17 +192,11 @@ impl World {
         Ok(())
     }
 
-    /// Remembers a sealed packet, and says so where it goes to somebody who has departed. For whom it was sealed cannot be
+    /// Remembers a sealed packet, and says so where it goes to a server that has left. For whom it was sealed cannot be
     /// seen from outside: an outsider may have made its receiver seem to be elsewhere for a moment.
     fn note_sealed(&mut self, host: HostId, target: HostId, bytes: &Datagram) -> Result<(), Violation> {
-        let hash = Fnv::of(bytes);
-        self.sealed.insert(hash);
-        if let Some(words) = &mut self.last_words {
-            words.insert(target, hash);
-        }
+        self.sealed.insert(Fnv::of(bytes));
         let gone = self.departed.iter().find(|gone| gone.host == target).map(|gone| gone.who);
-        // A session of a client's last run, which ended without a goodbye, lives on for a while.
-        let gone = gone.filter(|who| !matches!(who, Departed::Client(client) if client.run > 1));
         let Some((departed, machine)) = gone.zip(self.servers.get(host)) else { return Ok(()) };
         let server = machine.process_of();
         self.checker.observe(&Fact::SealedFor { server, departed }, self.now)
