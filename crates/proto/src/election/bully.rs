@@ -133,6 +133,11 @@ impl Election {
         (peer.boot == self.epoch.boot).then_some(self.epoch.leader)
     }
 
+    /// The other live servers that may lead, by id.
+    pub fn eligible(&self) -> impl Iterator<Item = ServerId> {
+        self.view.iter().filter(|(_, peer)| peer.eligible).map(|(id, _)| *id)
+    }
+
     /// Where this server stands.
     pub fn state(&self) -> State {
         self.state

@@ -117,6 +117,8 @@ pub struct PeerView {
     pub heard: bool,
     /// Whether it may lead. A server says so only once it has joined.
     pub eligible: bool,
+    /// Whether it is about to go, by its own wish.
+    pub leaving: bool,
     /// Whether it hears the leader of `epoch`.
     pub led: bool,
     /// The highest epoch that it has accepted.

@@ -46,8 +46,9 @@ impl Bench {
     /// The same, with servers that only others hear.
     fn view_past(&mut self, live: &[u32], unheard: &[u32], epoch: Epoch) -> &mut Self {
         let led = epoch.term > 0;
-        let peer =
-            |id: &u32, heard| (ServerId(*id), PeerView { boot: origin(*id).boot, heard, eligible: true, led, epoch });
+        let peer = |id: &u32, heard| {
+            (ServerId(*id), PeerView { boot: origin(*id).boot, heard, eligible: true, leaving: false, led, epoch })
+        };
         let unheard = unheard.iter().map(|id| peer(id, false));
         let live = live.iter().map(|id| peer(id, true)).chain(unheard).collect();
         self.input(Input::View { live, eligible: true })
@@ -280,7 +281,7 @@ fn whom_we_do_not_hear_is_no_answer_and_no_question() {
 fn a_higher_epoch_of_one_that_may_not_lead_deposes_nobody_who_may() {
     let meets = |bench: &mut Bench, eligible: bool| {
         let view = |id: u32, eligible, epoch| {
-            (ServerId(id), PeerView { boot: origin(id).boot, heard: true, eligible, led: true, epoch })
+            (ServerId(id), PeerView { boot: origin(id).boot, heard: true, eligible, leaving: false, led: true, epoch })
         };
         let live = [view(2, true, epoch(5, 2)), view(9, eligible, epoch(8, 9))].into();
         bench.input(Input::View { live, eligible: true });

@@ -44,7 +44,7 @@ impl Node {
             }
             Frame::Rooms { rooms } => self.on_rooms(session, rooms),
             Frame::Assign { epoch, rooms } => self.on_assign(session, id, epoch, rooms),
-            Frame::Place { room, detour } => self.on_place(&room, detour),
+            Frame::Place { room, detour } => self.on_place(Some(id), &room, detour),
             Frame::SyncReq { epoch } => self.on_sync_req(session, id, epoch),
             Frame::SyncRep { epoch, part, last, rooms } => self.on_sync_rep(session, id, epoch, part, last, rooms),
             Frame::Clients(clients) => self.on_clients(session, id, clients),

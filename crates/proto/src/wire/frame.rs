@@ -17,7 +17,7 @@ use crate::{
     wire::number,
 };
 
-pub use super::records::{Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Heard, Member, RoomRecord};
+pub use super::records::{Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Heard, Member, RoomRecord, Rumour};
 
 /// Versions of rooms, each with its vector.
 pub type Vectors = BTreeMap<RoomName, VersionVector>;
@@ -178,9 +178,10 @@ pub enum Frame {
     Place {
         /// The new room.
         room: RoomName,
-        /// The sender does not hear the leader: whoever does passes it on, once.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        detour: bool,
+        /// How many servers may pass it on, where the sender does not hear the leader: see
+        /// [`limits::HOPS_MAX`](crate::limits::HOPS_MAX).
+        #[serde(default, skip_serializing_if = "number::is_zero")]
+        detour: u8,
     },
     /// A new leader asks what everybody knows.
     SyncReq {
@@ -304,9 +305,10 @@ pub struct Post {
     pub kind: String,
     /// The text, at most [`limits::BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX) bytes.
     pub body: String,
-    /// Whether the receiver is to pass it on to the home, which the sender does not reach: only between servers.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub detour: bool,
+    /// How many servers may pass it on towards the home, which the sender does not reach: only between servers; see
+    /// [`limits::HOPS_MAX`](crate::limits::HOPS_MAX).
+    #[serde(default, skip_serializing_if = "number::is_zero")]
+    pub detour: u8,
     /// Whose it is: only between servers, since a client's own session says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<Author>,

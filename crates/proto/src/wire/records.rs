@@ -88,6 +88,31 @@ impl From<Heard> for (ServerId, Boot, u32, bool) {
     }
 }
 
+/// A server that the sender of a heartbeat knows to live though it does not hear it both ways itself, or not lately; on
+/// the wire `[id, boot, age, hops]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(ServerId, Boot, u32, u8)", into = "(ServerId, Boot, u32, u8)")]
+pub struct Rumour {
+    /// Which, in which run.
+    pub peer: Origin,
+    /// How long ago, milliseconds, it was heard both ways by the server at the other end of the rumour.
+    pub age: u32,
+    /// Through how many servers that came to the sender, from 1: the one that heard it is the first.
+    pub hops: u8,
+}
+
+impl From<(ServerId, Boot, u32, u8)> for Rumour {
+    fn from((id, boot, age, hops): (ServerId, Boot, u32, u8)) -> Self {
+        Self { peer: Origin { id, boot }, age, hops }
+    }
+}
+
+impl From<Rumour> for (ServerId, Boot, u32, u8) {
+    fn from(rumour: Rumour) -> Self {
+        (rumour.peer.id, rumour.peer.boot, rumour.age, rumour.hops)
+    }
+}
+
 /// The heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
@@ -103,8 +128,15 @@ pub struct Beat {
     pub sessions: u32,
     /// The servers that it hears, at most [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
     pub hears: Vec<Heard>,
+    /// What others told it of servers that it does not hear itself; together with `hears` at most
+    /// [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hearsay: Vec<Rumour>,
     /// Whether it may lead.
     pub eligible: bool,
+    /// Which others may, as far as it knows; at most [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_lead: Vec<ServerId>,
     /// Whether it may be given rooms.
     #[serde(default)]
     pub takes_rooms: bool,

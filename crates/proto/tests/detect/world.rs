@@ -11,7 +11,7 @@ use hobnob_proto::{
     ids::{Boot, Origin, ServerId},
     rng::Rng,
     time::Time,
-    wire::frame::{Epoch, Heard},
+    wire::frame::{Epoch, Heard, Rumour},
 };
 
 /// From its start until a server takes part.
@@ -22,7 +22,7 @@ const SYNCING: Duration = Duration::from_millis(20);
 /// What the network carries.
 #[derive(Clone, Debug)]
 enum Packet {
-    Beat { view: PeerView, hears: Vec<Heard> },
+    Beat { view: PeerView, hears: Vec<Heard>, hearsay: Vec<Rumour> },
     Election(Message),
 }
 
@@ -223,12 +223,15 @@ impl World {
             return;
         }
         match packet {
-            Packet::Beat { view, hears } => {
+            Packet::Beat { view, hears, hearsay } => {
                 server.beats.insert(from.id, view);
                 let me = server.me;
                 server.heartbeat.heard(from, hears.iter().any(|heard| heard.peer == me), now);
                 for heard in hears.iter().filter(|heard| heard.both && heard.peer.id != to) {
                     server.heartbeat.vouched(from.id, heard.peer, Duration::from_millis(heard.age.into()), now);
+                }
+                for rumour in hearsay.into_iter().filter(|rumour| rumour.peer.id != to) {
+                    server.heartbeat.told(from.id, rumour, now);
                 }
                 server.election.handle(Input::HeardEpoch { from, epoch: view.epoch }, now);
                 self.show(to);
@@ -263,7 +266,8 @@ impl World {
         self.show(id);
         if beat {
             let server = &self.servers[&id];
-            let packet = Packet::Beat { view: server.own_view(), hears: server.heartbeat.hears(self.now) };
+            let (hears, hearsay) = (server.heartbeat.hears(self.now), server.heartbeat.hearsay(self.now));
+            let packet = Packet::Beat { view: server.own_view(), hears, hearsay };
             self.broadcast(id, &packet);
         }
     }
@@ -275,7 +279,8 @@ impl World {
         let live = server.heartbeat.live().filter_map(|peer| Some((peer.id, *known(peer)?)));
         let unheard = server.heartbeat.unheard().map(|peer| {
             let known = known(peer).copied();
-            let unknown = PeerView { boot: peer.boot, heard: false, eligible: true, led: false, epoch: Epoch::NONE };
+            let (boot, epoch) = (peer.boot, Epoch::NONE);
+            let unknown = PeerView { boot, heard: false, eligible: true, leaving: false, led: false, epoch };
             (peer.id, known.map_or(unknown, |view| PeerView { heard: false, ..view }))
         });
         let live = live.chain(unheard).collect();
@@ -336,6 +341,7 @@ impl Server {
             boot: self.me.boot,
             heard: true,
             eligible: self.eligible && self.election.state() != State::Joining,
+            leaving: false,
             led: self.election.leader().is_some(),
             epoch: self.election.epoch(),
         }
