@@ -180,7 +180,10 @@ fn a_server_that_is_not_eligible_hands_the_lead_on() {
     world.set_eligible(2, false);
     world.set_eligible(1, false);
     world.run(Duration::from_secs(3));
-    assert_eq!(world.agreed(), Some(3), "where nobody is eligible, the highest is");
+    assert_eq!(world.agreed(), Some(2), "where nobody is eligible, whoever leads goes on");
+    world.crash(2);
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.agreed(), Some(3), "where nobody leads either, the highest does");
 }
 
 #[test]
