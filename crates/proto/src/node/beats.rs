@@ -250,15 +250,25 @@ impl Node {
     /// The way to the leader, and how many servers may pass on what goes there: itself and none where we hear each other.
     pub(super) fn way_to_leader(&self) -> Option<(ServerId, u8)> {
         let id = self.election.leader().filter(|id| *id != self.me.id)?;
-        let leader = Origin { id, boot: self.epoch().boot };
-        if self.is_live(leader) { Some((id, 0)) } else { Some((self.detour(leader)?, limits::HOPS_MAX)) }
+        self.way_round(Origin { id, boot: self.epoch().boot })
+    }
+
+    /// The same to any server.
+    fn way_round(&self, to: Origin) -> Option<(ServerId, u8)> {
+        if self.is_live(to) { Some((to.id, 0)) } else { Some((self.detour(to)?, limits::HOPS_MAX)) }
     }
 
     /// Where to pass on what has come from `from` for the leader and may be passed on by `hops` servers, this one included;
     /// and by how many after that.
     pub(super) fn way_on_to_leader(&self, from: ServerId, hops: u8) -> Option<(ServerId, u8)> {
+        let id = self.election.leader().filter(|id| *id != self.me.id)?;
+        self.way_on(Origin { id, boot: self.epoch().boot }, from, hops)
+    }
+
+    /// The same to any server.
+    pub(super) fn way_on(&self, to: Origin, from: ServerId, hops: u8) -> Option<(ServerId, u8)> {
         let left = hops.min(limits::HOPS_MAX).checked_sub(1)?;
-        let (way, needed) = self.way_to_leader().filter(|(way, _)| *way != from)?;
+        let (way, needed) = self.way_round(to).filter(|(way, _)| *way != from)?;
         let left = left.min(needed);
         (needed == 0 || left > 0).then_some((way, left))
     }

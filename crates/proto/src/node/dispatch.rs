@@ -51,8 +51,8 @@ impl Node {
             Frame::ClientsReq => self.share_clients(session),
             Frame::Handoff { room, heads, origins, .. } => self.on_handoff(session, &room, &heads, origins),
             Frame::Handed { room, fence } => self.on_handed(&room, fence),
-            Frame::Leave => self.on_leave(session, id),
-            Frame::Leaving { epoch } => self.on_leaving(id, epoch),
+            Frame::Leave { who, detour } => self.on_leave(id, who, detour),
+            Frame::Leaving { epoch, who, detour } => self.on_leaving(id, epoch, who, detour),
             Frame::Retire => self.leave(leave::Why::Retired),
             Frame::Fragment(_)
             | Frame::Hi(_)

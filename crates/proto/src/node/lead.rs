@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Node, Stage, Timer, peers::Peer, rooms::Upstream};
+use super::{Event, Node, Stage, Timer, rooms::Upstream};
 use crate::{
     directory::{
         self,
@@ -340,7 +340,7 @@ impl Node {
         // they have.
         let leaver = self.granted_now();
         let kept = self.live_ids().into_iter().filter(|id| Some(*id) != leaver && self.is_on_probation(*id));
-        let unheard = self.heartbeat.unheard().map(|peer| peer.id);
+        let unheard = self.heartbeat.unheard().map(|peer| peer.id).filter(|id| Some(*id) != leaver);
         let unknown: BTreeSet<ServerId> = unasked.chain(unheard).chain(kept).collect();
         let settled = |name: &RoomName| match self.orphans.get(name) {
             Some(since) => now.since(*since) >= ORPHAN,
@@ -384,10 +384,5 @@ impl Node {
             room.receiver.moved(now);
         }
         self.timers.clear(&Timer::Join(name.clone()));
-    }
-
-    /// The session with the leader, if another server leads.
-    pub(super) fn leader_session(&self) -> Option<SessionId> {
-        self.peers.get(&self.election.leader()?).and_then(Peer::session)
     }
 }

@@ -17,7 +17,9 @@ use crate::{
     wire::number,
 };
 
-pub use super::records::{Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Heard, Member, RoomRecord, Rumour};
+pub use super::records::{
+    Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Fragment, FragmentOf, Heard, Member, RoomRecord, Rumour,
+};
 
 /// Versions of rooms, each with its vector.
 pub type Vectors = BTreeMap<RoomName, VersionVector>;
@@ -228,12 +230,25 @@ pub enum Frame {
         /// Under which it is open.
         fence: Fence,
     },
-    /// The sender wants to leave the cluster: to the leader, repeated.
-    Leave,
-    /// The leader lets it leave, once its rooms have other homes.
+    /// A server wants to leave the cluster: to the leader, repeated.
+    Leave {
+        /// Which; the sender, if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        who: Option<ServerId>,
+        /// As in [`Frame::Place`].
+        #[serde(default, skip_serializing_if = "number::is_zero")]
+        detour: u8,
+    },
+    /// The leader lets a server leave, once its rooms have other homes.
     Leaving {
         /// Fences a stale leader.
         epoch: Epoch,
+        /// Which; the receiver, if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        who: Option<ServerId>,
+        /// How many servers may pass it on to the leaver.
+        #[serde(default, skip_serializing_if = "number::is_zero")]
+        detour: u8,
     },
     /// An operator's word to a server: leave for good.
     Retire,
@@ -455,33 +470,6 @@ pub enum Ask {
         /// Which.
         cluster: ClusterId,
     },
-}
-
-/// A piece of a line that is larger than a packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fragment {
-    /// Which line: the same in every repetition.
-    pub of: FragmentOf,
-    /// Where the piece starts, in bytes of the line.
-    pub at: u32,
-    /// How long the line is, in bytes.
-    pub len: u32,
-    /// The first 32 bits of the line's SHA-256: a post that is repeated with another `oldest` is another line.
-    pub sum: u32,
-    /// The piece.
-    pub piece: String,
-}
-
-/// What a fragment is a piece of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FragmentOf {
-    /// An entry, by room, origin and seq.
-    Entry(RoomName, Origin, #[serde(deserialize_with = "number::safe")] u64),
-    /// A post of the session's own device, by room and number.
-    Post(RoomName, #[serde(deserialize_with = "number::safe")] u64),
-    /// A post that a server forwards, by room, author and number.
-    Forwarded(RoomName, PersonId, DeviceId, #[serde(deserialize_with = "number::safe")] u64),
 }
 
 impl Frame {

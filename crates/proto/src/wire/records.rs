@@ -1,4 +1,4 @@
-//! What servers tell each other of themselves, of rooms and of clients: records that frames carry.
+//! What servers tell each other of themselves, of rooms and of clients, and pieces of long lines: records that frames carry.
 
 use std::net::SocketAddr;
 
@@ -216,4 +216,31 @@ pub struct ClientRecord {
     /// Since when, milliseconds since 1970, cluster time.
     #[serde(deserialize_with = "number::safe")]
     pub since: u64,
+}
+
+/// A piece of a line that is larger than a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fragment {
+    /// Which line: the same in every repetition.
+    pub of: FragmentOf,
+    /// Where the piece starts, in bytes of the line.
+    pub at: u32,
+    /// How long the line is, in bytes.
+    pub len: u32,
+    /// The first 32 bits of the line's SHA-256: a post that is repeated with another `oldest` is another line.
+    pub sum: u32,
+    /// The piece.
+    pub piece: String,
+}
+
+/// What a fragment is a piece of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FragmentOf {
+    /// An entry, by room, origin and seq.
+    Entry(RoomName, Origin, #[serde(deserialize_with = "number::safe")] u64),
+    /// A post of the session's own device, by room and number.
+    Post(RoomName, #[serde(deserialize_with = "number::safe")] u64),
+    /// A post that a server forwards, by room, author and number.
+    Forwarded(RoomName, PersonId, DeviceId, #[serde(deserialize_with = "number::safe")] u64),
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use hobnob_proto::{client, ids::RoomName};
+use hobnob_proto::{
+    client,
+    ids::RoomName,
+    node::{Input, Stop},
+};
 
 use super::world::{World, port};
 
@@ -235,4 +239,29 @@ fn a_death_in_a_ring_is_found_as_soon_and_its_rumour_dies_out() {
         assert_eq!(world.deaths_since(since).len(), servers as usize - 1, "each finds it once");
         assert!((1..servers).all(|id| world.view(id).unheard.iter().all(|id| id.0 != servers)));
     }
+}
+
+#[test]
+fn one_that_the_leader_does_not_hear_leaves_as_others_do() {
+    fn check(servers: u32, id: u32) {
+        let mut world = World::agreed(servers);
+        if servers == 4 {
+            cut_to_a_chain(&mut world);
+        } else {
+            world.cut(id, servers);
+            world.cut(servers, id);
+        }
+        world.run(secs(3));
+        world.step(super::world::port(id), Input::Leave);
+        world.run(secs(4));
+        assert_eq!(world.stops(), [(super::world::port(id), Stop::Left)], "{id} of {servers}");
+        world.nodes.remove(&super::world::port(id));
+        world.run(secs(2));
+        assert!(world.nodes.values().all(|node| node.view().unheard.iter().all(|other| other.0 != id)));
+        let lobby: Vec<_> = world.beliefs().iter().map(|belief| belief.2).collect();
+        assert!(lobby.iter().all(|home| home.is_some_and(|home| home != id) && *home == lobby[0]), "{lobby:?}");
+    }
+    check(3, 1);
+    check(3, 2);
+    check(4, 2);
 }
