@@ -54,6 +54,8 @@ pub(crate) struct World {
     /// The highest epoch that each boot has accepted.
     epochs: BTreeMap<Origin, Epoch>,
     pub(crate) loss_percent: u64,
+    /// How long every packet takes, beside a few milliseconds.
+    pub(crate) delay: Duration,
     /// Who called whom dead.
     pub(crate) deaths: Vec<(ServerId, Origin)>,
     /// What servers said to their nodes.
@@ -75,6 +77,7 @@ impl World {
             boots: 0,
             epochs: BTreeMap::new(),
             loss_percent: 0,
+            delay: Duration::ZERO,
             deaths: Vec::new(),
             trace: Vec::new(),
         }
@@ -140,6 +143,12 @@ impl World {
 
     pub(crate) fn server(&self, id: u32) -> &Server {
         &self.servers[&ServerId(id)]
+    }
+
+    /// Whether a server takes another one for alive, heard or not.
+    pub(crate) fn knows(&self, id: u32, other: u32) -> bool {
+        let heartbeat = &self.server(id).heartbeat;
+        heartbeat.live().chain(heartbeat.unheard()).any(|peer| peer.id == ServerId(other))
     }
 
     pub(crate) fn epoch(&self, id: u32) -> Epoch {
@@ -323,7 +332,7 @@ impl World {
         if lost || self.cuts.contains(&(from, to)) {
             return;
         }
-        let at = self.now + Duration::from_micros(200 + self.rng.below(5_000));
+        let at = self.now + self.delay + Duration::from_micros(200 + self.rng.below(5_000));
         self.sent += 1;
         self.packets.insert((at, self.sent), (self.servers[&from].me, to, packet));
     }
