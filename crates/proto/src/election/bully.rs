@@ -402,7 +402,7 @@ impl Election {
             }
             Some((timer, _)) if timer == want => {}
             _ if want == Timer::Bully && !self.is_led_by_a_leaver() => {
-                self.timer = Some((want, now + self.rng.jitter(BULLY_WAIT, 33)))
+                self.timer = Some((want, now + self.rng.jitter(BULLY_WAIT, 33)));
             }
             _ => self.timer = Some((want, soon)),
         }

@@ -15,7 +15,6 @@ pub const BOOT_BOUND: u64 = 1 << 52;
 const PARTS_MAX: u32 = 1 << 16;
 
 /// Whether it need not be said. For `#[serde(skip_serializing_if = "..")]`.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
 pub fn is_zero(number: &u8) -> bool {
     *number == 0
 }
