@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+/// Servers between two that do not hear each other, over which they know of each other, and what one says is passed on to
+/// the other. It bounds how often news of a server that has died may go in a circle.
+pub const HOPS_MAX: u8 = 3;
 /// Characters of a room's, a person's or a cluster's name.
 pub const NAME_CHARS_MAX: usize = 32;
 /// Bytes of a message's body.

@@ -123,7 +123,7 @@ impl Outbox {
                         shown: waiting.shown,
                         kind: MESSAGE.into(),
                         body: waiting.body.clone(),
-                        detour: false,
+                        detour: 0,
                         author: None,
                     });
                 }

@@ -133,6 +133,11 @@ impl Election {
         (peer.boot == self.epoch.boot).then_some(self.epoch.leader)
     }
 
+    /// The other live servers that may lead, by id.
+    pub fn eligible(&self) -> impl Iterator<Item = ServerId> {
+        self.view.iter().filter(|(_, peer)| peer.eligible).map(|(id, _)| *id)
+    }
+
     /// Where this server stands.
     pub fn state(&self) -> State {
         self.state
@@ -218,7 +223,7 @@ impl Election {
             return;
         }
         let leader = self.leader();
-        if leader.is_some_and(|leader| self.outranks(leader, from)) {
+        if leader.is_some_and(|leader| self.outranks(leader, from) || !self.rank(from).0) {
             self.send(from, Message::LeaderOk { epoch: self.epoch });
         } else if above {
             self.send(from, Message::Alive { term });
@@ -349,7 +354,8 @@ impl Election {
     fn want(&self) -> Option<Timer> {
         match self.leader() {
             None => Some(Timer::Start),
-            Some(leader) => (leader != self.me.id && self.top()).then_some(Timer::Bully),
+            // One that may not lead itself does not take over where somebody leads.
+            Some(leader) => (leader != self.me.id && self.eligible && self.top()).then_some(Timer::Bully),
         }
     }
 
@@ -378,6 +384,11 @@ impl Election {
         }
     }
 
+    /// Whether the leader goes by its own wish: it leads until somebody takes over, and there is nothing to wait for.
+    fn is_led_by_a_leaver(&self) -> bool {
+        self.leader().and_then(|leader| self.view.get(&leader)).is_some_and(|leader| leader.leaving)
+    }
+
     /// Sets a follower's timer, unless it is set for that already.
     fn plan(&mut self, want: Timer, now: Time) {
         let soon = now + Duration::from_millis(self.rng.below(START_JITTER_MS_MAX + 1));
@@ -390,7 +401,9 @@ impl Election {
                 }
             }
             Some((timer, _)) if timer == want => {}
-            _ if want == Timer::Bully => self.timer = Some((want, now + self.rng.jitter(BULLY_WAIT, 33))),
+            _ if want == Timer::Bully && !self.is_led_by_a_leaver() => {
+                self.timer = Some((want, now + self.rng.jitter(BULLY_WAIT, 33)));
+            }
             _ => self.timer = Some((want, soon)),
         }
     }

@@ -13,7 +13,7 @@
 //!
 //! - A server without a leader asks all live ones (ELECTION). Those of a higher *rank* answer ALIVE and ask in turn; if
 //!   none does within 100 ms, the candidate has won. Rank is (eligible, id): so the highest eligible id leads, and if
-//!   nobody is eligible, the highest id.
+//!   nobody is eligible and nobody leads, the highest id.
 //! - The winner leads in an [`Epoch`], which is higher than any it has seen: its term is durable before anybody hears of
 //!   it, and what says a lower epoch is ignored. Epochs travel in COORDINATOR and in every heartbeat, so a lost
 //!   COORDINATOR costs 100 ms, and of two leaders that meet the lower stands down.
@@ -24,8 +24,9 @@
 //!   no candidacy again and again. Whom we do not hear cannot answer us, and is not counted among those who could.
 //! - A leader that was cut off, and comes back with a term from there, is not eligible for a while, and deposes nobody who
 //!   is: the leader that it meets takes a term above.
-//! - A server that outranks the leader takes over (that is the bully), a little later, so that it can pull the directory
-//!   first.
+//! - A server that is eligible and outranks the leader takes over (that is the bully), a little later, so that it can pull
+//!   the directory first; at once from a leader that is leaving. One that is not eligible takes over from nobody who lives:
+//!   where two are on probation, the lead does not change each time that one comes back.
 //!
 //! Elections are advisory: two leaders in two halves of a cut network do no harm, and each keeps leading though its
 //! followers have gone.
@@ -117,6 +118,8 @@ pub struct PeerView {
     pub heard: bool,
     /// Whether it may lead. A server says so only once it has joined.
     pub eligible: bool,
+    /// Whether it is about to go, by its own wish.
+    pub leaving: bool,
     /// Whether it hears the leader of `epoch`.
     pub led: bool,
     /// The highest epoch that it has accepted.

@@ -46,8 +46,9 @@ impl Bench {
     /// The same, with servers that only others hear.
     fn view_past(&mut self, live: &[u32], unheard: &[u32], epoch: Epoch) -> &mut Self {
         let led = epoch.term > 0;
-        let peer =
-            |id: &u32, heard| (ServerId(*id), PeerView { boot: origin(*id).boot, heard, eligible: true, led, epoch });
+        let peer = |id: &u32, heard| {
+            (ServerId(*id), PeerView { boot: origin(*id).boot, heard, eligible: true, leaving: false, led, epoch })
+        };
         let unheard = unheard.iter().map(|id| peer(id, false));
         let live = live.iter().map(|id| peer(id, true)).chain(unheard).collect();
         self.input(Input::View { live, eligible: true })
@@ -280,7 +281,7 @@ fn whom_we_do_not_hear_is_no_answer_and_no_question() {
 fn a_higher_epoch_of_one_that_may_not_lead_deposes_nobody_who_may() {
     let meets = |bench: &mut Bench, eligible: bool| {
         let view = |id: u32, eligible, epoch| {
-            (ServerId(id), PeerView { boot: origin(id).boot, heard: true, eligible, led: true, epoch })
+            (ServerId(id), PeerView { boot: origin(id).boot, heard: true, eligible, leaving: false, led: true, epoch })
         };
         let live = [view(2, true, epoch(5, 2)), view(9, eligible, epoch(8, 9))].into();
         bench.input(Input::View { live, eligible: true });
@@ -292,4 +293,43 @@ fn a_higher_epoch_of_one_that_may_not_lead_deposes_nobody_who_may() {
     let mut leader = Bench::new(&[], epoch(0, 0));
     assert_eq!(meets(&mut leader, false), (Some(ServerId(3)), epoch(9, 3)), "it leads on in a term above");
     assert_eq!(leader.took().iter().filter(|output| matches!(output, Output::PersistTerm(9))).count(), 1);
+}
+
+#[test]
+fn one_that_may_not_lead_takes_nothing_over_from_a_live_leader() {
+    // Neither may lead: 2 leads, and 3 is above it.
+    let view = |live: &[u32]| {
+        let epoch = epoch(5, 2);
+        let peer = |id: &u32| PeerView {
+            boot: origin(*id).boot,
+            heard: true,
+            eligible: false,
+            leaving: false,
+            led: true,
+            epoch,
+        };
+        Input::View { live: live.iter().map(|id| (ServerId(*id), peer(id))).collect(), eligible: false }
+    };
+    let mut bench = Bench::new(&[1, 2], epoch(5, 2));
+    bench.input(view(&[1, 2]));
+    assert_eq!((bench.election.leader(), bench.election.deadline()), (Some(ServerId(2)), None));
+    bench.took();
+    bench.says(1, Message::Election { term: 6 });
+    assert_eq!(bench.took(), [to(1, Message::LeaderOk { epoch: epoch(5, 2) })]);
+    bench.input(view(&[1])).until(State::Syncing);
+}
+
+#[test]
+fn a_leader_that_leaves_is_succeeded_at_once() {
+    let mut bench = Bench::new(&[1, 9], epoch(5, 9));
+    assert_eq!(bench.election.deadline(), None);
+    let peer = |id: u32, leaving: bool| {
+        let (boot, epoch) = (origin(id).boot, epoch(5, 9));
+        (ServerId(id), PeerView { boot, heard: true, eligible: !leaving, leaving, led: true, epoch })
+    };
+    bench.input(Input::View { live: [peer(1, false), peer(9, true)].into(), eligible: true });
+    let wait = bench.election.deadline().unwrap().since(bench.now);
+    assert!(wait <= Duration::from_millis(30), "{wait:?}");
+    bench.until(State::Syncing);
+    assert!(bench.now <= Time::ZERO + Duration::from_millis(130));
 }

@@ -19,8 +19,11 @@
 //!   so the newest sign of life is the newest of our own and of those that live peers vouch for. A peer that only others
 //!   hear is *unheard*: it lives, and what we want of it goes through one of those. That is an indirect probe through all
 //!   peers at once, which costs no packet and no time (gossip-style failure detection; van Renesse, Minsky, Hayden 1998;
-//!   in the place of SWIM's ping-req; Das, Gupta, Motivala 2002). Only what a peer heard itself is vouched for, with its
-//!   age: so after a death all give up together.
+//!   in the place of SWIM's ping-req; Das, Gupta, Motivala 2002).
+//! - That is told on, so that the two ends of a chain know of each other: a beat also names servers of which its sender
+//!   knows by others alone, with the age of what the one at the other end heard. Ages only grow on the way, and what has
+//!   come over [`limits::HOPS_MAX`] servers is not told on: so nobody is kept alive by a rumour that goes in a circle, and
+//!   after a death all give up together. The way to such a server leads over the peer with the fewest servers in between.
 //! - Suspicion adapts: a peer may be silent for mean + 4 sigma of the spans between its last 32 beats, from 500 ms to
 //!   2 s. (A plain neighbour of the phi accrual detector; Hayashibara, Defago, Yared, Katayama 2004.)
 //! - A detector must not blame others for its own troubles: when its own turns come late, that span is multiplied by up
@@ -34,13 +37,13 @@ mod peer;
 
 use std::collections::BTreeMap;
 
-use self::peer::{Peer, micros};
+use self::peer::{Peer, Voucher, micros};
 use crate::{
     ids::{Origin, ServerId},
     limits,
     rng::Rng,
     time::{Duration, Time},
-    wire::frame::Heard,
+    wire::frame::{Heard, Rumour},
 };
 
 /// Peers remembered, dead ones included; beyond that the one that has been silent longest is forgotten.
@@ -200,7 +203,17 @@ impl Heartbeat {
 
     /// A beat of `by` says that `by` heard `peer` both ways `age` ago. It counts while we hear `by` both ways.
     pub fn vouched(&mut self, by: ServerId, peer: Origin, age: Duration, now: Time) {
+        self.told(by, Rumour { peer, age: u32::try_from(age.as_millis()).unwrap_or(u32::MAX), hops: 0 }, now);
+    }
+
+    /// A beat of `by` says what others told it of a server. It counts while we hear `by` both ways.
+    pub fn told(&mut self, by: ServerId, rumour: Rumour, now: Time) {
         self.notice_pause(now);
+        let Rumour { peer, hops, .. } = rumour;
+        let age = Duration::from_millis(rumour.age.into());
+        if hops >= limits::HOPS_MAX {
+            return;
+        }
         if by == peer.id || !self.peers.get(&by).is_some_and(|by| by.status == Status::Live) {
             return;
         }
@@ -214,8 +227,8 @@ impl Heartbeat {
         let live: Vec<_> = self.live().map(|peer| peer.id).collect();
         let Some(known) = self.expect(peer, now).filter(|known| !known.gone) else { return };
         let at = Time::ZERO + now.since(Time::ZERO + age);
-        known.vouchers.retain(|(voucher, _)| *voucher != by && live.contains(voucher));
-        known.vouchers.push((by, at));
+        known.vouchers.retain(|voucher| voucher.by != by && live.contains(&voucher.by));
+        known.vouchers.push(Voucher { by, at, hops: hops + 1 });
         if age >= healthy(known.timeout, health) {
             return;
         }
@@ -261,6 +274,21 @@ impl Heartbeat {
         heard
     }
 
+    /// The servers that we know to live by what others say, and not, or not lately, by what we hear: what goes into our own
+    /// beat beside [`Self::hears`], as many as there is place for.
+    pub fn hearsay(&self, now: Time) -> Vec<Rumour> {
+        let rumour = |(id, peer): (&ServerId, &Peer)| {
+            // It is told before we notice that we hear it no more: else those behind us would take it for dead first.
+            let is_news = |at: Time| peer.status == Status::Unheard || at > peer.proved + NEWER;
+            let way = self.way(peer).filter(|way| way.hops < limits::HOPS_MAX && is_news(way.at))?;
+            let age = u32::try_from(now.since(way.at).as_millis()).unwrap_or(u32::MAX);
+            Some(Rumour { peer: Origin { id: *id, boot: peer.boot }, age, hops: way.hops })
+        };
+        let known = self.peers.iter().filter(|(_, peer)| peer.status != Status::Dead);
+        let heard = self.peers.values().filter(|peer| peer.audible).count();
+        known.filter_map(rumour).take(limits::SERVERS_MAX.saturating_sub(heard)).collect()
+    }
+
     /// The servers that are heard and hear us, with their boots, by id.
     pub fn live(&self) -> impl Iterator<Item = Origin> {
         self.standing(Status::Live)
@@ -281,21 +309,31 @@ impl Heartbeat {
         self.peers.get(&peer.id).filter(|known| known.boot == peer.boot).map_or(Status::Dead, |known| known.status)
     }
 
-    /// The live peer that heard `peer` both ways last, if any did since it can be heard itself: a way round a bad link.
+    /// The live peer over which the fewest servers lie between us and `peer`, if any has told of it since it can be heard
+    /// itself: a way round a bad link.
     pub fn detour(&self, peer: Origin) -> Option<ServerId> {
         let known = self.peers.get(&peer.id).filter(|known| known.boot == peer.boot)?;
-        let live = |by: &ServerId| self.peers.get(by).is_some_and(|by| by.status == Status::Live);
-        let vouchers = known.vouchers.iter().filter(|(by, _)| live(by));
-        vouchers.max_by_key(|(_, at)| *at).map(|(by, _)| *by)
+        self.way(known).map(|way| way.by)
     }
 
-    /// Whether `by` is still as good a way round to `peer` as any, within the time in which a silence is noticed.
+    /// Whether `by` is still as good a way round to `peer` as any.
     pub fn is_detour(&self, by: ServerId, peer: Origin) -> bool {
         let Some(known) = self.peers.get(&peer.id).filter(|known| known.boot == peer.boot) else { return false };
-        let newest = known.vouchers.iter().map(|(_, at)| *at).max();
-        let is_live = self.peers.get(&by).is_some_and(|by| by.status == Status::Live);
-        let is_fresh = |at: Time| newest.is_some_and(|newest| newest.since(at) < self.config.timeout_min);
-        is_live && known.vouchers.iter().any(|(voucher, at)| *voucher == by && is_fresh(*at))
+        let Some(way) = self.way(known) else { return false };
+        self.ways(known).any(|other| other.by == by && other.hops == way.hops)
+    }
+
+    /// The words of live peers that are as fresh as any, within the time in which a silence is noticed.
+    fn ways<'a>(&'a self, peer: &'a Peer) -> impl Iterator<Item = Voucher> + 'a {
+        let live = |by: &ServerId| self.peers.get(by).is_some_and(|by| by.status == Status::Live);
+        let newest = peer.vouchers.iter().filter(|way| live(&way.by)).map(|way| way.at).max().unwrap_or(Time::ZERO);
+        let is_fresh = move |at: Time| newest.since(at) < self.config.timeout_min;
+        peer.vouchers.iter().copied().filter(move |way| live(&way.by) && is_fresh(way.at))
+    }
+
+    /// The best of them. What is newest is no sign of the shortest way: what comes over one more server is told later.
+    fn way(&self, peer: &Peer) -> Option<Voucher> {
+        self.ways(peer).min_by_key(|way| (way.hops, std::cmp::Reverse(way.at)))
     }
 
     /// When [`Self::tick`] is wanted.

@@ -13,6 +13,17 @@ const WINDOW: usize = 32;
 /// Fewer spans than this say nothing yet.
 const SPANS_MIN: usize = 8;
 
+/// A peer's word that another one lives.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Voucher {
+    /// Who says so.
+    pub(super) by: ServerId,
+    /// When it was heard both ways, by `by` or by the first of those through whom `by` knows.
+    pub(super) at: Time,
+    /// Over how many servers that came, `by` included.
+    pub(super) hops: u8,
+}
+
 /// A peer that is known.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -23,10 +34,10 @@ pub(super) struct Peer {
     pub(super) heard_us: Time,
     /// When its last beat that said that it hears us arrived. Never credit: it is what we vouch for to others.
     pub(super) proved: Time,
-    /// When a live peer last heard it both ways, as far as those told, or it was given credit.
+    /// When another server last heard it both ways, as far as live peers told, or it was given credit.
     pub(super) vouched: Time,
-    /// When each live peer that told of it last heard it both ways: ways round a bad link.
-    pub(super) vouchers: Vec<(ServerId, Time)>,
+    /// What peers last told of it: ways round a bad link.
+    pub(super) vouchers: Vec<Voucher>,
     /// When its last beat arrived, if the span to the next one is worth counting.
     pub(super) arrived: Option<Time>,
     /// The newest spans between its beats, microseconds.

@@ -293,3 +293,53 @@ fn a_server_of_which_only_others_tell_is_known_within_bounds() {
     assert_eq!(detector.status(origin(3, 1)), Status::Unheard);
     assert!(detector.peers.len() <= HEARSAY_MAX);
 }
+
+#[test]
+fn what_others_tell_is_told_on_with_its_age_over_so_many_servers() {
+    fn check(hops: u8, expected: &[(u32, u32, u8)]) {
+        let mut detector = among(&[origin(2, 1)]);
+        let rumour = Rumour { peer: origin(3, 1), age: 40, hops };
+        for millis in [2_100, 2_200, 2_300, 2_400] {
+            detector.heard(origin(2, 1), true, at(millis));
+            detector.told(ServerId(2), rumour, at(millis));
+        }
+        let told = detector.hearsay(at(2_450));
+        let told: Vec<_> = told.iter().map(|told| (told.peer.id.0, told.age, told.hops)).collect();
+        assert_eq!(told, expected, "after {hops} servers");
+    }
+    check(0, &[(3, 90, 1)]);
+    check(1, &[(3, 90, 2)]);
+    check(2, &[]);
+    check(3, &[]);
+    check(255, &[]);
+}
+
+#[test]
+fn the_way_leads_over_as_few_servers_as_may_be_and_not_over_old_news() {
+    let mut detector = among(&[origin(2, 1), origin(4, 1)]);
+    let three = origin(3, 1);
+    // 4 has it by others, a little later; then 2 has not heard it for a while.
+    for (millis, age, expected) in [(2_300, 30, 2), (2_400, 130, 2), (2_700, 430, 2), (2_900, 630, 4)] {
+        for peer in [2, 4] {
+            detector.heard(origin(peer, 1), true, at(millis));
+        }
+        detector.vouched(ServerId(2), three, Duration::from_millis(age), at(millis));
+        detector.told(ServerId(4), Rumour { peer: three, age: 10, hops: 1 }, at(millis));
+        assert_eq!(detector.detour(three), Some(ServerId(expected)), "at {millis}");
+        assert_eq!(detector.is_detour(ServerId(4), three), expected == 4);
+    }
+}
+
+#[test]
+fn what_is_news_of_one_that_was_live_a_moment_ago_is_told_before_it_is_missed() {
+    let mut detector = among(&[origin(2, 1), origin(3, 1)]);
+    let mut told_at = None;
+    for millis in (2_100..2_500).step_by(100) {
+        detector.heard(origin(2, 1), true, at(millis));
+        detector.vouched(ServerId(2), origin(3, 1), Duration::ZERO, at(millis));
+        if !detector.hearsay(at(millis)).is_empty() {
+            told_at.get_or_insert(millis);
+        }
+    }
+    assert_eq!((detector.status(origin(3, 1)), told_at), (Status::Live, Some(2_300)));
+}

@@ -77,8 +77,7 @@ impl Node {
         }
     }
 
-    /// A live peer that `origin` and it hear each other, the one that heard it last: the way to a server that we do not
-    /// hear, or that does not hear us.
+    /// The live peer over which the shortest way leads to a server that we do not hear, or that does not hear us.
     pub(super) fn detour(&self, origin: Origin) -> Option<ServerId> {
         self.heartbeat.detour(origin)
     }
@@ -105,7 +104,9 @@ impl Node {
             lag: u32::try_from(self.heartbeat.lag().as_millis()).unwrap_or(u32::MAX),
             sessions: self.devices.len() as u32,
             hears: self.heartbeat.hears(self.now),
+            hearsay: self.heartbeat.hearsay(self.now),
             eligible: self.is_eligible(),
+            may_lead: self.election.eligible().take(limits::SERVERS_MAX).collect(),
             takes_rooms: self.takes_rooms(),
             probation: self.probations.imposed(self.now),
             time: self.cluster_millis(),
@@ -151,6 +152,7 @@ impl Node {
         }
         let hears_me = beat.hears.iter().any(|heard| heard.peer == self.me);
         let hears: Vec<_> = beat.hears.iter().copied().take(limits::SERVERS_MAX).collect();
+        let hearsay: Vec<_> = beat.hearsay.iter().copied().take(limits::SERVERS_MAX).collect();
         let probation: Vec<_> = beat.probation.iter().copied().take(limits::SERVERS_MAX).collect();
         let epoch = beat.epoch;
         let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
@@ -164,6 +166,9 @@ impl Node {
         if !is_overtaken {
             for heard in hears.iter().filter(|heard| heard.both && heard.peer.id != self.me.id) {
                 self.heartbeat.vouched(id, heard.peer, Duration::from_millis(heard.age.into()), self.now);
+            }
+            for rumour in hearsay.into_iter().filter(|rumour| rumour.peer.id != self.me.id) {
+                self.heartbeat.told(id, rumour, self.now);
             }
         }
         self.beat();
@@ -208,15 +213,16 @@ impl Node {
         let live = self.heartbeat.live().filter_map(|origin| {
             let beat = self.beat_of(origin)?;
             let eligible = beat.eligible && !self.is_on_probation(origin.id);
-            let view = PeerView { boot: origin.boot, heard: true, eligible, led: beat.led, epoch: beat.epoch };
+            let leaving = !beat.takes_rooms && !self.is_on_probation(origin.id);
+            let (boot, led, epoch) = (origin.boot, beat.led, beat.epoch);
+            let view = PeerView { boot, heard: true, eligible, leaving, led, epoch };
             Some((origin.id, view))
         });
         let unheard = self.heartbeat.unheard().map(|origin| {
             let beat = self.beat_of(origin);
             let (led, epoch) = beat.map_or((false, Epoch::NONE), |beat| (beat.led, beat.epoch));
-            let eligible =
-                beat.is_none_or(|beat| beat.eligible) && self.hears_enough(origin) && !self.is_on_probation(origin.id);
-            (origin.id, PeerView { boot: origin.boot, heard: false, eligible, led, epoch })
+            let eligible = self.is_said_to_be_eligible(origin) && !self.is_on_probation(origin.id);
+            (origin.id, PeerView { boot: origin.boot, heard: false, eligible, leaving: false, led, epoch })
         });
         let live: BTreeMap<_, _> = live.chain(unheard).collect();
         let eligible = self.is_eligible();
@@ -233,20 +239,38 @@ impl Node {
         self.beat_of(peer).is_some_and(|beat| beat.hears.iter().any(|heard| heard.both && heard.peer == origin))
     }
 
-    /// Whether a server that only others hear can be one that hears more than half of all.
-    fn hears_enough(&self, origin: Origin) -> bool {
-        let heard = self.heartbeat.live().filter(|peer| self.is_heard_by(origin, *peer)).count() + 1;
-        let live = self.heartbeat.live().count() + self.heartbeat.unheard().count() + 1;
-        2 * heard > live
+    /// Whether a server that only others hear may lead, as the one says over which the way to it leads.
+    fn is_said_to_be_eligible(&self, origin: Origin) -> bool {
+        let by = self.detour(origin).and_then(|by| self.peers.get(&by)?.beat.as_ref());
+        by.is_some_and(|by| by.may_lead.contains(&origin.id))
     }
 
     // ---- servers that only others hear
 
-    /// The way to the leader: itself where we hear each other, otherwise the peer that heard it last, and `true`.
-    pub(super) fn way_to_leader(&self) -> Option<(ServerId, bool)> {
+    /// The way to the leader, and how many servers may pass on what goes there: itself and none where we hear each other.
+    pub(super) fn way_to_leader(&self) -> Option<(ServerId, u8)> {
         let id = self.election.leader().filter(|id| *id != self.me.id)?;
-        let leader = Origin { id, boot: self.epoch().boot };
-        if self.is_live(leader) { Some((id, false)) } else { Some((self.detour(leader)?, true)) }
+        self.way_round(Origin { id, boot: self.epoch().boot })
+    }
+
+    /// The same to any server.
+    fn way_round(&self, to: Origin) -> Option<(ServerId, u8)> {
+        if self.is_live(to) { Some((to.id, 0)) } else { Some((self.detour(to)?, limits::HOPS_MAX)) }
+    }
+
+    /// Where to pass on what has come from `from` for the leader and may be passed on by `hops` servers, this one included;
+    /// and by how many after that.
+    pub(super) fn way_on_to_leader(&self, from: ServerId, hops: u8) -> Option<(ServerId, u8)> {
+        let id = self.election.leader().filter(|id| *id != self.me.id)?;
+        self.way_on(Origin { id, boot: self.epoch().boot }, from, hops)
+    }
+
+    /// The same to any server.
+    pub(super) fn way_on(&self, to: Origin, from: ServerId, hops: u8) -> Option<(ServerId, u8)> {
+        let left = hops.min(limits::HOPS_MAX).checked_sub(1)?;
+        let (way, needed) = self.way_round(to).filter(|(way, _)| *way != from)?;
+        let left = left.min(needed);
+        (needed == 0 || left > 0).then_some((way, left))
     }
 
     /// Whether a server may command us: who does not hear us, or whom we do not hear, is not one to follow blindly.

@@ -6,8 +6,9 @@
 //!                    follows the room at the peer, which follows it at the home
 //! ```
 //!
-//! A peer is a detour for what it follows at the home itself, never for what reaches it by a detour: so nothing goes round
-//! in circles. What it passes on, it remembers for a while, to know whom an acknowledgement is for; a post whose
+//! There may be more peers than one on the way: each follows the room at the next, over which the fewest servers lie between
+//! it and the home. None follows at one that follows at it, and a post counts down how many may pass it on: so nothing goes
+//! round in circles. What a peer passes on, it remembers for a while, to know whom an acknowledgement is for; a post whose
 //! acknowledgement gets lost is repeated by its client, as any other. Whoever hears the home again is followed here no
 //! longer: its heartbeat says so.
 
@@ -16,6 +17,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Node, Party, posts, rooms::Upstream};
 use crate::{
     ids::{DeviceId, Origin, PersonId, RoomName, ServerId},
+    limits,
     session::SessionId,
     time::{Duration, Time},
     wire::frame::Post,
@@ -60,11 +62,18 @@ impl Node {
         if self.is_live(home) { Some(home.id) } else { self.detours.ways.get(&home).copied() }
     }
 
-    /// The session that a room is followed at, if that is one with its home.
-    fn session_with_home(&self, name: &RoomName) -> Option<SessionId> {
+    /// The session that a room is followed at, and how many servers may pass on what goes there: none where it is one with
+    /// its home.
+    pub(super) fn session_towards_home(&self, name: &RoomName) -> Option<(SessionId, u8)> {
         let Upstream::Server { home, session, .. } = &self.rooms.get(name)?.upstream else { return None };
         let is_home = matches!(self.sessions.get(session), Some(Party::Server(id)) if *id == home.id);
-        is_home.then_some(*session)
+        Some((*session, if is_home { 0 } else { limits::HOPS_MAX }))
+    }
+
+    /// Whether we follow a room at this server.
+    fn is_followed_at(&self, name: &RoomName, id: ServerId) -> bool {
+        let way = self.session_towards_home(name).and_then(|(session, _)| self.sessions.get(&session));
+        matches!(way, Some(Party::Server(at)) if *at == id)
     }
 
     // ---- others'
@@ -75,7 +84,7 @@ impl Node {
             // In a large cluster we may not have followed it so far.
             self.settle_upstream(name);
         }
-        let may = self.session_with_home(name).is_some();
+        let may = self.session_towards_home(name).is_some() && !self.is_followed_at(name, id);
         if may {
             self.detours.guests.insert((id, session, name.clone()));
         }
@@ -108,19 +117,26 @@ impl Node {
 
     /// Passes a post on to its home, for a server that does not reach it. Whether it could.
     pub(super) fn pass_on(&mut self, asker: SessionId, post: &Post) -> bool {
-        let (Some(home), Some(author)) = (self.session_with_home(&post.room), &post.author) else { return false };
+        let (Some((way, needed)), Some(author)) = (self.session_towards_home(&post.room), &post.author) else {
+            return false;
+        };
+        let left = post.detour.min(limits::HOPS_MAX).saturating_sub(1).min(needed);
+        if way == asker || (needed > 0 && left == 0) {
+            self.count("detour_too_long");
+            return false;
+        }
         let key = (post.room.clone(), author.person, author.device, post.seq);
         if self.detours.passed.len() >= PASSED_MAX && !self.detours.passed.contains_key(&key) {
             self.count("detours_full");
             return true;
         }
         self.detours.passed.insert(key, (asker, self.now));
-        let post = Post { detour: false, ..post.clone() };
-        posts::send_forwarded(&mut self.endpoint, home, &post);
+        let post = Post { detour: left, ..post.clone() };
+        posts::send_forwarded(&mut self.endpoint, way, &post);
         true
     }
 
-    /// The session that asked us to pass on a post to the home that has now answered by this one. An answer that settles
+    /// The session that asked us to pass on a post which has now been answered from its home by this one. An answer that settles
     /// the post is the last one.
     pub(super) fn asker_of(
         &mut self,
@@ -128,7 +144,7 @@ impl Node {
         key: &(RoomName, PersonId, DeviceId, u64),
         is_settled: bool,
     ) -> Option<SessionId> {
-        if self.session_with_home(&key.0) != Some(from) {
+        if self.session_towards_home(&key.0).is_none_or(|(way, _)| way != from) {
             return None;
         }
         let passed = &mut self.detours.passed;

@@ -44,15 +44,15 @@ impl Node {
             }
             Frame::Rooms { rooms } => self.on_rooms(session, rooms),
             Frame::Assign { epoch, rooms } => self.on_assign(session, id, epoch, rooms),
-            Frame::Place { room, detour } => self.on_place(&room, detour),
+            Frame::Place { room, detour } => self.on_place(Some(id), &room, detour),
             Frame::SyncReq { epoch } => self.on_sync_req(session, id, epoch),
             Frame::SyncRep { epoch, part, last, rooms } => self.on_sync_rep(session, id, epoch, part, last, rooms),
             Frame::Clients(clients) => self.on_clients(session, id, clients),
             Frame::ClientsReq => self.share_clients(session),
             Frame::Handoff { room, heads, origins, .. } => self.on_handoff(session, &room, &heads, origins),
             Frame::Handed { room, fence } => self.on_handed(&room, fence),
-            Frame::Leave => self.on_leave(session, id),
-            Frame::Leaving { epoch } => self.on_leaving(id, epoch),
+            Frame::Leave { who, detour } => self.on_leave(id, who, detour),
+            Frame::Leaving { epoch, who, detour } => self.on_leaving(id, epoch, who, detour),
             Frame::Retire => self.leave(leave::Why::Retired),
             Frame::Fragment(_)
             | Frame::Hi(_)

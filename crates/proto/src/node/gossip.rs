@@ -44,7 +44,7 @@ impl Node {
             let origin = Origin { id, boot };
             if !left {
                 self.seek(origin);
-            } else if self.peers.get(&id).is_some_and(|peer| peer.origin == origin) {
+            } else if self.peers.get(&id).is_some_and(|peer| peer.origin == origin) || !self.is_dead(origin) {
                 self.member_left(origin);
             }
         }

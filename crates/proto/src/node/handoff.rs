@@ -293,7 +293,7 @@ fn repost(entry: &Entry) -> Post {
         shown: Hlc::default(),
         kind: entry.kind.to_string(),
         body: entry.body.to_string(),
-        detour: false,
+        detour: 0,
         author: Some(Author {
             name: entry.from.clone(),
             person: entry.person,

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Node, Stage, Timer, peers::Peer, rooms::Upstream};
+use super::{Event, Node, Stage, Timer, rooms::Upstream};
 use crate::{
     directory::{
         self,
@@ -166,7 +166,7 @@ impl Node {
     /// Wants a home for a room: decides, as the leader, or asks the leader.
     pub(super) fn ask_place(&mut self, name: &RoomName) {
         if self.is_leader() {
-            return self.on_place(name, false);
+            return self.on_place(None, name, 0);
         }
         let now = self.now;
         if self.placing.get(name).is_some_and(|asked| now.since(*asked) < PLACE_AGAIN) {
@@ -178,11 +178,11 @@ impl Node {
         }
     }
 
-    pub(super) fn on_place(&mut self, name: &RoomName, detour: bool) {
+    /// A server, or this one itself, wants a home for a room.
+    pub(super) fn on_place(&mut self, from: Option<ServerId>, name: &RoomName, detour: u8) {
         if !self.is_leader() {
-            let way = self.way_to_leader().filter(|(_, unheard)| detour && !unheard);
-            return match way {
-                Some((leader, _)) => self.tell(leader, &Frame::Place { room: name.clone(), detour: false }),
+            return match from.and_then(|from| self.way_on_to_leader(from, detour)) {
+                Some((way, detour)) => self.tell(way, &Frame::Place { room: name.clone(), detour }),
                 None => self.count("place_not_leader"),
             };
         }
@@ -331,7 +331,7 @@ impl Node {
     pub(super) fn mend_placements(&mut self) {
         let lobby = RoomName::lobby();
         if self.records.get(&lobby).is_none() {
-            self.on_place(&lobby, false);
+            self.on_place(None, &lobby, 0);
         }
         let now = self.now;
         // Rooms of servers that have not told us yet what they know stay where they are.
@@ -340,7 +340,7 @@ impl Node {
         // they have.
         let leaver = self.granted_now();
         let kept = self.live_ids().into_iter().filter(|id| Some(*id) != leaver && self.is_on_probation(*id));
-        let unheard = self.heartbeat.unheard().map(|peer| peer.id);
+        let unheard = self.heartbeat.unheard().map(|peer| peer.id).filter(|id| Some(*id) != leaver);
         let unknown: BTreeSet<ServerId> = unasked.chain(unheard).chain(kept).collect();
         let settled = |name: &RoomName| match self.orphans.get(name) {
             Some(since) => now.since(*since) >= ORPHAN,
@@ -384,10 +384,5 @@ impl Node {
             room.receiver.moved(now);
         }
         self.timers.clear(&Timer::Join(name.clone()));
-    }
-
-    /// The session with the leader, if another server leads.
-    pub(super) fn leader_session(&self) -> Option<SessionId> {
-        self.peers.get(&self.election.leader()?).and_then(Peer::session)
     }
 }

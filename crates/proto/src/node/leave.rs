@@ -19,8 +19,8 @@ use std::collections::BTreeMap;
 use super::{Node, Stage, Stop, Timer};
 use crate::{
     ids::{RoomName, ServerId},
+    limits,
     log::VersionVector,
-    session::SessionId,
     time::{Duration, Time},
     wire::{
         Frame,
@@ -156,8 +156,8 @@ impl Node {
     /// Asks the leader. Who leads and leaves does so once another leads: nobody is without a leader meanwhile. Where no
     /// other may lead, it lets itself leave.
     fn ask_leave(&mut self) {
-        if let Some(session) = self.leader_session() {
-            return self.say(session, &Frame::Leave);
+        if let Some((way, detour)) = self.way_to_leader() {
+            return self.tell(way, &Frame::Leave { who: None, detour });
         }
         let Some(leaving) = &self.leaving else { return };
         let has_heir = self.heartbeat.live().any(|peer| {
@@ -227,14 +227,22 @@ impl Node {
     }
 
     /// A server wants to leave: one at a time.
-    pub(super) fn on_leave(&mut self, session: SessionId, id: ServerId) {
-        if !self.is_leader() || self.granted_now().is_some_and(|granted| granted != id) {
+    pub(super) fn on_leave(&mut self, from: ServerId, who: Option<ServerId>, detour: u8) {
+        let leaver = who.unwrap_or(from);
+        if !self.is_leader() {
+            if let Some((way, detour)) = self.way_on_to_leader(from, detour) {
+                self.tell(way, &Frame::Leave { who: Some(leaver), detour });
+            }
             return;
         }
-        self.granted = Some(Granted { server: id, until: self.now + LEAVE_MAX });
+        if self.granted_now().is_some_and(|granted| granted != leaver) {
+            return;
+        }
+        self.granted = Some(Granted { server: leaver, until: self.now + LEAVE_MAX });
         self.hand_over();
         let epoch = self.epoch();
-        self.say(session, &Frame::Leaving { epoch });
+        let detour = if who.is_some() { limits::HOPS_MAX } else { 0 };
+        self.tell(from, &Frame::Leaving { epoch, who, detour });
     }
 
     /// The leader gives all rooms of the leaver to others.
@@ -244,9 +252,17 @@ impl Node {
         }
     }
 
-    /// The leader lets us leave.
-    pub(super) fn on_leaving(&mut self, id: ServerId, epoch: Epoch) {
-        if epoch.leader != id || !self.election.accepts(epoch) {
+    /// The leader lets a server leave: us, or one that it does not hear.
+    pub(super) fn on_leaving(&mut self, id: ServerId, epoch: Epoch, who: Option<ServerId>, detour: u8) {
+        if let Some(leaver) = who.filter(|leaver| *leaver != self.me.id) {
+            let known = self.heartbeat.live().chain(self.heartbeat.unheard()).find(|peer| peer.id == leaver);
+            if let Some((way, detour)) = known.and_then(|leaver| self.way_on(leaver, id, detour)) {
+                self.tell(way, &Frame::Leaving { epoch, who, detour });
+            }
+            return;
+        }
+        let is_on_the_way = self.way_to_leader().is_some_and(|(way, _)| way == id) && epoch == self.epoch();
+        if !(epoch.leader == id || is_on_the_way) || !self.election.accepts(epoch) {
             return self.count("command_of_old_epoch");
         }
         if !self.commands(id) {

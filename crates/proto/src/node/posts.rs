@@ -74,7 +74,7 @@ impl Node {
         match (is_home, forwarded) {
             (true, _) => self.admit(session, post),
             (false, true) if self.rooms[&post.room].upstream == Upstream::Opening => self.hold(session, post),
-            (false, true) if post.detour && self.pass_on(session, &post) => {}
+            (false, true) if post.detour > 0 && self.pass_on(session, &post) => {}
             (false, true) => self.point_home(session, &post.room),
             (false, false) => self.relay(post),
         }
@@ -105,11 +105,8 @@ impl Node {
 
     /// Sends a post on its way to its home: there, or to the peer at which we follow it.
     fn forward(&mut self, post: &Post) {
-        let Some(Upstream::Server { home, session, .. }) = self.rooms.get(&post.room).map(|room| &room.upstream) else {
-            return;
-        };
-        let detour = !matches!(self.sessions.get(session), Some(Party::Server(id)) if *id == home.id);
-        send_forwarded(&mut self.endpoint, *session, &Post { detour, ..post.clone() });
+        let Some((session, detour)) = self.session_towards_home(&post.room) else { return };
+        send_forwarded(&mut self.endpoint, session, &Post { detour, ..post.clone() });
     }
 
     /// Whether a post of ours is in the log already. Then its home is to get it from there before it is asked what has

@@ -17,7 +17,9 @@ use crate::{
     wire::number,
 };
 
-pub use super::records::{Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Heard, Member, RoomRecord};
+pub use super::records::{
+    Beat, ClientRecord, Clients, ClientsChange, Epoch, Fence, Fragment, FragmentOf, Heard, Member, RoomRecord, Rumour,
+};
 
 /// Versions of rooms, each with its vector.
 pub type Vectors = BTreeMap<RoomName, VersionVector>;
@@ -178,9 +180,10 @@ pub enum Frame {
     Place {
         /// The new room.
         room: RoomName,
-        /// The sender does not hear the leader: whoever does passes it on, once.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        detour: bool,
+        /// How many servers may pass it on, where the sender does not hear the leader: see
+        /// [`limits::HOPS_MAX`](crate::limits::HOPS_MAX).
+        #[serde(default, skip_serializing_if = "number::is_zero")]
+        detour: u8,
     },
     /// A new leader asks what everybody knows.
     SyncReq {
@@ -227,12 +230,25 @@ pub enum Frame {
         /// Under which it is open.
         fence: Fence,
     },
-    /// The sender wants to leave the cluster: to the leader, repeated.
-    Leave,
-    /// The leader lets it leave, once its rooms have other homes.
+    /// A server wants to leave the cluster: to the leader, repeated.
+    Leave {
+        /// Which; the sender, if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        who: Option<ServerId>,
+        /// As in [`Frame::Place`].
+        #[serde(default, skip_serializing_if = "number::is_zero")]
+        detour: u8,
+    },
+    /// The leader lets a server leave, once its rooms have other homes.
     Leaving {
         /// Fences a stale leader.
         epoch: Epoch,
+        /// Which; the receiver, if nothing is said.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        who: Option<ServerId>,
+        /// How many servers may pass it on to the leaver.
+        #[serde(default, skip_serializing_if = "number::is_zero")]
+        detour: u8,
     },
     /// An operator's word to a server: leave for good.
     Retire,
@@ -304,9 +320,10 @@ pub struct Post {
     pub kind: String,
     /// The text, at most [`limits::BODY_BYTES_MAX`](crate::limits::BODY_BYTES_MAX) bytes.
     pub body: String,
-    /// Whether the receiver is to pass it on to the home, which the sender does not reach: only between servers.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub detour: bool,
+    /// How many servers may pass it on towards the home, which the sender does not reach: only between servers; see
+    /// [`limits::HOPS_MAX`](crate::limits::HOPS_MAX).
+    #[serde(default, skip_serializing_if = "number::is_zero")]
+    pub detour: u8,
     /// Whose it is: only between servers, since a client's own session says it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub author: Option<Author>,
@@ -453,33 +470,6 @@ pub enum Ask {
         /// Which.
         cluster: ClusterId,
     },
-}
-
-/// A piece of a line that is larger than a packet.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fragment {
-    /// Which line: the same in every repetition.
-    pub of: FragmentOf,
-    /// Where the piece starts, in bytes of the line.
-    pub at: u32,
-    /// How long the line is, in bytes.
-    pub len: u32,
-    /// The first 32 bits of the line's SHA-256: a post that is repeated with another `oldest` is another line.
-    pub sum: u32,
-    /// The piece.
-    pub piece: String,
-}
-
-/// What a fragment is a piece of.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum FragmentOf {
-    /// An entry, by room, origin and seq.
-    Entry(RoomName, Origin, #[serde(deserialize_with = "number::safe")] u64),
-    /// A post of the session's own device, by room and number.
-    Post(RoomName, #[serde(deserialize_with = "number::safe")] u64),
-    /// A post that a server forwards, by room, author and number.
-    Forwarded(RoomName, PersonId, DeviceId, #[serde(deserialize_with = "number::safe")] u64),
 }
 
 impl Frame {

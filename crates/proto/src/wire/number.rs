@@ -14,6 +14,11 @@ pub const BOOT_BOUND: u64 = 1 << 52;
 /// Parts of a list are numbered below this; a list of all rooms or clients has fewer.
 const PARTS_MAX: u32 = 1 << 16;
 
+/// Whether it need not be said. For `#[serde(skip_serializing_if = "..")]`.
+pub fn is_zero(number: &u8) -> bool {
+    *number == 0
+}
+
 /// A number below `bound`.
 pub fn below<'de, D: Deserializer<'de>>(deserializer: D, bound: u64) -> Result<u64, D::Error> {
     let number = u64::deserialize(deserializer)?;

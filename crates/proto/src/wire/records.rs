@@ -1,4 +1,4 @@
-//! What servers tell each other of themselves, of rooms and of clients: records that frames carry.
+//! What servers tell each other of themselves, of rooms and of clients, and pieces of long lines: records that frames carry.
 
 use std::net::SocketAddr;
 
@@ -88,6 +88,31 @@ impl From<Heard> for (ServerId, Boot, u32, bool) {
     }
 }
 
+/// A server that the sender of a heartbeat knows to live though it does not hear it both ways itself, or not lately; on
+/// the wire `[id, boot, age, hops]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(ServerId, Boot, u32, u8)", into = "(ServerId, Boot, u32, u8)")]
+pub struct Rumour {
+    /// Which, in which run.
+    pub peer: Origin,
+    /// How long ago, milliseconds, it was heard both ways by the server at the other end of the rumour.
+    pub age: u32,
+    /// Through how many servers that came to the sender, from 1: the one that heard it is the first.
+    pub hops: u8,
+}
+
+impl From<(ServerId, Boot, u32, u8)> for Rumour {
+    fn from((id, boot, age, hops): (ServerId, Boot, u32, u8)) -> Self {
+        Self { peer: Origin { id, boot }, age, hops }
+    }
+}
+
+impl From<Rumour> for (ServerId, Boot, u32, u8) {
+    fn from(rumour: Rumour) -> Self {
+        (rumour.peer.id, rumour.peer.boot, rumour.age, rumour.hops)
+    }
+}
+
 /// The heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Beat {
@@ -103,8 +128,15 @@ pub struct Beat {
     pub sessions: u32,
     /// The servers that it hears, at most [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
     pub hears: Vec<Heard>,
+    /// What others told it of servers that it does not hear itself; together with `hears` at most
+    /// [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hearsay: Vec<Rumour>,
     /// Whether it may lead.
     pub eligible: bool,
+    /// Which others may, as far as it knows; at most [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_lead: Vec<ServerId>,
     /// Whether it may be given rooms.
     #[serde(default)]
     pub takes_rooms: bool,
@@ -184,4 +216,31 @@ pub struct ClientRecord {
     /// Since when, milliseconds since 1970, cluster time.
     #[serde(deserialize_with = "number::safe")]
     pub since: u64,
+}
+
+/// A piece of a line that is larger than a packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fragment {
+    /// Which line: the same in every repetition.
+    pub of: FragmentOf,
+    /// Where the piece starts, in bytes of the line.
+    pub at: u32,
+    /// How long the line is, in bytes.
+    pub len: u32,
+    /// The first 32 bits of the line's SHA-256: a post that is repeated with another `oldest` is another line.
+    pub sum: u32,
+    /// The piece.
+    pub piece: String,
+}
+
+/// What a fragment is a piece of.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FragmentOf {
+    /// An entry, by room, origin and seq.
+    Entry(RoomName, Origin, #[serde(deserialize_with = "number::safe")] u64),
+    /// A post of the session's own device, by room and number.
+    Post(RoomName, #[serde(deserialize_with = "number::safe")] u64),
+    /// A post that a server forwards, by room, author and number.
+    Forwarded(RoomName, PersonId, DeviceId, #[serde(deserialize_with = "number::safe")] u64),
 }

@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use hobnob_proto::{client, ids::RoomName};
+use hobnob_proto::{
+    client,
+    ids::RoomName,
+    node::{Input, Stop},
+};
 
 use super::world::{World, port};
 
@@ -167,4 +171,97 @@ fn a_room_is_placed_by_a_leader_that_only_others_hear() {
             assert!(world.heard.iter().any(|(.., event)| accepted(event)), "{from} to {to}");
         }
     }
+}
+
+/// Servers 2 - 1 - 3 - 4, each of which hears only its neighbours.
+fn cut_to_a_chain(world: &mut World) {
+    for (one, other) in [(2, 3), (2, 4), (1, 4)] {
+        world.cut(one, other);
+        world.cut(other, one);
+    }
+}
+
+#[test]
+fn servers_in_a_chain_know_all_and_agree() {
+    let mut world = World::agreed(4);
+    let since = world.now;
+    cut_to_a_chain(&mut world);
+    world.run(secs(3));
+    // 1 and 3 hear three of four.
+    world.assert_all_follow(3);
+    let calm = world.now;
+    world.run(secs(20));
+    assert_eq!(world.leaders_since(calm), []);
+    assert_eq!(world.deaths_since(since), [], "all know all");
+    for (id, unheard) in [(1, vec![4]), (2, vec![3, 4]), (3, vec![2]), (4, vec![1, 2])] {
+        assert_eq!(world.view(id).unheard.iter().map(|id| id.0).collect::<Vec<_>>(), unheard, "as {id} has it");
+    }
+    world.heal();
+    world.run(secs(4));
+    world.assert_all_follow(4);
+    assert!((1..=4).all(|id| world.view(id).probation.is_empty()), "nobody came back");
+}
+
+#[test]
+fn a_room_is_placed_and_known_from_one_end_of_a_chain_to_the_other() {
+    let mut world = World::agreed(4);
+    cut_to_a_chain(&mut world);
+    world.run(secs(3));
+    for (n, server) in [2, 4].into_iter().enumerate() {
+        let person = world.add_person(server);
+        let room = format!("tea-{n}");
+        world.post(person, &room);
+        world.run(secs(1));
+        let name: RoomName = room.parse().unwrap();
+        let home = |id| homes(&world, id).iter().find(|(room, _)| *room == name).map(|(_, home)| *home);
+        assert!(home(1).is_some() && (1..=4).all(|id| home(id) == home(1)), "asked of {server}");
+    }
+}
+
+#[test]
+fn a_death_in_a_ring_is_found_as_soon_and_its_rumour_dies_out() {
+    for servers in 3..=4 {
+        let mut world = World::agreed(servers);
+        if servers == 4 {
+            for (one, other) in [(1, 3), (2, 4)] {
+                world.cut(one, other);
+                world.cut(other, one);
+            }
+        }
+        world.run(secs(3));
+        let since = world.now;
+        world.kill(servers);
+        world.run(Duration::from_millis(800));
+        let neighbours = if servers == 4 { vec![1, 3] } else { vec![1, 2] };
+        let dead = world.deaths_since(since);
+        assert!(neighbours.iter().all(|id| dead.contains(&(super::world::port(*id), servers))), "{dead:?}");
+        world.run(Duration::from_millis(1_200));
+        assert_eq!(world.deaths_since(since).len(), servers as usize - 1, "each finds it once");
+        assert!((1..servers).all(|id| world.view(id).unheard.iter().all(|id| id.0 != servers)));
+    }
+}
+
+#[test]
+fn one_that_the_leader_does_not_hear_leaves_as_others_do() {
+    fn check(servers: u32, id: u32) {
+        let mut world = World::agreed(servers);
+        if servers == 4 {
+            cut_to_a_chain(&mut world);
+        } else {
+            world.cut(id, servers);
+            world.cut(servers, id);
+        }
+        world.run(secs(3));
+        world.step(super::world::port(id), Input::Leave);
+        world.run(secs(4));
+        assert_eq!(world.stops(), [(super::world::port(id), Stop::Left)], "{id} of {servers}");
+        world.nodes.remove(&super::world::port(id));
+        world.run(secs(2));
+        assert!(world.nodes.values().all(|node| node.view().unheard.iter().all(|other| other.0 != id)));
+        let lobby: Vec<_> = world.beliefs().iter().map(|belief| belief.2).collect();
+        assert!(lobby.iter().all(|home| home.is_some_and(|home| home != id) && *home == lobby[0]), "{lobby:?}");
+    }
+    check(3, 1);
+    check(3, 2);
+    check(4, 2);
 }

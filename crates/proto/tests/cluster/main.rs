@@ -172,6 +172,16 @@ fn two_that_leave_at_once_leave_one_after_the_other() {
 }
 
 #[test]
+fn a_leader_that_leaves_is_succeeded_within_a_quarter_of_a_second() {
+    let mut world = World::agreed(3);
+    let since = world.now;
+    world.step(world::port(3), Input::Leave);
+    world.run(Duration::from_millis(250));
+    assert_eq!(world.leaders_since(since).iter().map(|(id, _)| *id).collect::<Vec<_>>(), [2]);
+    world.assert_all_follow(2);
+}
+
+#[test]
 fn one_peer_is_enough_to_find_all_where_no_broadcast_passes() {
     let mut world = World::new();
     world.broadcasts = false;

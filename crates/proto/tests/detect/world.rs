@@ -11,7 +11,7 @@ use hobnob_proto::{
     ids::{Boot, Origin, ServerId},
     rng::Rng,
     time::Time,
-    wire::frame::{Epoch, Heard},
+    wire::frame::{Epoch, Heard, Rumour},
 };
 
 /// From its start until a server takes part.
@@ -22,7 +22,7 @@ const SYNCING: Duration = Duration::from_millis(20);
 /// What the network carries.
 #[derive(Clone, Debug)]
 enum Packet {
-    Beat { view: PeerView, hears: Vec<Heard> },
+    Beat { view: PeerView, hears: Vec<Heard>, hearsay: Vec<Rumour> },
     Election(Message),
 }
 
@@ -54,6 +54,8 @@ pub(crate) struct World {
     /// The highest epoch that each boot has accepted.
     epochs: BTreeMap<Origin, Epoch>,
     pub(crate) loss_percent: u64,
+    /// How long every packet takes, beside a few milliseconds.
+    pub(crate) delay: Duration,
     /// Who called whom dead.
     pub(crate) deaths: Vec<(ServerId, Origin)>,
     /// What servers said to their nodes.
@@ -75,6 +77,7 @@ impl World {
             boots: 0,
             epochs: BTreeMap::new(),
             loss_percent: 0,
+            delay: Duration::ZERO,
             deaths: Vec::new(),
             trace: Vec::new(),
         }
@@ -140,6 +143,12 @@ impl World {
 
     pub(crate) fn server(&self, id: u32) -> &Server {
         &self.servers[&ServerId(id)]
+    }
+
+    /// Whether a server takes another one for alive, heard or not.
+    pub(crate) fn knows(&self, id: u32, other: u32) -> bool {
+        let heartbeat = &self.server(id).heartbeat;
+        heartbeat.live().chain(heartbeat.unheard()).any(|peer| peer.id == ServerId(other))
     }
 
     pub(crate) fn epoch(&self, id: u32) -> Epoch {
@@ -223,12 +232,15 @@ impl World {
             return;
         }
         match packet {
-            Packet::Beat { view, hears } => {
+            Packet::Beat { view, hears, hearsay } => {
                 server.beats.insert(from.id, view);
                 let me = server.me;
                 server.heartbeat.heard(from, hears.iter().any(|heard| heard.peer == me), now);
                 for heard in hears.iter().filter(|heard| heard.both && heard.peer.id != to) {
                     server.heartbeat.vouched(from.id, heard.peer, Duration::from_millis(heard.age.into()), now);
+                }
+                for rumour in hearsay.into_iter().filter(|rumour| rumour.peer.id != to) {
+                    server.heartbeat.told(from.id, rumour, now);
                 }
                 server.election.handle(Input::HeardEpoch { from, epoch: view.epoch }, now);
                 self.show(to);
@@ -263,7 +275,8 @@ impl World {
         self.show(id);
         if beat {
             let server = &self.servers[&id];
-            let packet = Packet::Beat { view: server.own_view(), hears: server.heartbeat.hears(self.now) };
+            let (hears, hearsay) = (server.heartbeat.hears(self.now), server.heartbeat.hearsay(self.now));
+            let packet = Packet::Beat { view: server.own_view(), hears, hearsay };
             self.broadcast(id, &packet);
         }
     }
@@ -275,7 +288,8 @@ impl World {
         let live = server.heartbeat.live().filter_map(|peer| Some((peer.id, *known(peer)?)));
         let unheard = server.heartbeat.unheard().map(|peer| {
             let known = known(peer).copied();
-            let unknown = PeerView { boot: peer.boot, heard: false, eligible: true, led: false, epoch: Epoch::NONE };
+            let (boot, epoch) = (peer.boot, Epoch::NONE);
+            let unknown = PeerView { boot, heard: false, eligible: true, leaving: false, led: false, epoch };
             (peer.id, known.map_or(unknown, |view| PeerView { heard: false, ..view }))
         });
         let live = live.chain(unheard).collect();
@@ -318,7 +332,7 @@ impl World {
         if lost || self.cuts.contains(&(from, to)) {
             return;
         }
-        let at = self.now + Duration::from_micros(200 + self.rng.below(5_000));
+        let at = self.now + self.delay + Duration::from_micros(200 + self.rng.below(5_000));
         self.sent += 1;
         self.packets.insert((at, self.sent), (self.servers[&from].me, to, packet));
     }
@@ -336,6 +350,7 @@ impl Server {
             boot: self.me.boot,
             heard: true,
             eligible: self.eligible && self.election.state() != State::Joining,
+            leaving: false,
             led: self.election.leader().is_some(),
             epoch: self.election.epoch(),
         }

@@ -200,3 +200,37 @@ fn clients_of_a_server_that_is_mute_or_deaf_go_to_where_the_others_are() {
     check(false, true);
     check(true, true);
 }
+
+#[test]
+fn people_at_both_ends_of_a_chain_chat_with_each_other() {
+    let mut world = World::new();
+    (1..=4).for_each(|id| world.start(id));
+    world.run(ms(5_000));
+    let people = [101, 102, 103, 104];
+    for (client, server) in people.into_iter().zip(1..) {
+        world.client(client, &[server]);
+    }
+    world.run(ms(2_000));
+    world.chat(&people, ms(100), ms(1_000));
+    // 2 - 1 - 3 - 4: each hears only its neighbours.
+    let cut_at = world.now;
+    for (one, other) in [(2, 3), (2, 4), (1, 4)] {
+        world.cut_both(one, other);
+    }
+    world.chat(&people, ms(100), ms(4_000));
+    let known = world.now;
+    world.chat(&people, ms(100), ms(3_000));
+    world.run(ms(2_000));
+    let (_, stored, shown) = world.waits(cut_at, &people);
+    println!("in a chain: stored {stored:?}, shown {shown:?}");
+    assert!(stored <= ms(2_000) && shown <= ms(2_000), "stored {stored:?}, shown {shown:?}");
+    let (_, stored, shown) = world.waits(known, &people);
+    assert!(stored <= ms(50) && shown <= ms(50), "stored {stored:?}, shown {shown:?}");
+    assert_eq!(world.deaths_since(cut_at), []);
+    world.heal();
+    world.run(ms(2_000));
+    world.chat(&people, ms(100), ms(1_000));
+    world.run(ms(2_000));
+    world.assert_whole(&people);
+    assert_eq!(world.entries(1), world.posted.len(), "none was sequenced twice");
+}

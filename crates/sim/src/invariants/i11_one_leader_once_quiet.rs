@@ -1,4 +1,5 @@
-//! Invariant 11: a quiet, connected network has one leader, the highest eligible id, and all agree who that is.
+//! Invariant 11: a quiet, connected network has one leader, the highest eligible id, and all agree who that is. Where nobody is
+//! eligible, whoever leads goes on.
 
 use hobnob_proto::{node::view::Role, time::Time};
 
@@ -21,7 +22,11 @@ impl Invariant for OneLeader {
     fn settled(&self, picture: &Picture) -> Result<(), String> {
         let Some(first) = picture.servers.first() else { return Ok(()) };
         let eligible = picture.servers.iter().filter(|server| server.eligible).map(|server| server.id).max();
-        let expected = eligible.or_else(|| picture.servers.iter().map(|server| server.id).max());
+        let leads = picture.servers.iter().find(|server| server.role == Role::Leader).map(|server| server.id);
+        let expected = eligible.or(leads);
+        if expected.is_none() {
+            return Err("nobody leads".to_owned());
+        }
         for server in &picture.servers {
             let id = server.id;
             if server.me.is_none_or(|me| me.id != id) {
@@ -70,5 +75,21 @@ mod tests {
         check(ServerPicture { cluster: Some(ClusterId(2)), ..second(2) }, false);
         check(ServerPicture { me: None, ..second(2) }, false);
         check(ServerPicture { eligible: false, leader: Some(ServerId(2)), ..second(2) }, false);
+    }
+
+    #[test]
+    fn where_nobody_is_eligible_one_leads_all_the_same() {
+        fn check(roles: [Role; 2], leaders: [u32; 2], expected: bool) {
+            let servers = [(1, 0), (2, 1)].map(|(id, at): (u32, usize)| {
+                let picture = server(id, leaders[at], fence(1, 1), true, &[]);
+                ServerPicture { eligible: false, role: roles[at], ..picture }
+            });
+            let picture = Picture { servers: servers.into(), ..Picture::default() };
+            assert_eq!(OneLeader.settled(&picture).is_ok(), expected, "{picture:?}");
+        }
+        check([Role::Follower, Role::Leader], [2, 2], true);
+        check([Role::Leader, Role::Follower], [1, 1], true);
+        check([Role::Leader, Role::Leader], [1, 2], false);
+        check([Role::Follower, Role::Follower], [2, 2], false);
     }
 }
