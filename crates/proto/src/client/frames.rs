@@ -25,7 +25,12 @@ impl Client {
     pub(super) fn frame(&mut self, session: SessionId, frame: Frame, now: Time) {
         let serves = self.primary.as_ref().is_some_and(|primary| primary.session == session);
         match frame {
-            Frame::Entry(entry) => self.entry(entry, now),
+            Frame::Entry(entry) => {
+                if let Some(primary) = self.primary.as_mut().filter(|_| serves) {
+                    primary.talked(now, &mut self.rng);
+                }
+                self.entry(entry, now);
+            }
             Frame::Joined { room, start, heads, origins } if serves => {
                 if let Some(room) = self.rooms.get_mut(&room) {
                     room.joined(&start, &heads, origins, now, &mut self.events);
