@@ -23,6 +23,8 @@ use crate::{
 
 /// The first repetition of a hi, and the longest interval.
 const HI: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How often a server is told who we are because it says that it does not know.
+const HI_AGAIN: Duration = Duration::from_secs(1);
 /// How long an answer may take before the server is pinged.
 const UNANSWERED: Duration = Duration::from_millis(500);
 /// The first repetition of a ping, and the longest interval.
@@ -73,6 +75,9 @@ pub(super) struct Link {
     /// Whether it has been told what we follow and what we posted.
     pub(super) entered: bool,
     opened_at: Time,
+    /// When it may be told again who we are, if it has forgotten.
+    again_at: Time,
+    is_forgotten: bool,
     hi: Option<Repeat>,
     /// Whether it has named the servers of the cluster, or will not.
     listed: bool,
@@ -125,6 +130,8 @@ impl Link {
             welcomed: false,
             entered: false,
             opened_at: now,
+            again_at: now,
+            is_forgotten: false,
             hi: None,
             listed: false,
             list_tries: 0,
@@ -142,7 +149,7 @@ impl Link {
     pub(super) fn say_hi(&mut self, number: u64, part: Part, now: Time) {
         self.number = number;
         self.part = Some(part);
-        self.welcomed = false;
+        (self.welcomed, self.is_forgotten) = (false, false);
         self.hi = Some(Repeat::new(HI.0, HI.1, now));
     }
 
@@ -183,6 +190,20 @@ impl Link {
         if self.welcomed {
             self.hi = None;
         }
+    }
+
+    /// The server says that it does not know us any more.
+    pub(super) fn forgotten(&mut self) {
+        self.is_forgotten |= self.welcomed;
+    }
+
+    /// Whether a hi is due because of that: not more often than each second.
+    pub(super) fn take_forgotten(&mut self, now: Time) -> bool {
+        let is_due = self.is_forgotten && self.again_at <= now;
+        if is_due {
+            (self.is_forgotten, self.again_at) = (false, now + HI_AGAIN);
+        }
+        is_due
     }
 
     /// It will not serve us as we are: says hi no more.
@@ -297,7 +318,8 @@ impl Link {
             Some(probe) => Some(probe.repeat.at.min(probe.since + self.patience())),
             None => silent.into_iter().chain([self.keepalive_at]).min(),
         };
-        [watch, self.hi.map(|hi| hi.at)].into_iter().flatten().min()
+        let again = self.is_forgotten.then_some(self.again_at);
+        [watch, self.hi.map(|hi| hi.at), again].into_iter().flatten().min()
     }
 
     /// Since when anything waits, the hi included.

@@ -72,6 +72,7 @@ impl Client {
                 self.standby_at = now;
             }
         }
+        self.tell_the_forgetful(now);
         self.find_primary(now);
         self.use_resolved(now);
         self.follow_go(now);
@@ -245,6 +246,22 @@ impl Client {
         if self.may_go && self.config.servers.is_empty() {
             self.may_go = false;
             self.go = Some(server);
+        }
+    }
+
+    /// Says hi again where we are not known any more, and enters anew.
+    fn tell_the_forgetful(&mut self, now: Time) {
+        if let Some(primary) = &mut self.primary
+            && primary.take_forgotten(now)
+        {
+            primary.entered = false;
+            self.say_hi_again(now);
+        }
+        if let Some(standby) = &mut self.standby
+            && standby.take_forgotten(now)
+        {
+            // Whoever is not asked to stand by is asked.
+            standby.part = None;
         }
     }
 

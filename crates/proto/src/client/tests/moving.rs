@@ -221,6 +221,37 @@ fn whoever_listens_notices_within_seconds_that_both_have_died_while_others_talk(
 }
 
 #[test]
+fn whoever_is_not_known_any_more_says_hi_again_and_enters_anew() {
+    let (mut world, primary, standby) = settled();
+    let known = |world: &mut World| {
+        [primary, standby]
+            .map(|id| (world.server(id).his.len(), world.server(id).joins.len(), world.server(id).sessions))
+    };
+    let before = known(&mut world);
+    for server in [primary, standby] {
+        world.server(server).followers.clear();
+        world.server(server).say_to_all(&Frame::HiFirst { session: 5_000 });
+    }
+    world.run(10);
+    world.publish(&entry(8, 2, 20, "b"));
+    world.run(10);
+    assert_eq!(world.shown(), ["--", "a", "b"]);
+    let [(his, joins, sessions), (standby_his, standby_joins, _)] = before;
+    let after = known(&mut world);
+    assert_eq!(after[0], (his + 1, joins + 1, sessions));
+    assert_eq!((after[1].0, after[1].1), (standby_his + 1, standby_joins));
+    assert!(world.server(primary).his.last().unwrap().session > 5_000);
+    let last = world.server(standby).his.last().unwrap().clone();
+    assert_eq!(last.standby, Some(ServerId(primary)), "it is asked to stand by again");
+    // A server that says nothing else is not asked without end.
+    for _ in 0..100 {
+        world.server(primary).say_to_all(&Frame::HiFirst { session: 5_000 });
+        world.run(30);
+    }
+    assert!(known(&mut world)[0].0 - after[0].0 <= 4, "not more often than each second");
+}
+
+#[test]
 fn a_room_that_is_silent_costs_a_keepalive_and_one_that_talks_costs_nothing() {
     let (mut world, primary, _) = settled();
     let before = world.server(primary).pings;
