@@ -1,7 +1,7 @@
 //! The network interfaces of this machine, as the protocol's [`interfaces`](hobnob_proto::discovery::interfaces) wants
 //! them to decide which are used.
 
-use std::io;
+use std::{io, net::ToSocketAddrs as _};
 
 use hobnob_proto::discovery::interfaces::{self, Address, Choice, Interface};
 use if_addrs::IfAddr;
@@ -32,14 +32,26 @@ pub fn all() -> io::Result<Vec<Interface>> {
 }
 
 /// Decides which of `all` are used: those that are `wanted`; where nothing is, all that lead to other people's machines. An
-/// error names those that there are.
+/// error names those that there are. One that is wanted and has no address yet, as where no cable is plugged in, is none: it
+/// is used once it has one.
 pub fn choose(all: Vec<Interface>, wanted: &[String]) -> Result<Vec<Choice>, Error> {
-    if let Some(name) = wanted.iter().find(|name| !all.iter().any(|interface| interface.name == **name)) {
+    choose_of(all, wanted, exists)
+}
+
+/// Whether the system has an interface of that name, with an address or without: it knows its number then.
+fn exists(name: &str) -> bool {
+    (format!("fe80::1%{name}").as_str(), 0).to_socket_addrs().is_ok()
+}
+
+fn choose_of(all: Vec<Interface>, wanted: &[String], exists: impl Fn(&str) -> bool) -> Result<Vec<Choice>, Error> {
+    let has_addr = |name: &str| all.iter().any(|interface| interface.name == name);
+    if let Some(name) = wanted.iter().find(|name| !has_addr(name) && !exists(name)) {
         let known: Vec<&str> = all.iter().map(|interface| interface.name.as_str()).collect();
         return Err(Error::UnknownInterface { name: name.clone(), known: known.join(", ") });
     }
     let choices = interfaces::choose(all, wanted);
-    if choices.iter().any(|choice| choice.used) { Ok(choices) } else { Err(Error::NoInterface) }
+    let may_come = !wanted.is_empty();
+    if may_come || choices.iter().any(|choice| choice.used) { Ok(choices) } else { Err(Error::NoInterface) }
 }
 
 #[cfg(test)]
@@ -61,7 +73,7 @@ mod tests {
             let names = |choices: Vec<Choice>| -> Vec<String> {
                 choices.into_iter().filter(|choice| choice.used).map(|choice| choice.interface.name).collect()
             };
-            let chosen = choose(all, &wanted).map(names).map_err(|error| error.to_string());
+            let chosen = choose_of(all, &wanted, |name| name == "eth1").map(names).map_err(|error| error.to_string());
             let expected = expected
                 .map(|names| names.iter().map(ToString::to_string).collect::<Vec<_>>())
                 .map_err(ToString::to_string);
@@ -70,12 +82,21 @@ mod tests {
         check(&[], Ok(&["lo", "eth0"]));
         check(&["eth0"], Ok(&["eth0"]));
         check(&["eth0", "lo"], Ok(&["lo", "eth0"]));
+        check(&["eth1"], Ok(&[]));
+        check(&["eth1", "lo"], Ok(&["lo"]));
         check(&["lo", "wlan9"], Err("there is no interface wlan9 with an address: choose from lo, eth0"));
     }
 
     #[test]
     fn a_machine_without_a_network_is_told_so() {
         assert!(matches!(choose(Vec::new(), &[]), Err(Error::NoInterface)));
+    }
+
+    #[test]
+    fn the_system_knows_its_interfaces() {
+        let all = all().unwrap();
+        let lo = all.iter().find(|interface| interface.is_loopback()).expect("tests run where loopback is up");
+        assert!(exists(&lo.name) && !exists("nowhere9"));
     }
 
     #[cfg(target_os = "linux")]

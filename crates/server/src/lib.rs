@@ -169,9 +169,13 @@ pub enum Error {
 /// To be run on a current-thread runtime with I/O and time. Ends within 10 s of [`control::Order::Leave`].
 pub async fn run(options: Options, control: Control) -> Result<Exit, Error> {
     let choices = interfaces::choose(interfaces::all().map_err(Error::Interfaces)?, &options.interfaces)?;
-    // Where no interface was named, a network may come later.
-    let used = || choices.iter().filter(|choice| choice.used);
-    let only_loopback = !options.interfaces.is_empty() && used().all(|choice| choice.interface.is_loopback());
+    // Where no interface was named, or one has no address yet, a network may come later.
+    let used = || choices.iter().filter(|choice| choice.used).map(|choice| &choice.interface);
+    let is_loopback = |name: &String| used().any(|interface| interface.name == *name && interface.is_loopback());
+    let only_loopback = !options.interfaces.is_empty() && options.interfaces.iter().all(is_loopback);
+    if used().next().is_none() {
+        tracing::warn!(interfaces = options.interfaces.join(", "), "no address yet: waits for one");
+    }
     let session = Session::open(options.port, only_loopback)?;
     let port = session.port();
     let (sockets, discovery) = Sockets::open(session, &choices, options.discovery_port);

@@ -20,12 +20,20 @@ use crate::{
 /// A room that we are not in is parted from at most so often.
 const PART_EVERY: Duration = Duration::from_secs(1);
 
+/// A server that names a higher session number than this one lies: it has milliseconds since 1970 in it.
+const NUMBER_MAX: u64 = 1 << 52;
+
 impl Client {
     /// Takes a frame of one of our sessions.
     pub(super) fn frame(&mut self, session: SessionId, frame: Frame, now: Time) {
         let serves = self.primary.as_ref().is_some_and(|primary| primary.session == session);
         match frame {
-            Frame::Entry(entry) => self.entry(entry, now),
+            Frame::Entry(entry) => {
+                if let Some(primary) = self.primary.as_mut().filter(|_| serves) {
+                    primary.talked(now, &mut self.rng);
+                }
+                self.entry(entry, now);
+            }
             Frame::Joined { room, start, heads, origins } if serves => {
                 if let Some(room) = self.rooms.get_mut(&room) {
                     room.joined(&start, &heads, origins, now, &mut self.events);
@@ -65,6 +73,7 @@ impl Client {
                     self.called_by_standby(dead, now);
                 }
             }
+            Frame::HiFirst { session: newest } => self.hi_first(session, newest),
             Frame::Pong { n } => {
                 if let Some(link) = self.link(session) {
                     link.pong(n, now);
@@ -124,6 +133,15 @@ impl Client {
         self.events.push_back(Event::Connected { server: welcome.server, addr, cluster, open });
         if let Some(server) = welcome.go {
             self.asked_to_go(server);
+        }
+    }
+
+    /// A server that has welcomed us does not know us any more. The hi that we say then is the latest of all, so where we
+    /// are is settled by it.
+    fn hi_first(&mut self, session: SessionId, newest: u64) {
+        if let Some(link) = self.link(session) {
+            link.forgotten();
+            self.number = self.number.max(newest.min(NUMBER_MAX));
         }
     }
 

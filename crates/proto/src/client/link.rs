@@ -1,6 +1,10 @@
 //! A session with one server: says hi until it is welcomed, and notices when the server falls silent.
 //!
-//! Nobody pings fast. A server counts as silent once something has been unanswered for [`UNANSWERED`]; then it is
+//! Nobody pings fast. Where a room that was talking falls silent, its server is asked once after [`LULL`], then at doubling
+//! intervals up to [`KEEPALIVE`]: so whoever only listens notices within a few seconds that both their server and its
+//! standby have died, while a quiet room costs no more than the keepalive does.
+//!
+//! A server counts as silent once something has been unanswered for [`UNANSWERED`]; then it is
 //! pinged, and our standby is asked what it knows of it: by a ping too, since servers answer those with whom they hear.
 //! Where nothing at all is heard for a while, the server is gone. That while grows with the round trip, so that a slow
 //! link is not left for being slow.
@@ -9,15 +13,18 @@ use std::{collections::BTreeSet, net::SocketAddr};
 
 use crate::{
     client::{finder::Candidate, repeat::Repeat},
-    ids::{ClusterId, ServerId},
+    ids::{Boot, ClusterId, ServerId},
     limits,
     rng::Rng,
     session::SessionId,
     time::{Duration, Time},
+    wire::frame::ServerAddrs,
 };
 
 /// The first repetition of a hi, and the longest interval.
 const HI: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// How often a server is told who we are because it says that it does not know.
+const HI_AGAIN: Duration = Duration::from_secs(1);
 /// How long an answer may take before the server is pinged.
 const UNANSWERED: Duration = Duration::from_millis(500);
 /// The first repetition of a ping, and the longest interval.
@@ -26,6 +33,12 @@ const PING: (Duration, Duration) = (Duration::from_millis(100), Duration::from_m
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(3));
 /// How often an idle session is kept alive, +-20 %.
 const KEEPALIVE: Duration = Duration::from_secs(25);
+/// How soon our server is pinged after it has told us of a room for the last time, +-20 %.
+const LULL: Duration = Duration::from_secs(2);
+/// How long a standby may be silent that our server hears no longer: at the least.
+const PATIENCE_UNHEARD: Duration = Duration::from_millis(200);
+/// A standby that has not answered for so long when our server falls silent too is dead as well.
+const DEAD_TOO: Duration = Duration::from_millis(250);
 /// How long a handshake may take where there is another server to try.
 const HANDSHAKE: Duration = Duration::from_millis(700);
 /// How often a hi is repeated for the list of servers alone.
@@ -50,6 +63,8 @@ pub(super) struct Link {
     pub(super) open: bool,
     /// Who it is, as far as known.
     pub(super) server: Option<ServerId>,
+    /// Since when it runs, as far as it has said.
+    pub(super) boot: Option<Boot>,
     pub(super) up: bool,
     /// The number of the last hi.
     pub(super) number: u64,
@@ -60,6 +75,9 @@ pub(super) struct Link {
     /// Whether it has been told what we follow and what we posted.
     pub(super) entered: bool,
     opened_at: Time,
+    /// When it may be told again who we are, if it has forgotten.
+    again_at: Time,
+    is_forgotten: bool,
     hi: Option<Repeat>,
     /// Whether it has named the servers of the cluster, or will not.
     listed: bool,
@@ -68,6 +86,8 @@ pub(super) struct Link {
     hears: BTreeSet<ServerId>,
     hears_at: Option<Time>,
     keepalive_at: Time,
+    /// How long after the next ping the one after it follows.
+    quiet: Duration,
     probe: Option<Probe>,
     last_ping: Option<(u64, Time)>,
     round_trip: Duration,
@@ -79,6 +99,8 @@ struct Probe {
     since: Time,
     /// Whether something has been unanswered for a while.
     missed: bool,
+    /// Whether somebody else has said that it is dead.
+    unheard: bool,
     repeat: Repeat,
 }
 
@@ -101,18 +123,22 @@ impl Link {
             cluster: to.cluster,
             open: to.open,
             server: to.server,
+            boot: None,
             up: false,
             number: 0,
             part: None,
             welcomed: false,
             entered: false,
             opened_at: now,
+            again_at: now,
+            is_forgotten: false,
             hi: None,
             listed: false,
             list_tries: 0,
             hears: BTreeSet::new(),
             hears_at: None,
             keepalive_at: now + KEEPALIVE,
+            quiet: KEEPALIVE,
             probe: None,
             last_ping: None,
             round_trip: Duration::ZERO,
@@ -123,7 +149,7 @@ impl Link {
     pub(super) fn say_hi(&mut self, number: u64, part: Part, now: Time) {
         self.number = number;
         self.part = Some(part);
-        self.welcomed = false;
+        (self.welcomed, self.is_forgotten) = (false, false);
         self.hi = Some(Repeat::new(HI.0, HI.1, now));
     }
 
@@ -138,10 +164,13 @@ impl Link {
         news
     }
 
-    /// It names the servers that it hears.
-    pub(super) fn names(&mut self, up: &[ServerId], now: Time) {
+    /// It names the servers that it hears, and the boots of some of them.
+    pub(super) fn names(&mut self, up: &[ServerId], servers: &[ServerAddrs], now: Time) {
         self.hears = up.iter().copied().take(limits::SERVERS_MAX).collect();
         self.hears_at = Some(now);
+        if let Some(itself) = servers.iter().find(|server| Some(server.id) == self.server) {
+            self.boot = Some(itself.boot);
+        }
         self.has_listed();
     }
 
@@ -163,6 +192,20 @@ impl Link {
         }
     }
 
+    /// The server says that it does not know us any more.
+    pub(super) fn forgotten(&mut self) {
+        self.is_forgotten |= self.welcomed;
+    }
+
+    /// Whether a hi is due because of that: not more often than each second.
+    pub(super) fn take_forgotten(&mut self, now: Time) -> bool {
+        let is_due = self.is_forgotten && self.again_at <= now;
+        if is_due {
+            (self.is_forgotten, self.again_at) = (false, now + HI_AGAIN);
+        }
+        is_due
+    }
+
     /// It will not serve us as we are: says hi no more.
     pub(super) fn give_up_hi(&mut self) -> bool {
         self.hi.take().is_some() && !self.welcomed
@@ -178,7 +221,14 @@ impl Link {
     /// A ping with this number goes out.
     pub(super) fn pinged(&mut self, n: u64, now: Time, rng: &mut Rng) {
         self.last_ping = Some((n, now));
-        self.keepalive_at = now + rng.jitter(KEEPALIVE, 20);
+        self.keepalive_at = now + rng.jitter(self.quiet, 20);
+        self.quiet = (self.quiet * 2).min(KEEPALIVE);
+    }
+
+    /// It has told us of a room: if it goes on so, nobody has to ask whether it is alive.
+    pub(super) fn talked(&mut self, now: Time, rng: &mut Rng) {
+        self.keepalive_at = now + rng.jitter(LULL, 20);
+        self.quiet = LULL * 2;
     }
 
     /// Pings with the next poll, whatever was said of it before.
@@ -201,6 +251,8 @@ impl Link {
             probe.missed |= silent;
         }
         let ping = self.probe.as_mut().is_some_and(|probe| probe.repeat.poll(now));
+        // A first ping that was not answered is reason enough.
+        let unanswered = self.probe.as_ref().is_some_and(|probe| probe.since < now);
         let hi = self.hi.as_mut().is_some_and(|hi| hi.poll(now));
         if hi && self.welcomed {
             self.list_tries += 1;
@@ -208,12 +260,32 @@ impl Link {
                 self.has_listed();
             }
         }
-        Due { hi, ping, doubt: ping && silent }
+        Due { hi, ping, doubt: ping && (silent || unanswered) }
     }
 
     /// Asks from now on whether it is alive.
     pub(super) fn doubt(&mut self, now: Time) {
-        self.probe.get_or_insert(Probe { since: now, missed: false, repeat: Repeat::new(PING.0, PING.1, now) });
+        let repeat = Repeat::new(PING.0, PING.1, now);
+        self.probe.get_or_insert(Probe { since: now, missed: false, unheard: false, repeat });
+    }
+
+    /// Somebody who has heard it hears it no longer: asks whether it is alive, with less patience.
+    pub(super) fn doubt_unheard(&mut self, now: Time) {
+        self.doubt(now);
+        if let Some(probe) = &mut self.probe {
+            probe.unheard = true;
+        }
+    }
+
+    /// Whether it is being asked because somebody hears it no longer.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.probe.as_ref().is_some_and(|probe| probe.unheard)
+    }
+
+    /// Whether it has not answered while our server did not either. `heard` is when it was last heard.
+    pub(super) fn is_dead_too(&self, heard: Time, now: Time) -> bool {
+        let span = DEAD_TOO.max(self.round_trip * 2);
+        self.probe.as_ref().is_some_and(|probe| heard <= probe.since && probe.since + span <= now)
     }
 
     /// Whether it has not answered for a while. `heard` is when it was last heard.
@@ -246,7 +318,8 @@ impl Link {
             Some(probe) => Some(probe.repeat.at.min(probe.since + self.patience())),
             None => silent.into_iter().chain([self.keepalive_at]).min(),
         };
-        [watch, self.hi.map(|hi| hi.at)].into_iter().flatten().min()
+        let again = self.is_forgotten.then_some(self.again_at);
+        [watch, self.hi.map(|hi| hi.at), again].into_iter().flatten().min()
     }
 
     /// Since when anything waits, the hi included.
@@ -256,8 +329,11 @@ impl Link {
     }
 
     fn patience(&self) -> Duration {
-        let span = (self.round_trip * 4).clamp(PATIENCE.0, PATIENCE.1);
-        if matches!(self.part, Some(Part::Standby(_))) { span * 4 } else { span }
+        let is_standby = matches!(self.part, Some(Part::Standby(_)));
+        let unheard = is_standby && self.probe.as_ref().is_some_and(|probe| probe.unheard);
+        let least = if unheard { PATIENCE_UNHEARD } else { PATIENCE.0 };
+        let span = (self.round_trip * 4).clamp(least, PATIENCE.1);
+        if is_standby && !unheard { span * 4 } else { span }
     }
 }
 

@@ -8,6 +8,8 @@
 //! the clients of a server that is cut off, deaf or mute, and that they can still reach, go to where the others are.
 //! Whether that is so is asked of both, so that a list that got lost moves nobody; a tie moves nobody either.
 
+use std::collections::BTreeSet;
+
 use crate::{
     client::{
         Client,
@@ -64,8 +66,13 @@ impl Client {
             self.lose_primary(now);
         }
         if self.standby.as_ref().is_some_and(|standby| standby.is_dead(now) || standby.is_slow_to_open(now)) {
+            let is_unheard = self.standby.as_ref().is_some_and(Link::is_unheard);
             self.drop_standby(now);
+            if is_unheard {
+                self.standby_at = now;
+            }
         }
+        self.tell_the_forgetful(now);
         self.find_primary(now);
         self.use_resolved(now);
         self.follow_go(now);
@@ -146,8 +153,11 @@ impl Client {
     /// A server names those that it hears.
     pub(super) fn listed(&mut self, session: SessionId, up: &[ServerId], servers: Vec<ServerAddrs>, now: Time) {
         let Some(link) = self.link(session) else { return };
-        link.names(up, now);
+        let before = link.hears().cloned();
+        link.names(up, &servers, now);
+        self.compare_boots(session, before.as_ref(), up, &servers, now);
         self.servers.update(up, servers, now);
+        self.stop_asking_the_dead(session, up, now);
         let is_standby = self.standby.as_ref().is_some_and(|standby| standby.session == session);
         let is_missed = self.primary.as_ref().is_some_and(|primary| {
             let heard = self.endpoint.heard(primary.session).unwrap_or(Time::ZERO);
@@ -155,6 +165,51 @@ impl Client {
         });
         if is_standby && is_missed {
             // It does not answer us, and our standby does not hear it either.
+            self.lose_primary(now);
+        }
+    }
+
+    /// Our server hears the one no longer that is being looked up to stand by: another is asked.
+    fn stop_asking_the_dead(&mut self, by: SessionId, up: &[ServerId], now: Time) {
+        let is_primary = self.primary.as_ref().is_some_and(|primary| primary.session == by);
+        let is_dead = self.asked.is_some_and(|asked| !up.contains(&asked));
+        // It may be the primary that is cut off, and this one the way out: so it must name somebody else.
+        if is_primary && is_dead && up.len() > 1 && self.lookup == Some(Lookup::Standby) {
+            self.lookup = None;
+            self.standby_at = now;
+            self.avoid = self.asked.take();
+        }
+    }
+
+    /// Our server and our standby each say how it stands with the other. One that runs anew has forgotten our session. One
+    /// that is no longer heard may be dead, or only cut off: it is asked, once for each time that this is said.
+    fn compare_boots(
+        &mut self,
+        by: SessionId,
+        before: Option<&BTreeSet<ServerId>>,
+        up: &[ServerId],
+        servers: &[ServerAddrs],
+        now: Time,
+    ) {
+        let is_by = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.session == by);
+        let by_primary = is_by(&self.primary);
+        if !by_primary && !is_by(&self.standby) {
+            return;
+        }
+        let other = if by_primary { &mut self.standby } else { &mut self.primary };
+        let Some(other) = other else { return };
+        let Some(server) = other.server else { return };
+        let boot = servers.iter().find(|named| named.id == server).map(|named| named.boot);
+        let runs_anew = other.boot.zip(boot).is_some_and(|(was, is)| was < is);
+        let is_news = before.is_none_or(|before| before.contains(&server)) && !up.contains(&server);
+        if !runs_anew && (!is_news || other.up) {
+            if is_news {
+                other.doubt_unheard(now);
+            }
+        } else if by_primary {
+            self.drop_standby(now);
+            self.standby_at = now;
+        } else {
             self.lose_primary(now);
         }
     }
@@ -191,6 +246,22 @@ impl Client {
         if self.may_go && self.config.servers.is_empty() {
             self.may_go = false;
             self.go = Some(server);
+        }
+    }
+
+    /// Says hi again where we are not known any more, and enters anew.
+    fn tell_the_forgetful(&mut self, now: Time) {
+        if let Some(primary) = &mut self.primary
+            && primary.take_forgotten(now)
+        {
+            primary.entered = false;
+            self.say_hi_again(now);
+        }
+        if let Some(standby) = &mut self.standby
+            && standby.take_forgotten(now)
+        {
+            // Whoever is not asked to stand by is asked.
+            standby.part = None;
         }
     }
 
@@ -239,7 +310,8 @@ impl Client {
             return;
         }
         if let Some(standby) = self.standby.take() {
-            if standby.up {
+            let heard = self.endpoint.heard(standby.session).unwrap_or(Time::ZERO);
+            if standby.up && !standby.is_dead_too(heard, now) {
                 self.serve_by(standby, now);
                 return;
             }

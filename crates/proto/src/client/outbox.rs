@@ -2,8 +2,10 @@
 //!
 //! A home admits a device's posts in order, so they are sent in order, and only so many and so much at a time that was not
 //! accepted ([`IN_FLIGHT_MAX`], [`limits::POSTS_AHEAD_BYTES_MAX`]); the rest waits here. The oldest that were accepted are
-//! repeated too, slowly: that is how their author learns that they are stored, and how they come to life again if their
-//! home dies before it had a copy. All others are not: a server that is alone accepts for hours what it cannot store.
+//! repeated too: that is how their author learns that they are stored where the word of it got lost, and how they come to
+//! life again if their home dies before it had a copy. The first few ([`OFTEN_MAX`]) often, since on a bad link every
+//! second word may get lost; the others slowly, until it is their turn; and beyond [`IN_FLIGHT_MAX`] none: a server that
+//! is alone accepts for hours what it cannot store.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -21,10 +23,13 @@ use crate::{
 const IN_FLIGHT_MAX: usize = 64;
 /// The first repetition of a post that was not acknowledged.
 const FIRST: Duration = Duration::from_millis(100);
-/// The first repetition of a post that was accepted, but not stored.
-const FIRST_ACCEPTED: Duration = Duration::from_secs(1);
 /// The longest interval.
 const MAX: Duration = Duration::from_secs(5);
+/// The first repetition of a post that was accepted, but not stored, and the longest interval.
+const ACCEPTED: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+/// So many of them are repeated so often; the others later by [`SELDOM`].
+const OFTEN_MAX: usize = 8;
+const SELDOM: Duration = Duration::from_secs(4);
 
 /// All posts of a client that are not settled.
 #[derive(Debug, Default)]
@@ -50,6 +55,17 @@ struct Waiting {
     accepted: bool,
     /// Whether its author was told that it was accepted.
     told: bool,
+}
+
+impl Waiting {
+    /// When it is due, as the `n`th that is under way; at once where it has not been sent.
+    fn due_at(&self, n: usize) -> Time {
+        match self.repeat {
+            None => Time::ZERO,
+            Some(repeat) if self.accepted && n >= OFTEN_MAX => repeat.at + SELDOM,
+            Some(repeat) => repeat.at,
+        }
+    }
 }
 
 impl Posts {
@@ -112,7 +128,9 @@ impl Outbox {
         let mut due = Vec::new();
         for (room, posts) in self.rooms.iter_mut().filter(|(_, posts)| !posts.clashed) {
             let Some(oldest) = posts.unsettled.keys().next().copied() else { continue };
-            let under_way: Vec<_> = posts.under_way().map(|(seq, _)| seq).collect();
+            let under_way = posts.under_way().enumerate();
+            let under_way: Vec<_> =
+                under_way.filter(|(n, (_, waiting))| waiting.due_at(*n) <= now).map(|(_, (seq, _))| seq).collect();
             for seq in under_way {
                 let Some(waiting) = posts.unsettled.get_mut(&seq) else { continue };
                 if waiting.repeat.get_or_insert(Repeat::new(FIRST, MAX, now)).poll(now) {
@@ -141,7 +159,7 @@ impl Outbox {
                 return;
             }
             waiting.accepted = true;
-            waiting.repeat = Some(Repeat::later(FIRST_ACCEPTED, MAX, now));
+            waiting.repeat = Some(Repeat::later(ACCEPTED.0, ACCEPTED.1, now));
             if std::mem::replace(&mut waiting.told, true) {
                 return;
             }
@@ -180,8 +198,7 @@ impl Outbox {
     /// When the next post is due; at once where one has not been sent.
     pub(super) fn deadline(&self) -> Option<Time> {
         let open = self.rooms.values().filter(|posts| !posts.clashed);
-        let sent = open.flat_map(Posts::under_way);
-        sent.map(|(_, waiting)| waiting.repeat.map_or(Time::ZERO, |repeat| repeat.at)).min()
+        open.flat_map(|posts| posts.under_way().enumerate().map(|(n, (_, waiting))| waiting.due_at(n))).min()
     }
 
     fn forget_settled(&mut self, room: &RoomName) {
@@ -231,7 +248,8 @@ mod tests {
         assert_eq!(due(&mut outbox, 0, 500), [0, 100, 300]);
         outbox.ack(ack(7, false), at(500), &mut events);
         outbox.ack(ack(7, false), at(501), &mut events);
-        assert_eq!(due(&mut outbox, 500, 10_000), [1_500, 3_500, 7_500]);
+        let later = [700, 1_100, 1_900, 2_900, 3_900, 4_900, 5_900, 6_900, 7_900, 8_900, 9_900];
+        assert_eq!(due(&mut outbox, 500, 10_000), later);
         outbox.ack(ack(7, true), at(10_000), &mut events);
         outbox.ack(ack(7, true), at(10_001), &mut events);
         assert_eq!(outbox.deadline(), None);
@@ -271,6 +289,9 @@ mod tests {
         assert_eq!((events.len(), outbox.waiting_since()), (500, None));
         let repeated: Vec<_> = (now..now + 60_000).step_by(50).flat_map(|ms| seqs(&outbox.poll(at(ms)))).collect();
         assert!(repeated.iter().all(|(seq, oldest)| *seq <= 64 && *oldest == 1));
+        let often = |seq: u64| repeated.iter().filter(|(of, _)| *of == seq).count();
+        assert!((58..=64).contains(&often(1)) && (58..=64).contains(&often(8)), "the oldest: {}", often(1));
+        assert!((8..=14).contains(&often(9)) && (8..=14).contains(&often(64)), "the others: {}", often(9));
         // Another server has accepted none of it.
         outbox.moved();
         assert_eq!(outbox.poll(at(now + 60_000)).len(), 64);

@@ -91,9 +91,11 @@ impl Client {
         for (link, waiting) in [(&mut self.primary, waiting), (&mut self.standby, None)] {
             let Some(link) = link else { continue };
             let heard = self.endpoint.heard(link.session).unwrap_or(Time::ZERO);
-            let Due { hi, ping, doubt } = link.poll(heard, waiting, now);
-            let ping = ping || (ask && link.up);
             // The standby comes after our server.
+            if ask && link.up {
+                link.doubt(now);
+            }
+            let Due { hi, ping, doubt } = link.poll(heard, waiting, now);
             ask |= doubt;
             if hi && let Some(part) = link.part {
                 let standby = if let Part::Standby(of) = part { Some(of) } else { None };

@@ -196,6 +196,12 @@ impl Clients {
         elsewhere.filter_map(|(_, list)| list.clients.get(&key)).any(|client| client.session > own.session)
     }
 
+    /// The highest session number under which any server lists a client; 0 where none does.
+    pub fn session(&self, person: PersonId, device: DeviceId) -> u64 {
+        let listed = self.lists.values().filter_map(|list| list.clients.get(&(person, device)));
+        listed.map(|client| client.session).max().unwrap_or_default()
+    }
+
     /// Who is here under a name; of several, the one that has been here longest.
     pub fn name_holder(&self, name: &PersonName) -> Option<PersonId> {
         self.names.get(name)?.first().map(|(_, person, ..)| *person)

@@ -119,11 +119,20 @@ impl RoomLog {
             .map_or_else(|| oldest.saturating_add(posts.range(oldest..).count() as u64), |(_, wanted)| wanted)
     }
 
-    /// The cursor beyond which the last `count` entries lie; `held` is the vector of the whole log.
+    /// The cursor beyond which the last `count` posts lie; `held` is the vector of the whole log. A post with several
+    /// entries is shown once, so it counts once: where the first of them stands.
     pub fn start_of_last(&self, count: u32, held: &VersionVector) -> VersionVector {
-        let first = self.display.iter().rev().nth((count as usize).saturating_sub(1)).or(self.display.first()).copied();
+        let mut canonical = self.display.iter().rev().filter(|order| self.is_canonical(order));
+        let first = canonical.nth((count as usize).saturating_sub(1)).or(self.display.first()).copied();
         let first = first.filter(|_| count > 0);
         self.start_at(first, held)
+    }
+
+    /// Whether an entry is the one that its post is shown as.
+    fn is_canonical(&self, order: &DisplayOrder) -> bool {
+        let &(_, origin, seq) = order;
+        let post = self.get(origin, seq).and_then(|kept| self.post(kept.entry.post_key()));
+        post.is_some_and(|kept| kept.entry.order() == *order)
     }
 
     /// The cursor beyond which entries from `millis` (cluster time) on lie.
@@ -262,6 +271,19 @@ mod tests {
         assert_eq!(log.start_of_last(9, &held), VersionVector::default());
         assert_eq!(log.start_since(20, &held), [(origin(1), 1)].into_iter().collect());
         assert_eq!(log.start_since(41, &held), held);
+    }
+
+    #[test]
+    fn a_post_that_two_homes_have_sequenced_counts_once_among_the_last() {
+        let log = log(&[(2, 1, 10, 1), (2, 2, 11, 2), (3, 1, 20, 2), (3, 2, 21, 3)]);
+        let held: VersionVector = [(origin(2), 2), (origin(3), 2)].into_iter().collect();
+        let check = |count, expected: &[(Origin, u64)]| {
+            assert_eq!(log.start_of_last(count, &held), expected.iter().copied().collect(), "the last {count}");
+        };
+        check(1, &[(origin(2), 2), (origin(3), 1)]);
+        check(2, &[(origin(2), 1)]);
+        check(3, &[]);
+        check(4, &[]);
     }
 
     #[test]

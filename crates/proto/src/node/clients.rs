@@ -3,7 +3,7 @@
 use super::{Node, Party, Stage, Timer};
 use crate::{
     directory::{Applied, placement},
-    ids::{DeviceId, PersonId, PersonName, RoomName, ServerId},
+    ids::{Boot, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
     session::SessionId,
     text,
     time::Duration,
@@ -32,6 +32,8 @@ pub(super) struct Served {
     via: String,
     since: u64,
     role: Role,
+    /// Under which boot its server was heard here when it asked us to stand by.
+    boot: Option<Boot>,
     comes: u8,
 }
 
@@ -57,6 +59,7 @@ impl Served {
             via: String::new(),
             since: 0,
             role: Role::Unknown,
+            boot: None,
             comes: 0,
         }
     }
@@ -80,6 +83,11 @@ impl Node {
             Some(Party::Client(served)) => Some(served),
             _ => None,
         }
+    }
+
+    /// Whether this is the session of a client that we serve.
+    pub(super) fn is_served(&self, session: SessionId) -> bool {
+        self.served(session).is_some_and(Served::is_served)
     }
 
     /// A client says who it is, or says it again.
@@ -107,10 +115,12 @@ impl Node {
         }
         let is_repeated = was == role && hi.session == before;
         let go = self.better_server(&hi, role, was);
+        let boot = if is_repeated { self.served(session).and_then(|served| served.boot) } else { None };
+        let boot = boot.or_else(|| self.heard_boot(hi.standby?));
         let Some(served) = self.served_mut(session) else { return };
         (served.device, served.name, served.session, served.via) = (hi.device, hi.name, hi.session, hi.via);
         served.via.truncate(served.via.floor_char_boundary(16));
-        served.role = role;
+        (served.role, served.boot) = (role, boot);
         if was != Role::Served {
             served.since = since;
         }
@@ -144,13 +154,28 @@ impl Node {
 
     /// From now on this session is where the device is.
     fn serve(&mut self, session: SessionId, person: PersonId, device: DeviceId) {
-        if let Some(old) = self.devices.insert((person, device), session).filter(|old| *old != session) {
-            self.unfollow_all(old);
-            if let Some(served) = self.served_mut(old) {
-                served.role = Role::Unknown;
-            }
-        }
+        let old = self.devices.insert((person, device), session).filter(|old| *old != session);
         self.publish_client(session);
+        if let Some(old) = old {
+            self.unfollow_all(old);
+            self.turn_away(old);
+        }
+    }
+
+    /// A session is not where its client is any more. If the client thinks otherwise it says hi again, since nobody would
+    /// answer it else.
+    fn turn_away(&mut self, session: SessionId) {
+        if let Some(served) = self.served_mut(session) {
+            served.role = Role::Unknown;
+            self.say_hi_first(session);
+        }
+    }
+
+    /// Tells a session that it is not served, and what number would be high enough.
+    pub(super) fn say_hi_first(&mut self, session: SessionId) {
+        let Some(served) = self.served(session) else { return };
+        let newest = self.clients.session(served.person, served.device).max(served.session);
+        self.say(session, &Frame::HiFirst { session: newest });
     }
 
     fn stop_serving(&mut self, session: SessionId, person: PersonId, device: DeviceId) {
@@ -222,9 +247,7 @@ impl Node {
                 && let Some(&left) = self.devices.get(&(person, device))
             {
                 self.stop_serving(left, person, device);
-                if let Some(served) = self.served_mut(left) {
-                    served.role = Role::Unknown;
-                }
+                self.turn_away(left);
             }
         }
     }
@@ -293,19 +316,25 @@ impl Node {
     /// A client's keepalive; what it may have missed is said again with the answer.
     pub(super) fn on_ping(&mut self, session: SessionId, n: u64) {
         self.say(session, &Frame::Pong { n });
-        if self.served(session).is_some_and(|served| served.role != Role::Unknown) {
-            self.say_servers(session);
+        match self.served(session).map(|served| served.role) {
+            // Whoever only listens says nothing else.
+            Some(Role::Unknown) => self.say_hi_first(session),
+            Some(_) => self.say_servers(session),
+            None => {}
         }
     }
 
     // ---- clients of dead servers
 
-    /// A server is dead: its clients that stand by here are called over.
-    pub(super) fn call_over_clients_of(&mut self, dead: ServerId) {
+    /// A server is dead, though it may already run anew: its clients that stand by here are called over.
+    pub(super) fn call_over_clients_of(&mut self, dead: Origin) {
         let waiting: Vec<_> = self
             .sessions
             .iter()
-            .filter(|(_, party)| matches!(party, Party::Client(served) if served.role == Role::Standby(dead)))
+            .filter(|(_, party)| {
+                matches!(party, Party::Client(served)
+                if served.role == Role::Standby(dead.id) && served.boot.is_none_or(|boot| boot <= dead.boot))
+            })
             .map(|(session, _)| *session)
             .collect();
         for session in waiting {
@@ -318,14 +347,19 @@ impl Node {
         let Some(served) = self.served_mut(session) else { return };
         let Role::Standby(dead) = served.role else { return };
         served.comes += 1;
-        let again = served.comes < COMES_MAX;
-        if self.heartbeat.live().chain(self.heartbeat.unheard()).any(|peer| peer.id == dead) {
+        let (again, boot) = (served.comes < COMES_MAX, served.boot);
+        if self.heard_boot(dead).is_some_and(|heard| boot.is_none_or(|boot| heard <= boot)) {
             return;
         }
         self.say(session, &Frame::Come { dead });
         if again {
             self.timers.set(Timer::Come(session), self.now + COME_AGAIN);
         }
+    }
+
+    /// The boot of a server that is not dead.
+    fn heard_boot(&self, id: ServerId) -> Option<Boot> {
+        self.heartbeat.live().chain(self.heartbeat.unheard()).find(|peer| peer.id == id).map(|peer| peer.boot)
     }
 
     /// We are about to stop: our clients are to go to their standbys, and those that we stand by for are to look for others.

@@ -64,6 +64,7 @@ impl Node {
             | Frame::Servers { .. }
             | Frame::Answer { .. }
             | Frame::AnswerError { .. }
+            | Frame::HiFirst { .. }
             | Frame::Come { .. }
             | Frame::Pong { .. }
             | Frame::Collision { .. } => self.count("frame_out_of_place"),
@@ -71,6 +72,12 @@ impl Node {
     }
 
     fn on_client_frame(&mut self, session: SessionId, frame: Frame) {
+        if !matches!(frame, Frame::Hi(_) | Frame::Bye | Frame::Ping { .. } | Frame::Pong { .. })
+            && !self.is_served(session)
+        {
+            self.count("hi_first");
+            return self.say_hi_first(session);
+        }
         match frame {
             Frame::Hi(hi) => self.on_hi(session, hi),
             Frame::Join { room, from } => self.on_join(session, &room, from),

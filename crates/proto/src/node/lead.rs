@@ -260,7 +260,7 @@ impl Node {
             for change in changes {
                 if let Change::Dead { peer, .. } = change {
                     self.claim(|record, _| record.fence.home == *peer);
-                    self.call_over_clients_of(peer.id);
+                    self.call_over_clients_of(*peer);
                 }
             }
         }

@@ -142,6 +142,12 @@ pub enum Frame {
         /// A sentence that says what to do.
         why: String,
     },
+    /// "I do not serve this session": say [`Frame::Hi`] again, with a higher number, if I am to.
+    HiFirst {
+        /// The highest [`Hi::session`] of this device that is known; 0 where none is.
+        #[serde(default, deserialize_with = "number::safe")]
+        session: u64,
+    },
     /// "Your server is dead: come over". Repeated until the client says [`Frame::Hi`] without `standby`.
     Come {
         /// The dead server.

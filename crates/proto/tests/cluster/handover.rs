@@ -33,7 +33,7 @@ fn a_server_that_leaves_takes_no_message_along_and_nobody_notices() {
         let silence = leaves(&mut world, id, ROOMS);
         if loss == 0 {
             assert!(silence < Duration::from_millis(80), "server {id}: {silence:?}");
-            assert!(world.longest_wait() < Duration::from_millis(200), "server {id}: {:?}", world.longest_wait());
+            assert!(world.longest_wait() < Duration::from_millis(250), "server {id}: {:?}", world.longest_wait());
         }
         world.check_all();
         assert!(world.home("tea").is_some_and(|home| home != id));

@@ -3,6 +3,7 @@
 mod handover;
 mod ids;
 mod links;
+mod listening;
 mod people;
 mod world;
 

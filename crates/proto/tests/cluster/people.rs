@@ -108,6 +108,22 @@ impl World {
     /// Somebody comes, and joins rooms.
     pub(crate) fn arrive(&mut self, name: &str, rooms: &[&str]) {
         let number = self.people.len() as u16;
+        self.arrive_as(number, number, 1, name, rooms);
+    }
+
+    /// A process arrives that says it is somebody who is here, under a higher number, and is never heard of again.
+    pub(crate) fn twin(&mut self, name: &str) {
+        let (of, at) = (self.person_named(name), 500);
+        self.arrive_as(at, of, 1_000_000, name, &[]);
+        self.run(Duration::from_secs(2));
+        self.people.remove(&(CLIENTS_FROM + at));
+    }
+
+    fn person_named(&self, name: &str) -> u16 {
+        self.people.iter().find(|(_, person)| person.name == name).unwrap().0 - CLIENTS_FROM
+    }
+
+    fn arrive_as(&mut self, at: u16, number: u16, session: u64, name: &str, rooms: &[&str]) {
         let seed = [100 + u8::try_from(number).unwrap(); 32];
         let config = ClientConfig {
             cluster: "test".parse().unwrap(),
@@ -117,7 +133,7 @@ impl World {
             name: name.parse().unwrap(),
             via: "terminal".into(),
             servers: Vec::new(),
-            session: 1,
+            session,
         };
         let person = Person {
             client: Client::new(config, seed, self.now),
@@ -128,17 +144,22 @@ impl World {
             shown: Vec::new(),
             server: None,
         };
-        self.people.insert(CLIENTS_FROM + number, person);
+        self.people.insert(CLIENTS_FROM + at, person);
         for room in rooms {
             let (room, from) = (room.parse().unwrap(), Start::After(VersionVector::default()));
-            self.person_step(CLIENTS_FROM + number, client::Input::Command(Command::Join { room, from }));
+            self.person_step(CLIENTS_FROM + at, client::Input::Command(Command::Join { room, from }));
         }
-        self.person_step(CLIENTS_FROM + number, client::Input::Tick);
+        self.person_step(CLIENTS_FROM + at, client::Input::Tick);
     }
 
     /// Everybody says something in that room.
     pub(crate) fn all_talk(&mut self, room: &str) {
-        let ports: Vec<_> = self.people.keys().copied().collect();
+        self.talk(room, |_| true);
+    }
+
+    /// Some say something in that room.
+    fn talk(&mut self, room: &str, who: impl Fn(&str) -> bool) {
+        let ports: Vec<_> = self.people.iter().filter(|(_, one)| who(&one.name)).map(|(port, _)| *port).collect();
         for at in ports {
             let person = self.people.get_mut(&at).unwrap();
             let room: RoomName = room.parse().unwrap();
@@ -159,6 +180,24 @@ impl World {
             }
             self.run(gap);
         }
+    }
+
+    /// All but one talk in a room. The longest that this one is shown nothing.
+    pub(crate) fn listen(&mut self, name: &str, room: &str, gap: Duration, span: Duration) -> Duration {
+        let from = self.now;
+        while self.now < from + span {
+            self.talk(room, |one| one != name);
+            self.run(gap);
+        }
+        let person = self.people.values().find(|person| person.name == name).unwrap();
+        let times = person.shown.iter().map(|(at, _)| *at).filter(|at| *at >= from);
+        let times: Vec<_> = std::iter::once(from).chain(times).chain([self.now]).collect();
+        times.windows(2).map(|pair| pair[1].since(pair[0])).max().unwrap()
+    }
+
+    /// Who serves somebody.
+    pub(crate) fn server_of(&self, name: &str) -> u32 {
+        self.people.values().find(|person| person.name == name).unwrap().server.unwrap().0
     }
 
     pub(crate) fn leave(&mut self, id: u32) {

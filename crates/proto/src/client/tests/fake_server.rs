@@ -55,6 +55,8 @@ pub(super) struct FakeServer {
     pub(super) go: Option<u32>,
     /// The servers that it says it hears, where those are not all that are alive.
     pub(super) hears: Option<Vec<u32>>,
+    /// The boots that it names, where those are not 1.
+    pub(super) boots: BTreeMap<u32, u64>,
     /// The key that it claims its cluster has, where that is a lie.
     pub(super) claims: Option<[u8; 32]>,
     /// Whether it takes handshakes and says nothing more.
@@ -89,6 +91,7 @@ impl FakeServer {
             taken: Vec::new(),
             go: None,
             hears: None,
+            boots: BTreeMap::new(),
             claims: None,
             mute: false,
             pushes: true,
@@ -243,10 +246,23 @@ impl FakeServer {
         let up = self.hears.as_deref().unwrap_or(up);
         let servers: Vec<_> = up
             .iter()
-            .map(|id| ServerAddrs { id: ServerId(*id), boot: Boot(1), addrs: vec![server_addr(*id)] })
+            .map(|id| {
+                let boot = Boot(self.boots.get(id).copied().unwrap_or(1));
+                ServerAddrs { id: ServerId(*id), boot, addrs: vec![server_addr(*id)] }
+            })
             .collect();
         let up = servers.iter().map(|server| server.id).collect();
         Frame::Servers { cluster: self.cluster, key: String::new(), up, servers }
+    }
+
+    /// It forgets all sessions, and runs under another boot.
+    pub(super) fn restart(&mut self, boot: u64) {
+        let seed = [u8::try_from(boot).unwrap(); 32];
+        self.endpoint = Endpoint::new(None, Rng::from_seed(seed));
+        self.rekey();
+        self.people.clear();
+        self.followers.clear();
+        self.boots.insert(self.id, boot);
     }
 
     /// From now on it hears these alone, and says so.
