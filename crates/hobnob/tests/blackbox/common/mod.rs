@@ -27,6 +27,11 @@ pub(crate) fn patience(millis: u64) -> Duration {
     Duration::from_millis(millis * number_of("HOBNOB_TEST_PATIENCE").unwrap_or(3))
 }
 
+/// Whether the bounds of the design are held to the millisecond: with `HOBNOB_TEST_PATIENCE=1`, where nothing else runs.
+pub(crate) fn is_strict() -> bool {
+    number_of("HOBNOB_TEST_PATIENCE") == Some(1)
+}
+
 /// The number in that variable of the environment.
 pub(crate) fn number_of(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()
