@@ -241,12 +241,13 @@ impl Host {
         self.place.status(self.server.as_ref()?)
     }
 
-    /// Whom its server followed, one after the other, since then.
+    /// Whom its server followed since then, one for each term: who leads again in a higher term is there again.
     pub(crate) fn leaders_since(&self, since: Instant) -> Vec<u64> {
-        let said = self.process().log(since, "leader");
-        let mut leaders: Vec<u64> = said.into_iter().filter_map(|(_, said)| said["leader"].as_u64()).collect();
-        leaders.dedup();
-        leaders
+        let said = self.process().log(since, "leader").into_iter();
+        let mut epochs: Vec<(u64, u64)> =
+            said.filter_map(|(_, said)| Some((said["term"].as_u64()?, said["leader"].as_u64()?))).collect();
+        epochs.dedup();
+        epochs.into_iter().map(|(_, leader)| leader).collect()
     }
 }
 
