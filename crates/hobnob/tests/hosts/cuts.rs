@@ -149,7 +149,7 @@ fn two_halves_chat_on_and_merge() {
         };
         sees(&network.hosts[0], 2, 2).and(sees(&network.hosts[1], 2, 2)).and(sees(&network.hosts[3], 3, 1))
     };
-    crowd.talk_until(patience(10_000), |_| halves().is_some());
+    crowd.talk_until(patience(10_000), |_| network.asked_rarely(halves).is_some());
     let apart = Instant::now();
     crowd.talk_for(CUT);
     crowd.talk_until_all_chat(apart);
