@@ -33,6 +33,9 @@ fn check_leader(people: &[usize], harm: impl Fn(&Network, &Host), mend: impl Fn(
         println!("all chat again {:?} after the cut", { crowd.talk_until_all_chat(cut) });
     }
     crowd.talk_for(CUT);
+    for host in others {
+        assert_eq!(host.leaders_since(cut), [2], "the leader changes once for the cut");
+    }
     mend(&network, &network.hosts[2]);
     let mended = Instant::now();
     crowd.talk_until(patience(20_000), |_| others.iter().all(|host| host.leaders_since(mended).last() == Some(&3)));
@@ -40,8 +43,9 @@ fn check_leader(people: &[usize], harm: impl Fn(&Network, &Host), mend: impl Fn(
     network.wait_for_agreement(3, patience(5_000));
     crowd.talk_until_all_chat(Instant::now());
     for host in others {
-        let leaders = host.leaders_since(cut);
-        assert_eq!(leaders, [2, 3], "the leader changes once for the cut, and once when it is mended");
+        // Alone it may have led in a higher term, which the leader of the others has to exceed when they meet.
+        let leaders = host.leaders_since(mended);
+        assert!(matches!(leaders[..], [3] | [2, 3]), "the leader changes once when the cut is mended: {leaders:?}");
     }
     crowd.settle(&network);
 }
