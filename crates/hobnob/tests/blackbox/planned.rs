@@ -13,9 +13,8 @@ use std::{
 use serde_json::Value;
 
 use crate::common::{
-    Ended, Place, Process, Server, is_strict, patience,
-    traffic::{Talker, check_log, check_never_lost, talk_until},
-    wait_for,
+    Ended, Place, Process, Server, is_strict, number_of, patience,
+    traffic::{Talker, check_listeners, check_log, check_never_lost, has, talk_until},
 };
 
 /// Between two messages: 100 a second.
@@ -33,7 +32,7 @@ const ROOM: &str = "tea";
 
 #[test]
 fn each_server_is_restarted_in_turn_while_people_talk() {
-    let rounds: u64 = std::env::var("HOBNOB_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let rounds = number_of("HOBNOB_TEST_ROUNDS").unwrap_or(1);
     let place = Place::new();
     let mut servers: Vec<Option<Server>> = place.servers(3).into_iter().map(Some).collect();
     let mut town = Town::arrive(&place);
@@ -105,7 +104,6 @@ impl Town {
         let mut talkers: Vec<Talker> = TALKERS.map(|name| Talker::arrive(place, name, ROOM)).into();
         talk_until(&mut talkers, GAP * 10, patience(10_000), |talkers| {
             let firsts: Vec<&str> = talkers.iter().filter_map(Talker::first).collect();
-            let has = |listener: &Process, body: &str| listener.out().iter().any(|(_, line)| line.ends_with(body));
             listeners.iter().all(|listener| firsts.iter().all(|body| has(listener, body)))
         });
         Self { talkers, listeners, turn: 0, next: Instant::now() }
@@ -149,12 +147,7 @@ impl Town {
             check_log(place, server, ROOM, &stored);
         }
         check_never_lost(&self.listeners);
-        for listener in &self.listeners {
-            let count = |body: &str| listener.out().iter().filter(|(_, line)| line.ends_with(body)).count();
-            wait_for("everything is shown", patience(10_000), || stored.iter().all(|b| count(b) > 0).then_some(()));
-            let doubled: Vec<&String> = stored.iter().filter(|body| count(body) > 1).collect();
-            assert!(doubled.is_empty(), "shown more than once: {doubled:?}");
-        }
+        check_listeners(&self.listeners, &stored);
     }
 }
 
