@@ -85,7 +85,13 @@ fn each_secret_is_new_and_can_be_used() {
 
 #[test]
 fn where_there_is_no_cluster_commands_exit_3() {
-    check(&["status"], 3, "no server answered");
+    let place = Place::new();
+    let ended = place.run(&["status"]);
+    assert_eq!((ended.code, ended.out.as_str()), (Some(3), ""), "{ended:?}");
+    let port = format!("at UDP port {}", place.discovery_port);
+    for says in ["no server answered", "Asked on lo (127.0.0.1", &port, "start a server here with `hobnob server`"] {
+        assert!(ended.err.contains(says), "{says}: {}", ended.err);
+    }
     let port = free_port().to_string();
     let says = format!("the server at 127.0.0.1:{port} does not answer");
     check(&["status", "--server-ip", "127.0.0.1", "--server-port", &port], 3, &says);

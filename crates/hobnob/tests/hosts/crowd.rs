@@ -13,7 +13,7 @@ use crate::{
     network::{Host, Network},
 };
 
-/// Where everybody talks.
+/// Where everybody talks, unless another room is said.
 pub(crate) const ROOM: &str = "tea";
 /// Ten lines a second of each.
 const GAP: Duration = Duration::from_millis(100);
@@ -25,6 +25,7 @@ pub(crate) struct Crowd {
     pub(crate) talkers: Vec<Talker>,
     /// Who listen.
     pub(crate) listeners: Vec<Process>,
+    room: String,
     gap: Duration,
 }
 
@@ -38,14 +39,20 @@ impl Crowd {
     /// They arrive, with other options of their commands too.
     #[track_caller]
     pub(crate) fn arrive_with<'a>(hosts: impl IntoIterator<Item = &'a Host>, args: &[&str]) -> Self {
+        Self::arrive_in(ROOM, hosts, args)
+    }
+
+    /// They arrive in another room.
+    #[track_caller]
+    pub(crate) fn arrive_in<'a>(room: &str, hosts: impl IntoIterator<Item = &'a Host>, args: &[&str]) -> Self {
         let names = [("ada", "eve"), ("ben", "fay"), ("cleo", "gil"), ("dan", "hal"), ("ivy", "joy")];
-        let mut crowd = Self { talkers: Vec::new(), listeners: Vec::new(), gap: GAP };
+        let mut crowd = Self { talkers: Vec::new(), listeners: Vec::new(), room: room.to_owned(), gap: GAP };
         for (host, (talker, listener)) in hosts.into_iter().zip(names) {
-            let listens = ["client", "--plain", "--name", listener, "--room", ROOM];
+            let listens = ["client", "--plain", "--name", listener, "--room", room];
             crowd.listeners.push(host.start(&[&listens, args].concat()));
-            crowd.talkers.push(Talker::arrive_with(&host.place, talker, ROOM, args));
+            crowd.talkers.push(Talker::arrive_with(&host.place, talker, room, args));
         }
-        let Self { talkers, listeners, gap } = &mut crowd;
+        let Self { talkers, listeners, gap, .. } = &mut crowd;
         let everybody = talkers.len();
         talk_until(talkers, *gap, patience(10_000), |talkers| {
             let firsts: Vec<&str> = talkers.iter().filter_map(Talker::first).collect();
@@ -75,7 +82,7 @@ impl Crowd {
     /// They talk until everybody who listens has seen a line that was said after `since`. How long after it that was.
     #[track_caller]
     pub(crate) fn talk_until_all_chat(&mut self, since: Instant) -> Duration {
-        let Self { talkers, listeners, gap } = self;
+        let Self { talkers, listeners, gap, .. } = self;
         talk_until(talkers, *gap, patience(10_000), |talkers| all_chat(talkers, listeners, since));
         since.elapsed()
     }
@@ -92,7 +99,7 @@ impl Crowd {
         let stored: BTreeSet<String> = self.talkers.into_iter().flat_map(Talker::fall_silent).collect();
         let mut logs: Vec<Vec<String>> = Vec::new();
         for host in network.serving() {
-            logs.push(check_log(&host.place, host.server.as_ref().expect("it serves"), ROOM, &stored));
+            logs.push(check_log(&host.place, host.server.as_ref().expect("it serves"), &self.room, &stored));
         }
         for log in &logs[1..] {
             assert_eq!(log, &logs[0], "all servers have the same in the same order");

@@ -5,13 +5,16 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::{
-    common::{patience, wait_for},
+    common::patience,
     crowd::Crowd,
     network::{Family, Host, Joint, Network},
 };
 
 /// How long a cut lasts beyond what the rest of the cluster needs to go on.
 const CUT: Duration = Duration::from_secs(3);
+
+/// Longer than a probation after one death: who changes the leader for ever does it within that.
+const CALM: Duration = Duration::from_secs(6);
 
 /// Three servers, and people on a fourth machine; something happens to the leader's, and is undone.
 #[track_caller]
@@ -30,6 +33,9 @@ fn check_leader(people: &[usize], harm: impl Fn(&Network, &Host), mend: impl Fn(
         println!("all chat again {:?} after the cut", { crowd.talk_until_all_chat(cut) });
     }
     crowd.talk_for(CUT);
+    for host in others {
+        assert_eq!(host.leaders_since(cut), [2], "the leader changes once for the cut");
+    }
     mend(&network, &network.hosts[2]);
     let mended = Instant::now();
     crowd.talk_until(patience(20_000), |_| others.iter().all(|host| host.leaders_since(mended).last() == Some(&3)));
@@ -37,8 +43,9 @@ fn check_leader(people: &[usize], harm: impl Fn(&Network, &Host), mend: impl Fn(
     network.wait_for_agreement(3, patience(5_000));
     crowd.talk_until_all_chat(Instant::now());
     for host in others {
-        let leaders = host.leaders_since(cut);
-        assert_eq!(leaders, [2, 3], "the leader changes once for the cut, and once when it is mended");
+        // Alone it may have led in a higher term, which the leader of the others has to exceed when they meet.
+        let leaders = host.leaders_since(mended);
+        assert!(matches!(leaders[..], [3] | [2, 3]), "the leader changes once when the cut is mended: {leaders:?}");
     }
     crowd.settle(&network);
 }
@@ -112,12 +119,12 @@ fn four_servers_in_a_chain_do_not_change_the_leader_for_ever() {
     }
     crowd.talk_for(CUT);
     let calm = Instant::now();
-    crowd.talk_for(CUT + CUT);
-    for host in network.serving() {
-        let leaders = host.leaders_since(calm);
-        println!("{} followed {leaders:?}", host.ip);
-        assert!(leaders.len() <= 2, "once all know what is cut, they agree on something: {leaders:?}");
-    }
+    crowd.talk_for(CALM);
+    crowd.talk_until(patience(20_000), |_| {
+        let since = Instant::now().checked_sub(CALM).expect("the test has run for longer");
+        network.serving().all(|host| host.leaders_since(since).is_empty())
+    });
+    println!("nobody follows another for {CALM:?}, {:?} after the cuts were known", calm.elapsed());
     for host in network.serving() {
         host.hear_and_be_heard();
     }
@@ -146,7 +153,7 @@ fn two_halves_chat_on_and_merge() {
         };
         sees(&network.hosts[0], 2, 2).and(sees(&network.hosts[1], 2, 2)).and(sees(&network.hosts[3], 3, 1))
     };
-    crowd.talk_until(patience(10_000), |_| halves().is_some());
+    crowd.talk_until(patience(10_000), |_| network.asked_rarely(halves).is_some());
     let apart = Instant::now();
     crowd.talk_for(CUT);
     crowd.talk_until_all_chat(apart);
@@ -155,10 +162,22 @@ fn two_halves_chat_on_and_merge() {
         large > 0 && small > 0
     });
     assert_eq!(crowd.talkers[1].settled_after(apart).1, 0, "one copy of three servers is not stored");
+    let is_alone = |line: &str| line.contains("server 3 hears no other server now");
+    crowd.listeners[1].wait_for_error("people are told that their server is alone", patience(5_000), is_alone);
+    let is_late = |line: &str| line.contains(" (late, ");
+    let late = crowd.listeners.iter().any(|listener| listener.out().iter().any(|(_, line)| is_late(line)));
+    assert!(!late, "nothing is late before the other half is heard");
     network.join_again();
     let joined = Instant::now();
     crowd.talk_until(patience(20_000), |_| network.agreement().is_some_and(|view| view["leader"] == 3));
     println!("the halves agree {:?} after they are joined", joined.elapsed());
+    let is_joined = |line: &str| line.contains("your server hears") && line.ends_with("again");
+    crowd.listeners[1].wait_for_error("people are told that it no longer is", patience(5_000), is_joined);
+    for listener in &crowd.listeners {
+        listener.wait_for_line("what the other half said is shown as late", patience(10_000), is_late);
+    }
+    let told = crowd.listeners[0].err().into_iter().find(|(_, line)| line.contains("hears no other server"));
+    assert_eq!(told, None, "those at two servers are never alone");
     crowd.settle(&network);
 }
 
@@ -172,11 +191,10 @@ fn a_client_changes_its_address_while_it_chats() {
     network.hosts[3].ip("addr flush dev eth0\naddr add 10.77.1.99/24 brd + dev eth0");
     println!("all chat again {:?} after an address was changed", crowd.talk_until_all_chat(moved));
     crowd.talk_for(Duration::from_secs(2));
-    let waited = crowd.talkers[0].longest_wait(moved);
-    let lost = crowd.listeners[0].err().into_iter().find(|(at, line)| *at > moved && line.contains("went away"));
-    assert_eq!(lost, None, "its session goes on from the new address; a line waited {waited:?}");
-    wait_for("nothing waits", patience(5_000), || {
-        (crowd.talkers[0].longest_wait(moved) < patience(1_000)).then_some(())
-    });
+    // Its session goes on from the new address, or is replaced where an answer took too long: that is not the point.
+    let (silence, wait) = (crowd.longest_silence(moved), crowd.talkers[0].longest_wait(moved));
+    println!("the longest silence was {silence:?}, the longest wait {wait:?}");
+    assert!(silence < patience(1_000), "those who listen see nothing for {silence:?}");
+    assert!(wait < patience(1_000), "a line waits for {wait:?}");
     crowd.settle(&network);
 }

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use crate::{
     common::{items, patience, wait_for},
     crowd::Crowd,
@@ -88,9 +90,65 @@ fn an_interface_that_appears_later_is_used() {
     wait_for("it serves alone", patience(10_000), || late.status());
     late.ip(&format!("addr add {}/24 brd + dev eth0\nlink set eth0 up", late.ip));
     let there = Instant::now();
-    crowd.talk_until(patience(10_000), |_| network.agreement().is_some());
+    let late = &network.hosts[2];
+    crowd.talk_until(patience(5_000), |_| {
+        let status = network.asked_rarely(|| late.status());
+        status
+            .is_some_and(|status| items(&status, "interfaces").any(|one| one["name"] == "eth0" && one["used"] == true))
+    });
     println!("an interface is used {:?} after it appeared", there.elapsed());
+    crowd.talk_until(patience(10_000), |_| network.agreement().is_some());
+    println!("all agree {:?} after it appeared", there.elapsed());
     crowd.settle(&network);
+}
+
+#[test]
+fn hosts_with_link_local_addresses_only_find_each_other() {
+    let Some(mut network) = Network::build(&[4], Joint::Nothing, Family::Local) else { return };
+    network.serve(3, &[]);
+    let mut crowd = Crowd::arrive([&network.hosts[0], &network.hosts[3]]);
+    let killed = network.hosts[2].kill();
+    crowd.talk_until_all_chat(killed);
+    network.wait_for_agreement(2, patience(5_000));
+    crowd.settle(&network);
+}
+
+#[test]
+fn an_interface_that_vanishes_and_comes_back_is_used_again() {
+    let Some(mut network) = Network::flat(4) else { return };
+    network.serve(3, &[]);
+    let mut crowd = Crowd::arrive([&network.hosts[1], &network.hosts[3]]);
+    let start = Instant::now();
+    network.pull_out(1);
+    crowd.talk_until(patience(5_000), |_| {
+        network.hosts[2].process().logged(start, "server is down", &[("server", 2)]).is_some()
+    });
+    crowd.talk_for(Duration::from_secs(3));
+    network.put_in(1);
+    let back = Instant::now();
+    crowd.talk_until(patience(20_000), |_| network.agreement().is_some_and(|view| view["leader"] == 3));
+    println!("all agree {:?} after an interface came back", back.elapsed());
+    crowd.talk_until_all_chat(Instant::now());
+    crowd.settle(&network);
+}
+
+#[test]
+fn a_link_to_containers_is_left_out_and_it_is_said_why() {
+    let Some(mut network) = Network::flat(2) else { return };
+    network.hosts[0].ip("link add docker0 type veth peer name inside
+addr add 172.17.0.1/16 brd + dev docker0
+         link set docker0 up
+link set inside up");
+    network.serve(2, &[]);
+    let status = network.hosts[0].status().expect("it serves");
+    let choice = |name: &str| {
+        let one = items(&status, "interfaces").find(|one| one["name"] == name).expect("it is told of");
+        (one["used"].clone(), one["why"].clone())
+    };
+    assert_eq!(choice("docker0"), (false.into(), "it leads to containers or virtual machines".into()));
+    assert_eq!(choice("eth0"), (true.into(), Value::Null));
+    let elsewhere = network.hosts[1].status().expect("it serves");
+    assert!(!elsewhere["servers"].to_string().contains("172.17.0.1"), "nobody is sent there: {elsewhere}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Machines, switches and cables: network namespaces, bridges and virtual interfaces, made and removed by the test.
 
 use std::{
+    cell::Cell,
     io::Write as _,
     net::Ipv4Addr,
     process::{Command, Stdio},
@@ -10,7 +11,7 @@ use std::{
 
 use serde_json::Value;
 
-use crate::common::{Place, Process, Server, agreement, tag, wait_for};
+use crate::common::{Place, Process, STATUS_POLL, Server, agreement, tag, wait_for};
 
 /// What the names of all namespaces of these tests begin with; the id of the process follows.
 const PREFIX: &str = "hobnob-";
@@ -33,6 +34,8 @@ pub(crate) enum Family {
     V4,
     /// No IPv4 address but that of loopback.
     V6,
+    /// Nothing but what every interface has by itself: a link-local IPv6 address.
+    Local,
 }
 
 /// A network of its own. Everything in it ends with it.
@@ -43,6 +46,8 @@ pub(crate) struct Network {
     /// The machine between two switches.
     pub(crate) middle: Option<Namespace>,
     switch: Namespace,
+    /// When servers were asked last.
+    asked: Cell<Option<Instant>>,
 }
 
 /// A machine.
@@ -52,7 +57,7 @@ pub(crate) struct Host {
     pub(crate) server: Option<Server>,
     /// Its home directory, and how processes are started there.
     pub(crate) place: Place,
-    /// Its IPv4 address; with [`Family::V6`] it has none, but the number is the same.
+    /// Its IPv4 address; without [`Family::V4`] it has none, but the number is the same.
     pub(crate) ip: Ipv4Addr,
     /// Which machine of its switch it is.
     number: u8,
@@ -98,7 +103,7 @@ impl Network {
             }
         }
         let middle = (switches.len() > 1).then(|| join(&switch, &tag, switches.len(), joint)).flatten();
-        Some(Self { hosts, middle, switch })
+        Some(Self { hosts, middle, switch, asked: Cell::new(None) })
     }
 
     /// Pulls the cable of that machine (the first is 0), at the switch.
@@ -109,6 +114,16 @@ impl Network {
     /// Puts it back.
     pub(crate) fn plug(&self, host: usize) {
         self.switch.ip(&format!("link set {} up", self.hosts[host].port()));
+    }
+
+    /// Its interface vanishes, as one that is pulled out of the machine.
+    pub(crate) fn pull_out(&self, host: usize) {
+        self.hosts[host].ip("link del eth0");
+    }
+
+    /// It is put in again: another one to the system, with the same addresses.
+    pub(crate) fn put_in(&self, host: usize) {
+        self.hosts[host].plug_in(&self.switch, 0, Family::V4);
     }
 
     /// Cuts the cable between the two switches.
@@ -138,9 +153,19 @@ impl Network {
         })
     }
 
-    /// What all servers that run say, if they say the same.
+    /// What all servers that run say, if they say the same; `None` also where they were asked just now.
     pub(crate) fn agreement(&self) -> Option<Value> {
-        agreement(self.serving().map(Host::status))
+        self.asked_rarely(|| agreement(self.serving().map(Host::status)))
+    }
+
+    /// What is asked, unless something was just now: a process for each question keeps those waiting who talk here.
+    pub(crate) fn asked_rarely<T>(&self, ask: impl FnOnce() -> Option<T>) -> Option<T> {
+        if self.asked.get().is_some_and(|asked| asked.elapsed() < STATUS_POLL) {
+            return None;
+        }
+        let answer = ask();
+        self.asked.set(Some(Instant::now()));
+        answer
     }
 
     /// The machines on which a server runs.
@@ -169,6 +194,7 @@ impl Host {
         let address = match family {
             Family::V4 => format!("addr add {}/24 brd + dev eth0", self.ip),
             Family::V6 => format!("addr add fd77::{number}/64 dev eth0 nodad"),
+            Family::Local => String::new(),
         };
         let mac = self.mac();
         self.namespace.ip(&format!("link set lo up\nlink set eth0 address {mac}\nlink set eth0 up\n{address}"));
@@ -241,12 +267,13 @@ impl Host {
         self.place.status(self.server.as_ref()?)
     }
 
-    /// Whom its server followed, one after the other, since then.
+    /// Whom its server followed since then, one for each term: who leads again in a higher term is there again.
     pub(crate) fn leaders_since(&self, since: Instant) -> Vec<u64> {
-        let said = self.process().log(since, "leader");
-        let mut leaders: Vec<u64> = said.into_iter().filter_map(|(_, said)| said["leader"].as_u64()).collect();
-        leaders.dedup();
-        leaders
+        let said = self.process().log(since, "leader").into_iter();
+        let mut epochs: Vec<(u64, u64)> =
+            said.filter_map(|(_, said)| Some((said["term"].as_u64()?, said["leader"].as_u64()?))).collect();
+        epochs.dedup();
+        epochs.into_iter().map(|(_, leader)| leader).collect()
     }
 }
 

@@ -20,11 +20,18 @@ pub(crate) mod traffic;
 const COMMAND_MAX: Duration = Duration::from_secs(30);
 /// How long to wait before a condition is looked at again.
 const POLL: Duration = Duration::from_millis(20);
+/// The same where looking takes a process for each server.
+pub(crate) const STATUS_POLL: Duration = Duration::from_millis(200);
 
 /// How long a test waits for what takes `millis` where nothing else runs. Machines that run tests are busy: three times
 /// as long, or as many times as `HOBNOB_TEST_PATIENCE` says (1: the bounds of the design).
 pub(crate) fn patience(millis: u64) -> Duration {
     Duration::from_millis(millis * number_of("HOBNOB_TEST_PATIENCE").unwrap_or(3))
+}
+
+/// Whether the bounds of the design are held to the millisecond: with `HOBNOB_TEST_PATIENCE=1`, where nothing else runs.
+pub(crate) fn is_strict() -> bool {
+    number_of("HOBNOB_TEST_PATIENCE") == Some(1)
 }
 
 /// The number in that variable of the environment.
@@ -34,14 +41,20 @@ pub(crate) fn number_of(variable: &str) -> Option<u64> {
 
 /// Waits until `condition` gives something, and fails the test after `limit`.
 #[track_caller]
-pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, condition: impl FnMut() -> Option<T>) -> T {
+    wait_for_every(POLL, what, limit, condition)
+}
+
+/// The same, and looks once in `poll`.
+#[track_caller]
+fn wait_for_every<T>(poll: Duration, what: &str, limit: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
         assert!(start.elapsed() < limit, "waited {limit:?} in vain until {what}");
-        thread::sleep(POLL);
+        thread::sleep(poll);
     }
 }
 
@@ -176,7 +189,8 @@ impl Place {
     /// What they say.
     #[track_caller]
     pub(crate) fn wait_for_agreement(&self, servers: &[&Server], leader: u64, limit: Duration) -> Value {
-        wait_for(&format!("{} servers agree that {leader} leads", servers.len()), limit, || {
+        let what = format!("{} servers agree that {leader} leads", servers.len());
+        wait_for_every(STATUS_POLL, &what, limit, || {
             agreement(servers.iter().map(|server| self.status(server))).filter(|view| view["leader"] == leader)
         })
     }

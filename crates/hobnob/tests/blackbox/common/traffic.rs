@@ -127,6 +127,15 @@ pub(crate) fn all_chat(talkers: &[Talker], listeners: &[Process], since: Instant
     listeners.iter().all(|listener| listener.out().iter().any(|(at, line)| *at > since && new.contains(body(line))))
 }
 
+/// Checks that nobody who listens was ever told that their server went away: they were handed over.
+#[track_caller]
+pub(crate) fn check_never_lost(listeners: &[Process]) {
+    for listener in listeners {
+        let lost = listener.err().into_iter().find(|(_, line)| line.contains("went away; looking for another"));
+        assert_eq!(lost, None, "nobody looks for another server when theirs leaves as planned");
+    }
+}
+
 /// Whether somebody has seen that body: at the end of a line, since `ada 1` is also how `ada 12` begins.
 pub(crate) fn has(listener: &Process, body: &str) -> bool {
     listener.out().iter().any(|(_, line)| line.ends_with(body))
