@@ -100,8 +100,9 @@ impl Fnv {
         let (words, rest) = bytes.as_chunks::<8>();
         let mut hash = Self(Self::default().0 ^ bytes.len() as u64);
         for word in words {
-            // The product carries upwards only: turned, the next one carries the upper half too.
-            hash.0 = (hash.0 ^ u64::from_le_bytes(*word)).wrapping_mul(0x0100_0000_01b3).rotate_left(29);
+            let product = (hash.0 ^ u64::from_le_bytes(*word)).wrapping_mul(0x0100_0000_01b3);
+            // A product carries upwards only: so the upper half goes into the lower one.
+            hash.0 = product ^ (product >> 32);
         }
         hash.update(rest);
         hash.0
