@@ -68,6 +68,8 @@ pub enum Fact<'a> {
         /// Which has left.
         departed: Process,
     },
+    /// An outsider has sent something.
+    Stray,
     /// Somebody has opened sealed packets.
     Opened {
         /// Who.

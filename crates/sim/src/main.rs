@@ -1,10 +1,11 @@
 //! The command `sim`: does many runs, or tells the story of one.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
     process::ExitCode,
     sync::{
-        Mutex,
+        Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -18,6 +19,9 @@ use hobnob_sim::{
 
 /// Every so many seeds, one is run twice, to see that its trace is the same.
 const TWICE_EVERY: u64 = 16;
+
+/// In a batch of so many runs, every invariant has something to judge.
+const JUDGED_IN: u64 = 200;
 
 /// Simulates hobnob clusters on a bad network, from seeds.
 #[derive(Debug, Parser)]
@@ -117,7 +121,7 @@ fn runs(args: &Args) -> bool {
     let (from, count) = args.seed.map_or((args.from, args.seeds), |seed| (seed, 1));
     let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
     let all_good = AtomicBool::new(true);
-    let output = Mutex::new(());
+    let judged = Mutex::new(Judged::new());
     let work = || {
         loop {
             let n = next.fetch_add(1, Ordering::Relaxed);
@@ -126,10 +130,14 @@ fn runs(args: &Args) -> bool {
             }
             let outcome = one(args, from + n);
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-            let _whole_lines = output.lock();
+            let mut judged = judged.lock().unwrap_or_else(PoisonError::into_inner);
+            for (invariant, has) in &outcome.judged {
+                *judged.entry(invariant).or_default() += u64::from(*has);
+            }
             if outcome.violation.is_some() {
                 all_good.store(false, Ordering::Relaxed);
             }
+            // Under the lock, so that lines stay whole.
             report(args, &outcome, done, count);
         }
     };
@@ -139,7 +147,32 @@ fn runs(args: &Args) -> bool {
         }
         work();
     });
-    all_good.into_inner()
+    let judged = judged.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if args.seed.is_none() {
+        sum_up(&judged, count);
+    }
+    // Many wishes leave something out: without cuts there are no two clusters.
+    let all_judged = count < JUDGED_IN || args.wanted() != Wanted::default() || args.trace || never(&judged).is_empty();
+    all_good.into_inner() && all_judged
+}
+
+/// In how many runs of a batch each invariant had anything to judge.
+type Judged = BTreeMap<&'static str, u64>;
+
+/// Those invariants that had nothing to judge in any run.
+fn never(judged: &Judged) -> Vec<&'static str> {
+    judged.iter().filter(|(_, runs)| **runs == 0).map(|(invariant, _)| *invariant).collect()
+}
+
+/// Says on standard error what a batch was worth.
+fn sum_up(judged: &Judged, count: u64) {
+    let mut err = std::io::stderr().lock();
+    for (invariant, runs) in judged {
+        let _ = writeln!(err, "{invariant} judged in {runs} of {count} runs");
+    }
+    for invariant in never(judged) {
+        let _ = writeln!(err, "{invariant} was NEVER JUDGED");
+    }
 }
 
 fn one(args: &Args, seed: u64) -> Outcome {
@@ -171,6 +204,12 @@ fn report(args: &Args, outcome: &Outcome, done: u64, count: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_invariant_that_judged_nothing_is_named() {
+        let judged = Judged::from([("i05", 3), ("i12", 0)]);
+        assert_eq!(never(&judged), ["i12"]);
+    }
 
     #[test]
     fn the_command_that_replays_a_seed_carries_every_wish() {

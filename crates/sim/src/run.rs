@@ -1,11 +1,13 @@
 //! One run: a profile from the seed, faults, then heal, converge, serve, and check.
 
+use std::collections::BTreeMap;
+
 use hobnob_proto::time::{Duration, Time};
 
 use crate::{
     dice::{self, Dice as _},
     faults::{self, Fault},
-    invariants::{Violation, i18_same_seed_same_trace},
+    invariants::{Violation, i11_one_leader_once_quiet::Steady, i18_same_seed_same_trace},
     oracle::Counts,
     profile::{Profile, Wanted},
     trace::{Detail, Trace},
@@ -14,11 +16,11 @@ use crate::{
 };
 
 /// How often a quiet network is looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// In the last so much of a run, everything holds at one moment at least: rooms may be on the move at another.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// In the last so much of a run, everything holds at [`GOOD_LOOKS`] looks in succession: rooms may be on the move before.
 const LAST_LOOKS: Duration = Duration::from_secs(5);
-/// After a change of who may lead, so much may pass until that one does.
-const TAKE_OVER: Duration = Duration::from_secs(3);
+/// One good look alone may be chance.
+const GOOD_LOOKS: u32 = 2;
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +35,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// What its network carried.
     pub carried: Carried,
+    /// The names of its invariants, and whether each had anything to judge.
+    pub judged: BTreeMap<&'static str, bool>,
     /// What did not hold, if anything.
     pub violation: Option<Violation>,
 }
@@ -68,6 +72,7 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
         lines: world.trace().lines(),
         counts: world.counts(),
         carried: world.carried(),
+        judged: world.checker().judged().chain([(i18_same_seed_same_trace::NAME, false)]).collect(),
         violation,
     }
 }
@@ -76,6 +81,7 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
 pub fn run_twice(seed: u64, wanted: &Wanted) -> Outcome {
     let (first, mut second) = (run(seed, wanted, Detail::None), run(seed, wanted, Detail::None));
     let differs = i18_same_seed_same_trace::check((first.hash, first.lines), (second.hash, second.lines)).err();
+    second.judged.insert(i18_same_seed_same_trace::NAME, true);
     second.violation = differs.or(second.violation);
     second
 }
@@ -87,30 +93,44 @@ fn phases(profile: &Profile, world: &mut World, traffic: &mut Traffic) -> Result
     world.heal()?;
     traffic.heal(world)?;
     pass(world, traffic, dice::after(phases.led))?;
-    look_until(world, traffic, dice::after(phases.serve))?;
+    let mut steady = Steady::new(world.standing());
+    look_until(world, traffic, &mut steady, dice::after(phases.serve))?;
     traffic.serve(world)?;
     let last_looks = phases.end.checked_sub(LAST_LOOKS).expect("no run is that short");
-    look_until(world, traffic, dice::after(last_looks))?;
-    while world.settled().is_err() && world.now() < dice::after(phases.end) {
-        pass(world, traffic, world.now() + LOOK_EVERY / 4)?;
+    look_until(world, traffic, &mut steady, dice::after(last_looks))?;
+    let mut good = 0;
+    loop {
+        look(world, &mut steady)?;
+        let settled = world.settled();
+        good = if settled.is_ok() { good + 1 } else { 0 };
+        if good >= GOOD_LOOKS {
+            return Ok(());
+        }
+        if world.now() >= dice::after(phases.end) {
+            return settled.and_then(|()| Err(unsteady(world.now(), "all was well at the last look alone".to_owned())));
+        }
+        pass(world, traffic, world.now() + LOOK_EVERY)?;
     }
-    world.settled()
 }
 
-/// Lets time pass until `until`; one leader has to lead all the time, but for a moment where a probation ends.
-fn look_until(world: &mut World, traffic: &mut Traffic, until: Time) -> Result<(), Violation> {
-    let (mut eligible, mut changed) = (world.eligible(), Time::ZERO);
+/// Lets time pass until `until`, and looks at the leader all the time.
+fn look_until(world: &mut World, traffic: &mut Traffic, steady: &mut Steady, until: Time) -> Result<(), Violation> {
     while world.now() < until {
-        let before = std::mem::replace(&mut eligible, world.eligible());
-        if before != eligible {
-            changed = world.now();
-        }
-        if changed == Time::ZERO || world.now().since(changed) >= TAKE_OVER {
-            world.led()?;
-        }
+        look(world, steady)?;
         pass(world, traffic, until.min(world.now() + LOOK_EVERY))?;
     }
     Ok(())
+}
+
+/// One leader has to lead, but for a moment where a probation ends.
+fn look(world: &mut World, steady: &mut Steady) -> Result<(), Violation> {
+    let now = world.now();
+    let judges = steady.look(world.standing(), now).map_err(|what| unsteady(now, what))?;
+    if judges { world.led() } else { Ok(()) }
+}
+
+fn unsteady(at: Time, what: String) -> Violation {
+    Violation { invariant: "i11_one_leader_once_quiet", at, what }
 }
 
 /// Lets time pass until `until`.

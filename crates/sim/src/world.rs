@@ -16,6 +16,7 @@ use hobnob_proto::{
     client,
     ids::{Origin, RoomName, ServerId},
     log::VersionVector,
+    node::view::Role,
     rng::Rng,
     session::keys::Secret,
     time::Time,
@@ -27,7 +28,7 @@ use crate::{
     facts::{Picture, Process, RoomPicture, ServerPicture},
     faults::Fault,
     host::{ClientHost, Datagram, ServerHost},
-    invariants::{Checker, Violation},
+    invariants::{Checker, Violation, i11_one_leader_once_quiet::Standing},
     link::{HostId, Network},
     noise::Outsider,
     oracle::Counts,
@@ -302,20 +303,32 @@ impl World {
         }
     }
 
-    /// Who may lead now: while that changes, who leads does too.
-    pub fn eligible(&self) -> Vec<ServerId> {
-        let eligible = |host: &ServerHost| host.process.as_ref().is_some_and(|running| running.node.view().eligible);
-        self.servers.iter().filter(|host| eligible(host)).map(|host| host.id).collect()
+    /// Who may lead now, and who does.
+    pub fn standing(&self) -> Standing {
+        let mut standing = Standing::default();
+        for host in &self.servers {
+            let Some(view) = host.process.as_ref().map(|running| running.node.view()) else { continue };
+            let list = |list: &mut Vec<_>, is_on: bool| list.extend(is_on.then_some(host.id));
+            list(&mut standing.eligible, view.eligible);
+            list(&mut standing.leaders, view.role == Role::Leader);
+            list(&mut standing.probation, view.probation.contains(&host.id));
+        }
+        standing
     }
 
     /// Asks the invariants about this moment, which is quiet.
-    pub fn settled(&self) -> Result<(), Violation> {
+    pub fn settled(&mut self) -> Result<(), Violation> {
         self.checker.settled(&self.picture(), self.now)
     }
 
-    /// Asks about the leader alone.
-    pub fn led(&self) -> Result<(), Violation> {
+    /// Asks those invariants about this moment that hold once there was time to elect a leader.
+    pub fn led(&mut self) -> Result<(), Violation> {
         self.checker.led(&self.picture(), self.now)
+    }
+
+    /// What the invariants had to judge so far.
+    pub fn checker(&self) -> &Checker {
+        &self.checker
     }
 
     fn put(&mut self, at: Time, what: Happening) {

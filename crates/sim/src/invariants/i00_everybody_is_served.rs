@@ -7,16 +7,26 @@ use super::Invariant;
 use crate::facts::{Fact, Picture};
 
 /// The invariant.
-#[derive(Debug)]
-pub struct EverybodyIsServed;
+#[derive(Debug, Default)]
+pub struct EverybodyIsServed {
+    posted: bool,
+}
 
 impl Invariant for EverybodyIsServed {
     fn name(&self) -> &'static str {
         "i00_everybody_is_served"
     }
 
+    fn judged(&self) -> bool {
+        self.posted
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         match fact {
+            Fact::Posted { .. } => {
+                self.posted = true;
+                Ok(())
+            }
             Fact::Refused { client, key, why } => {
                 Err(format!("client {}: post {} was refused: {why:?}", client.of, key.client_seq))
             }
@@ -24,7 +34,7 @@ impl Invariant for EverybodyIsServed {
         }
     }
 
-    fn settled(&self, picture: &Picture) -> Result<(), String> {
+    fn settled(&mut self, picture: &Picture) -> Result<(), String> {
         for client in &picture.clients {
             let of = client.process.of;
             if client.connected.is_none() {
@@ -53,7 +63,7 @@ mod tests {
     fn a_client_without_a_server_or_with_an_open_post_is_seen() {
         fn check(client: ClientPicture, expected: bool) {
             let picture = Picture { clients: vec![client], ..Picture::default() };
-            assert_eq!(EverybodyIsServed.settled(&picture).is_ok(), expected, "{picture:?}");
+            assert_eq!(EverybodyIsServed::default().settled(&picture).is_ok(), expected, "{picture:?}");
         }
         check(client(&[]), true);
         check(ClientPicture { connected: None, ..client(&[]) }, false);
@@ -63,6 +73,6 @@ mod tests {
     #[test]
     fn a_refusal_is_seen() {
         let fact = Fact::Refused { client: process(0), key: key(1), why: Refusal::Clash };
-        assert_eq!(first_bad(&mut EverybodyIsServed, &[fact]), Some(0));
+        assert_eq!(first_bad(&mut EverybodyIsServed::default(), &[fact]), Some(0));
     }
 }

@@ -32,6 +32,8 @@ pub struct StoredSurvives {
     servers_up: usize,
     /// The last calm: its beginning, and its end where it has ended.
     calm: Option<(Time, Option<Time>)>,
+    /// Somebody was gone who held something stored, and may not have taken it with him.
+    judged: bool,
 }
 
 impl StoredSurvives {
@@ -44,13 +46,16 @@ impl StoredSurvives {
     fn gone(&mut self, server: Process, politely: bool, now: Time) -> Result<(), String> {
         let alone = self.servers_up == 1;
         self.servers_up = self.servers_up.saturating_sub(1);
-        let lost = |copies: &Copies| copies.stored && copies.now.len() == 1 && copies.now.contains(&server);
-        let found =
-            self.copies.iter().find(|(_, copies)| lost(copies) && (politely || self.was_calm(copies.fewer_since, now)));
-        if let Some(((room, origin, seq), copies)) = found.filter(|_| !alone) {
+        let held = |copies: &Copies| copies.stored && copies.now.contains(&server);
+        let binds = |copies: &Copies| !alone && (politely || self.was_calm(copies.fewer_since, now));
+        let mut at_stake = self.copies.iter().filter(|(_, copies)| held(copies) && binds(copies)).peekable();
+        let judged = at_stake.peek().is_some();
+        let lost = at_stake.find(|(_, copies)| copies.now.len() == 1).map(|((room, origin, seq), copies)| {
             let since = copies.fewer_since.as_millis();
-            return Err(format!("{room} {origin}:{seq} was stored, had one copy since {since} ms, and is lost"));
-        }
+            format!("{room} {origin}:{seq} was stored, had one copy since {since} ms, and is lost")
+        });
+        self.judged |= judged;
+        lost.map_or(Ok(()), Err)?;
         for copies in self.copies.values_mut() {
             if copies.now.remove(&server) {
                 copies.fewer_since = now;
@@ -63,6 +68,10 @@ impl StoredSurvives {
 impl Invariant for StoredSurvives {
     fn name(&self) -> &'static str {
         "i02_stored_survives"
+    }
+
+    fn judged(&self) -> bool {
+        self.judged
     }
 
     fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), String> {
@@ -98,7 +107,7 @@ impl Invariant for StoredSurvives {
         Ok(())
     }
 
-    fn settled(&self, picture: &Picture) -> Result<(), String> {
+    fn settled(&mut self, picture: &Picture) -> Result<(), String> {
         for ((room, origin, seq), copies) in self.copies.iter().filter(|(_, copies)| copies.stored) {
             let lacks = picture
                 .servers

@@ -27,12 +27,14 @@ pub struct CopiesAgree {
     /// Every message that some log has ever held.
     messages: BTreeMap<Dot, PostKey>,
     shown: BTreeMap<(Process, RoomName), Shown>,
+    /// Some message was held twice, and has to be the same everywhere.
+    copied: bool,
 }
 
 impl CopiesAgree {
     fn note(&mut self, entry: &Entry) {
         if &*entry.kind == MESSAGE {
-            self.messages.entry(dot(entry)).or_insert_with(|| entry.post_key());
+            self.copied |= self.messages.insert(dot(entry), entry.post_key()).is_some();
         }
     }
 
@@ -73,6 +75,10 @@ impl Invariant for CopiesAgree {
         "i04_copies_agree"
     }
 
+    fn judged(&self) -> bool {
+        self.copied
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         match fact {
             Fact::Held { entry, .. } => self.note(entry),
@@ -86,7 +92,7 @@ impl Invariant for CopiesAgree {
         Ok(())
     }
 
-    fn settled(&self, picture: &Picture) -> Result<(), String> {
+    fn settled(&mut self, picture: &Picture) -> Result<(), String> {
         let rooms: BTreeSet<_> = picture.servers.iter().flat_map(|server| server.rooms.keys()).collect();
         for room in rooms {
             let nothing = VersionVector::default();

@@ -19,6 +19,10 @@ impl Invariant for ShownOnce {
         "i05_each_post_is_shown_once"
     }
 
+    fn judged(&self) -> bool {
+        !self.shown.is_empty()
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         let Fact::Shown { client, entry, .. } = fact else { return Ok(()) };
         if self.shown.insert((*client, entry.room.clone(), entry.post_key())) {

@@ -11,6 +11,8 @@ use crate::facts::{Dot, Fact, dot};
 #[derive(Debug, Default)]
 pub struct OneContent {
     contents: BTreeMap<Dot, Entry>,
+    /// Some dot was seen twice.
+    again: bool,
 }
 
 impl Invariant for OneContent {
@@ -18,9 +20,17 @@ impl Invariant for OneContent {
         "i06_a_dot_names_one_content"
     }
 
+    fn judged(&self) -> bool {
+        self.again
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         let (Fact::Held { entry, .. } | Fact::Shown { entry, .. }) = fact else { return Ok(()) };
-        let first = self.contents.entry(dot(entry)).or_insert_with(|| (*entry).clone());
+        let Some(first) = self.contents.get(&dot(entry)) else {
+            self.contents.insert(dot(entry), (*entry).clone());
+            return Ok(());
+        };
+        self.again = true;
         if first == *entry {
             return Ok(());
         }

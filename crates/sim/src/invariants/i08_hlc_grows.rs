@@ -12,11 +12,17 @@ use crate::facts::{Dot, Fact, Process, dot};
 pub struct HlcGrows {
     times: BTreeMap<Dot, Hlc>,
     newest: BTreeMap<(Process, RoomName), Hlc>,
+    /// Some home has made an entry after another.
+    grew: bool,
 }
 
 impl Invariant for HlcGrows {
     fn name(&self) -> &'static str {
         "i08_hlc_grows"
+    }
+
+    fn judged(&self) -> bool {
+        self.grew
     }
 
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
@@ -26,6 +32,7 @@ impl Invariant for HlcGrows {
         if *own && hlc <= *newest {
             return Err(format!("{room} {origin}:{seq} is of {hlc:?}, but its home held {newest:?}"));
         }
+        self.grew |= *own && *newest != Hlc::default();
         *newest = hlc.max(*newest);
         self.times.insert(dot(entry), hlc);
         let at = |seq| self.times.get(&(room.clone(), origin, seq)).copied();

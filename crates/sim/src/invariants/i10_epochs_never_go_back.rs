@@ -17,6 +17,8 @@ use crate::facts::{Fact, Process};
 pub struct NeverBack {
     epochs: BTreeMap<(Process, Option<ClusterId>), Epoch>,
     fences: BTreeMap<(Process, Option<ClusterId>, RoomName), Fence>,
+    /// Some epoch or fence took the place of another.
+    moved: bool,
 }
 
 impl Invariant for NeverBack {
@@ -24,20 +26,28 @@ impl Invariant for NeverBack {
         "i10_epochs_never_go_back"
     }
 
+    fn judged(&self) -> bool {
+        self.moved
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         match fact {
-            Fact::Accepted { server, cluster, epoch } => match self.epochs.insert((*server, *cluster), *epoch) {
-                Some(before) if before > *epoch => {
-                    Err(format!("server {} goes back from {before:?} to {epoch:?}", server.of))
+            Fact::Accepted { server, cluster, epoch } => {
+                let before = self.epochs.insert((*server, *cluster), *epoch);
+                self.moved |= before.is_some();
+                match before.filter(|before| before > epoch) {
+                    Some(before) => Err(format!("server {} goes back from {before:?} to {epoch:?}", server.of)),
+                    None => Ok(()),
                 }
-                _ => Ok(()),
-            },
+            }
             Fact::Fenced { server, cluster, room, fence } => {
-                match self.fences.insert((*server, *cluster, (*room).clone()), *fence) {
-                    Some(before) if before > *fence => {
+                let before = self.fences.insert((*server, *cluster, (*room).clone()), *fence);
+                self.moved |= before.is_some();
+                match before.filter(|before| before > fence) {
+                    Some(before) => {
                         Err(format!("server {} goes back in {room} from {before:?} to {fence:?}", server.of))
                     }
-                    _ => Ok(()),
+                    None => Ok(()),
                 }
             }
             _ => Ok(()),

@@ -32,11 +32,17 @@ struct Flapping {
 pub struct LittleChange {
     leaders: BTreeMap<Process, ServerId>,
     flapping: Option<Flapping>,
+    /// A leader has changed while a server flapped.
+    counted: bool,
 }
 
 impl Invariant for LittleChange {
     fn name(&self) -> &'static str {
         "i12_a_flapping_id_changes_little"
+    }
+
+    fn judged(&self) -> bool {
+        self.counted
     }
 
     fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), String> {
@@ -69,6 +75,7 @@ impl Invariant for LittleChange {
                 let served = flapping.served + u32::from(serves);
                 let changes = flapping.changes.entry(*server).or_default();
                 *changes += 1;
+                self.counted = true;
                 if *changes > 2 * (served + 1) {
                     return Err(format!(
                         "server {} changes its leader {changes} times while server {} flaps, which has served {served} \

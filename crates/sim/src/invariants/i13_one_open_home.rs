@@ -8,22 +8,30 @@ use super::Invariant;
 use crate::facts::{Fact, Picture};
 
 /// The invariant.
-#[derive(Debug)]
-pub struct OneOpenHome;
+#[derive(Debug, Default)]
+pub struct OneOpenHome {
+    /// Two servers had to agree on a room.
+    shared: bool,
+}
 
 impl Invariant for OneOpenHome {
     fn name(&self) -> &'static str {
         "i13_one_open_home"
     }
 
+    fn judged(&self) -> bool {
+        self.shared
+    }
+
     fn observe(&mut self, _fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         Ok(())
     }
 
-    fn settled(&self, picture: &Picture) -> Result<(), String> {
+    fn settled(&mut self, picture: &Picture) -> Result<(), String> {
         let of_servers = picture.servers.iter().flat_map(|server| server.rooms.keys());
         let of_clients = picture.clients.iter().flat_map(|client| client.rooms.keys());
         let rooms: BTreeSet<_> = of_servers.chain(of_clients).collect();
+        self.shared |= picture.servers.len() > 1 && !rooms.is_empty();
         for room in rooms {
             let mut fences = BTreeSet::new();
             let mut open = Vec::new();
@@ -59,7 +67,7 @@ mod tests {
         fn check(first: (Fence, bool), second: (Fence, bool), expected: bool) {
             let servers = vec![server(1, 2, first.0, first.1, &[]), server(2, 2, second.0, second.1, &[])];
             let picture = Picture { servers, clients: vec![client(&[])], ..Picture::default() };
-            assert_eq!(OneOpenHome.settled(&picture).is_ok(), expected, "{picture:?}");
+            assert_eq!(OneOpenHome::default().settled(&picture).is_ok(), expected, "{picture:?}");
         }
         check((fence(1, 1), true), (fence(1, 1), false), true);
         check((fence(1, 1), false), (fence(1, 1), false), false);
@@ -73,6 +81,6 @@ mod tests {
         let mut lacking = server(1, 1, fence(1, 1), true, &[]);
         lacking.rooms.clear();
         let picture = Picture { servers: vec![lacking], clients: vec![client(&[])], ..Picture::default() };
-        assert!(OneOpenHome.settled(&picture).is_err());
+        assert!(OneOpenHome::default().settled(&picture).is_err());
     }
 }

@@ -20,6 +20,8 @@ pub struct Cursors {
     last: BTreeMap<(Process, RoomName), VersionVector>,
     bases: BTreeMap<(Process, RoomName), VersionVector>,
     shown: BTreeMap<(Process, RoomName), BTreeSet<PostKey>>,
+    /// Some cursor took the place of another.
+    moved: bool,
 }
 
 impl Cursors {
@@ -45,6 +47,10 @@ impl Invariant for Cursors {
         "i14_cursors_never_go_back"
     }
 
+    fn judged(&self) -> bool {
+        self.moved
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         match fact {
             Fact::Held { entry, .. } if &*entry.kind == MESSAGE => {
@@ -58,6 +64,7 @@ impl Invariant for Cursors {
             }
             Fact::Cursor { client, room, cursor } => {
                 let before = self.last.insert((*client, (*room).clone()), (*cursor).clone());
+                self.moved |= before.is_some();
                 if let Some(before) = before.filter(|before| !cursor.covers(before)) {
                     return Err(format!("client {} goes back in {room} from {before:?} to {cursor:?}", client.of));
                 }
@@ -67,7 +74,7 @@ impl Invariant for Cursors {
         Ok(())
     }
 
-    fn settled(&self, picture: &Picture) -> Result<(), String> {
+    fn settled(&mut self, picture: &Picture) -> Result<(), String> {
         for client in &picture.clients {
             for (room, cursor) in &client.rooms {
                 self.nothing_skipped(client, room, cursor)?;

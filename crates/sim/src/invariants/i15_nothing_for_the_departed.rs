@@ -19,6 +19,10 @@ impl Invariant for NothingForTheDeparted {
         "i15_nothing_for_the_departed"
     }
 
+    fn judged(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         match fact {
             Fact::KnowsOf { server, departed } => {

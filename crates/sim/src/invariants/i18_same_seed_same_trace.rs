@@ -4,6 +4,9 @@ use hobnob_proto::time::Time;
 
 use super::Violation;
 
+/// Its name, as those of the others: that of its file.
+pub const NAME: &str = "i18_same_seed_same_trace";
+
 /// Compares the traces of two runs of one seed: hash and number of lines.
 pub fn check(first: (u64, u64), second: (u64, u64)) -> Result<(), Violation> {
     if first == second {
@@ -11,7 +14,7 @@ pub fn check(first: (u64, u64), second: (u64, u64)) -> Result<(), Violation> {
     }
     let what =
         format!("the trace has hash {:016x} of {} lines, and then {:016x} of {}", first.0, first.1, second.0, second.1);
-    Err(Violation { invariant: "i18_same_seed_same_trace", at: Time::ZERO, what })
+    Err(Violation { invariant: NAME, at: Time::ZERO, what })
 }
 
 #[cfg(test)]

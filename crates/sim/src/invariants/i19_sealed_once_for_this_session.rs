@@ -14,6 +14,8 @@ use crate::facts::{At, Fact};
 pub struct SealedOnce {
     /// By whom each packet was opened.
     opened: BTreeMap<u64, At>,
+    /// An outsider has sent something.
+    noise: bool,
 }
 
 impl Invariant for SealedOnce {
@@ -21,7 +23,12 @@ impl Invariant for SealedOnce {
         "i19_sealed_once_for_this_session"
     }
 
+    fn judged(&self) -> bool {
+        self.noise && !self.opened.is_empty()
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
+        self.noise |= matches!(fact, Fact::Stray);
         let Fact::Opened { at, packet, sealed, packets } = fact else { return Ok(()) };
         let (host, run) = at;
         let who = format!("host {host} in run {run}");

@@ -21,6 +21,10 @@ impl Invariant for NoStranger {
         "i20_no_stranger_is_a_member"
     }
 
+    fn judged(&self) -> bool {
+        !self.ours.is_empty() && !self.strangers.is_empty()
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         let Fact::Members { server, stranger, me, members } = fact else { return Ok(()) };
         if *stranger {

@@ -17,11 +17,16 @@ use crate::facts::{Dot, Fact, dot};
 pub struct Acks {
     entries: BTreeMap<Dot, Entry>,
     posts: BTreeMap<(RoomName, PostKey), String>,
+    acked: bool,
 }
 
 impl Invariant for Acks {
     fn name(&self) -> &'static str {
         "i21_acks_name_what_was_posted"
+    }
+
+    fn judged(&self) -> bool {
+        self.acked
     }
 
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
@@ -33,6 +38,7 @@ impl Invariant for Acks {
                 self.posts.insert(((*room).clone(), *key), (*body).to_owned());
             }
             Fact::Acked { client, key, dot, .. } => {
+                self.acked = true;
                 let (room, origin, seq) = dot;
                 let post =
                     format!("client {}: post {} is acknowledged as {room} {origin}:{seq}", client.of, key.client_seq);

@@ -32,6 +32,8 @@ struct Known {
 pub struct StayTwo {
     clusters: BTreeMap<ClusterId, Known>,
     of: BTreeMap<Process, ClusterId>,
+    /// Two clusters met that may not merge.
+    met: bool,
 }
 
 impl StayTwo {
@@ -60,6 +62,10 @@ impl Invariant for StayTwo {
         "i22_old_clusters_stay_two"
     }
 
+    fn judged(&self) -> bool {
+        self.met
+    }
+
     fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), String> {
         match fact {
             Fact::Belongs { server, cluster } => {
@@ -77,6 +83,10 @@ impl Invariant for StayTwo {
                 if let Some(known) = known {
                     known.first_message.get_or_insert(now);
                 }
+            }
+            Fact::Weather { calm: true } => {
+                let settled = self.clusters.keys().filter(|cluster| self.is_settled(**cluster, now));
+                self.met |= settled.count() > 1;
             }
             Fact::Crashed { server } | Fact::Left { server } => {
                 self.leave(*server);

@@ -32,12 +32,22 @@ pub trait Invariant: fmt::Debug {
     /// Its number and name: those of its file.
     fn name(&self) -> &'static str;
 
+    /// Whether there was anything so far that could have violated it.
+    fn judged(&self) -> bool;
+
     /// Takes a fact. An error says what it violates; everything before it held.
     fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), String>;
 
     /// Whether it holds in a quiet moment, once everything has had the time to converge. By default there is nothing to
     /// say.
-    fn settled(&self, picture: &Picture) -> Result<(), String> {
+    fn settled(&mut self, picture: &Picture) -> Result<(), String> {
+        let _ = picture;
+        Ok(())
+    }
+
+    /// Whether it holds in a quiet moment from which on there was time to elect a leader, but not for all else. By
+    /// default there is nothing to say.
+    fn led(&mut self, picture: &Picture) -> Result<(), String> {
         let _ = picture;
         Ok(())
     }
@@ -71,16 +81,16 @@ impl Default for Checker {
     fn default() -> Self {
         Self {
             invariants: vec![
-                Box::new(i00_everybody_is_served::EverybodyIsServed),
+                Box::new(i00_everybody_is_served::EverybodyIsServed::default()),
                 Box::new(i02_stored_survives::StoredSurvives::default()),
                 Box::new(i04_copies_agree::CopiesAgree::default()),
                 Box::new(i05_each_post_is_shown_once::ShownOnce::default()),
                 Box::new(i06_a_dot_names_one_content::OneContent::default()),
                 Box::new(i08_hlc_grows::HlcGrows::default()),
                 Box::new(i10_epochs_never_go_back::NeverBack::default()),
-                Box::new(i11_one_leader_once_quiet::OneLeader),
+                Box::new(i11_one_leader_once_quiet::OneLeader::default()),
                 Box::new(i12_a_flapping_id_changes_little::LittleChange::default()),
-                Box::new(i13_one_open_home::OneOpenHome),
+                Box::new(i13_one_open_home::OneOpenHome::default()),
                 Box::new(i14_cursors_never_go_back::Cursors::default()),
                 Box::new(i15_nothing_for_the_departed::NothingForTheDeparted::default()),
                 Box::new(i19_sealed_once_for_this_session::SealedOnce::default()),
@@ -102,20 +112,33 @@ impl Checker {
     }
 
     /// Asks all invariants about a quiet moment. Where there may be two clusters, about each by itself.
-    pub fn settled(&self, picture: &Picture, now: Time) -> Result<(), Violation> {
-        picture.clusters().iter().try_for_each(|cluster| {
-            self.invariants.iter().try_for_each(|invariant| {
-                let violation = |what| Violation { invariant: invariant.name(), at: now, what };
-                invariant.settled(cluster).map_err(violation)
-            })
-        })
+    pub fn settled(&mut self, picture: &Picture, now: Time) -> Result<(), Violation> {
+        self.ask(picture, now, |invariant, picture| invariant.settled(picture))
     }
 
     /// Asks those invariants about a quiet moment that hold all the time once there was time to elect a leader.
-    pub fn led(&self, picture: &Picture, now: Time) -> Result<(), Violation> {
-        let leader = i11_one_leader_once_quiet::OneLeader;
-        let violation = |what| Violation { invariant: leader.name(), at: now, what };
-        picture.clusters().iter().try_for_each(|cluster| leader.settled(cluster).map_err(violation))
+    pub fn led(&mut self, picture: &Picture, now: Time) -> Result<(), Violation> {
+        self.ask(picture, now, |invariant, picture| invariant.led(picture))
+    }
+
+    /// The names of all invariants of a run, and whether each had anything to judge so far.
+    pub fn judged(&self) -> impl Iterator<Item = (&'static str, bool)> {
+        self.invariants.iter().map(|invariant| (invariant.name(), invariant.judged()))
+    }
+
+    fn ask(
+        &mut self,
+        picture: &Picture,
+        now: Time,
+        ask: impl Fn(&mut dyn Invariant, &Picture) -> Result<(), String>,
+    ) -> Result<(), Violation> {
+        for cluster in picture.clusters() {
+            for invariant in &mut self.invariants {
+                let name = invariant.name();
+                ask(invariant.as_mut(), &cluster).map_err(|what| Violation { invariant: name, at: now, what })?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -26,7 +26,7 @@ impl World {
     pub(super) fn arrive(&mut self, from: SocketAddr, to: SocketAddr, bytes: Datagram) -> Result<(), Violation> {
         let Some(&host) = self.by_addr.get(&to) else { return Ok(()) };
         self.carried.arrived += 1;
-        let hash = Fnv::of(&bytes);
+        let hash = Fnv::of_packet(&bytes);
         self.trace.detail(self.now, format_args!("{to} gets {} bytes {hash:016x} from {from}", bytes.len()));
         if let Some(waiting) = self.servers.get_mut(host).and_then(|host| host.paused.as_mut()) {
             if waiting.len() < SOCKET_DATAGRAMS_MAX {
@@ -163,7 +163,7 @@ impl World {
             return Ok(());
         }
         let packet = match cause {
-            Cause::Datagram(_, bytes) => Some(Fnv::of(bytes)),
+            Cause::Datagram(_, bytes) => Some(Fnv::of_packet(bytes)),
             _ => None,
         };
         let sealed = packet.is_some_and(|packet| self.sealed.contains(&packet));
@@ -184,6 +184,7 @@ impl World {
         }
         let hosts = self.servers.len() + self.clients.len() + self.strangers.len();
         for stray in self.outsider.hear(from, target, bytes, hosts) {
+            self.checker.observe(&Fact::Stray, self.now)?;
             let to = self.addr(stray.to);
             for at in self.network.carry(host, stray.to, self.now).into_iter().flatten() {
                 self.put(at, Happening::Arrival { from: stray.from, to, bytes: Rc::clone(&stray.bytes) });
@@ -195,7 +196,7 @@ impl World {
     /// Remembers a sealed packet, and says so where it goes to a server that has left. For whom it was sealed cannot be
     /// seen from outside: an outsider may have made its receiver seem to be elsewhere for a moment.
     fn note_sealed(&mut self, host: HostId, target: HostId, bytes: &Datagram) -> Result<(), Violation> {
-        self.sealed.insert(Fnv::of(bytes));
+        self.sealed.insert(Fnv::of_packet(bytes));
         let gone = self.departed.iter().find(|gone| gone.host == target).map(|gone| gone.who);
         let Some((departed, machine)) = gone.zip(self.servers.get(host)) else { return Ok(()) };
         let server = machine.process_of();
