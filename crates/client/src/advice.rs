@@ -7,6 +7,8 @@ use hobnob_proto::{
     discovery::interfaces::{Choice, DOWN, Interface, NOT_NAMED},
 };
 
+/// The first line of all.
+pub(crate) const NO_ANSWER: &str = "no server answered.";
 /// Addresses that are said of an interface.
 const ADDRS_MAX: usize = 2;
 /// Interfaces that are named as left out; on a machine with many containers there are hundreds.
@@ -16,7 +18,7 @@ const LEFT_OUT_MAX: usize = 4;
 pub(crate) fn not_found(choices: &[Choice], port: u16) -> String {
     let used: Vec<&Interface> = choices.iter().filter(|choice| choice.used).map(|choice| &choice.interface).collect();
     let places: Vec<String> = used.iter().map(|interface| place(interface)).collect();
-    let mut lines = vec!["no server answered.".to_owned()];
+    let mut lines = vec![NO_ANSWER.to_owned()];
     if places.is_empty() {
         lines.push("Asked nowhere: no network interface of this machine is up.".to_owned());
     } else {
