@@ -7,21 +7,23 @@ use hobnob_proto::{
     discovery::interfaces::{Choice, DOWN, Interface, NOT_NAMED},
 };
 
+/// The first line of all.
+pub(crate) const NO_ANSWER: &str = "no server answered.";
 /// Addresses that are said of an interface.
 const ADDRS_MAX: usize = 2;
 /// Interfaces that are named as left out; on a machine with many containers there are hundreds.
 const LEFT_OUT_MAX: usize = 4;
 
 /// Several lines: where was looked at which port, where not and why, and what to try.
-pub(crate) fn not_found(choices: &[Choice], port: u16) -> String {
+pub(crate) fn not_found(choices: &[Choice], wanted: &[String], port: u16) -> String {
     let used: Vec<&Interface> = choices.iter().filter(|choice| choice.used).map(|choice| &choice.interface).collect();
     let places: Vec<String> = used.iter().map(|interface| place(interface)).collect();
-    let mut lines = vec!["no server answered.".to_owned()];
+    let mut lines = vec![NO_ANSWER.to_owned()];
     if places.is_empty() {
-        lines.push("Asked nowhere: no network interface of this machine is up.".to_owned());
-    } else {
-        lines.push(format!("Asked on {}, at UDP port {port}.", places.join(", ")));
+        lines.push(nowhere(choices, wanted));
+        return lines.join("\n");
     }
+    lines.push(format!("Asked on {}, at UDP port {port}.", places.join(", ")));
     lines.extend(left_out(choices));
     if used.iter().all(|interface| interface.is_loopback()) {
         let is_named = choices.iter().any(|choice| choice.why == Some(NOT_NAMED));
@@ -48,6 +50,19 @@ pub(crate) fn not_found(choices: &[Choice], port: u16) -> String {
         );
     }
     lines.join("\n")
+}
+
+/// Why nobody was asked, and what to do about it.
+fn nowhere(choices: &[Choice], wanted: &[String]) -> String {
+    if wanted.is_empty() {
+        return "Asked nowhere: no network interface of this machine is up. Connect it to a network.".to_owned();
+    }
+    let state = |name: &String| {
+        let is_down = choices.iter().any(|choice| choice.interface.name == *name);
+        format!("{name} {}", if is_down { "is down" } else { "has no address" })
+    };
+    let states: Vec<String> = wanted.iter().map(state).collect();
+    format!("Asked nowhere: {}. Connect it to a network, or leave --interface out.", states.join(", "))
 }
 
 /// An interface with an address or two: those that people know it by.
@@ -104,7 +119,7 @@ If no server runs on this network yet, start one with `hobnob server`. If one do
 - a VPN that takes all traffic: switch it off, or let it leave the local network alone
 - another port or network over there: compare --discovery-port, or name the server with --server-ip"
         );
-        assert_eq!(not_found(&choose(all, &[]), 5005), expected);
+        assert_eq!(not_found(&choose(all, &[]), &[], 5005), expected);
     }
 
     #[test]
@@ -113,7 +128,7 @@ If no server runs on this network yet, start one with `hobnob server`. If one do
             let all = vec![interface("lo", &["127.0.0.1"]), interface("eth0", &["192.0.2.7"])];
             let all = if wanted.is_empty() { all[..1].to_vec() } else { all };
             let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
-            let said = not_found(&choose(all, &wanted), 5005);
+            let said = not_found(&choose(all, &wanted), &wanted, 5005);
             assert!(said.ends_with(expected) && !said.contains("firewall"), "{said}");
         }
         check(&[], "or connect this machine to a network.");
@@ -121,10 +136,27 @@ If no server runs on this network yet, start one with `hobnob server`. If one do
     }
 
     #[test]
+    fn who_could_ask_nowhere_is_told_why() {
+        fn check(wanted: &[&str], expected: &str) {
+            let down = Interface { up: false, ..interface("wlan0", &["192.0.2.7"]) };
+            let all = if wanted.is_empty() { vec![down] } else { vec![interface("lo", &["127.0.0.1"]), down] };
+            let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            let said = not_found(&choose(all, &wanted), &wanted, 5005);
+            assert_eq!(said, format!("{NO_ANSWER}\nAsked nowhere: {expected}"));
+        }
+        check(&[], "no network interface of this machine is up. Connect it to a network.");
+        check(&["wlan0"], "wlan0 is down. Connect it to a network, or leave --interface out.");
+        check(
+            &["wlan0", "eth5"],
+            "wlan0 is down, eth5 has no address. Connect it to a network, or leave --interface out.",
+        );
+    }
+
+    #[test]
     fn a_machine_with_many_containers_does_not_list_them_all() {
         let containers = (0..300).map(|n| interface(&format!("veth{n}"), &["fe80::1"]));
         let all: Vec<_> = std::iter::once(interface("eth0", &["192.0.2.7"])).chain(containers).collect();
-        let said = not_found(&choose(all, &[]), 5005);
+        let said = not_found(&choose(all, &[]), &[], 5005);
         assert!(said.len() < 1_200 && said.contains("296 more"), "{said}");
     }
 }

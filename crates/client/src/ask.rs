@@ -231,12 +231,12 @@ fn status_text(status: &Value) -> String {
         cell(&status["term"]),
         cell(&status["me"]),
         servers.to_text(),
-        rooms_table(&status["rooms"]).to_text() + &interfaces_text(&status["interfaces"])
+        rooms_table(&status["rooms"]).to_text() + &interfaces_text(&status["me"], &status["interfaces"])
     )
 }
 
 /// The interfaces of the server that answers; nothing where it does not tell of any.
-fn interfaces_text(interfaces: &Value) -> String {
+fn interfaces_text(me: &Value, interfaces: &Value) -> String {
     if items(interfaces).is_empty() {
         return String::new();
     }
@@ -246,7 +246,7 @@ fn interfaces_text(interfaces: &Value) -> String {
         let why = interface["why"].as_str().unwrap_or_default();
         table.row([cell(&interface["name"]), cell(&interface["addrs"]), used.to_owned(), why.to_owned()]);
     }
-    format!("\n{}", table.to_text())
+    format!("\nInterfaces of server {}:\n{}", cell(me), table.to_text())
 }
 
 fn rooms_table(rooms: &Value) -> Table {
@@ -321,6 +321,7 @@ SERVER  ADDRESS         STATE  ROLE    LOAD  CLIENTS  LAG
 ROOM   SERVED BY  COPIES ON  PEOPLE  MESSAGES
 lobby  2          1, 3       2       40
 
+Interfaces of server 1:
 INTERFACE  ADDRESSES  USED  BECAUSE
 eth0       192.0.2.7  yes
 wg0        10.9.0.1   no    it is a VPN or a tunnel

@@ -244,6 +244,10 @@ impl Chat {
         match heard {
             Heard::Event(event) => self.event(event, now),
             Heard::Notice(notice) => self.status(&notice),
+            Heard::Searching { advice } => {
+                self.status(speaker::SEARCHING);
+                advice.iter().for_each(|line| self.status(line));
+            }
             Heard::Unsent { room, seq, body, why } => {
                 self.pending.remove(&(room, seq));
                 self.unsent(&body, &why);
@@ -257,7 +261,6 @@ impl Chat {
                 let servers = text::count(servers as u64, "server");
                 self.status(&format!("there is another cluster here: {name}, with {servers}"));
             }
-            Event::Searching => self.status("no server has answered yet; still looking"),
             Event::Connected { server, open, .. } => self.connected(server, open),
             Event::Lost { server } => self.lost = Some((server, now, false)),
             Event::NotWelcome { why, suggestion } => self.not_welcome(&why, suggestion),
@@ -283,7 +286,11 @@ impl Chat {
                     self.status(&why);
                 }
             }
-            Event::Found { .. } | Event::NotTrusted { .. } | Event::CaughtUp { .. } | Event::Refused { .. } => {}
+            Event::Found { .. }
+            | Event::Searching
+            | Event::NotTrusted { .. }
+            | Event::CaughtUp { .. }
+            | Event::Refused { .. } => {}
         }
     }
 

@@ -111,7 +111,7 @@ impl Session {
 
     /// That no server was found: where was looked, and what to try.
     pub(crate) fn not_found(&self) -> String {
-        advice::not_found(self.net.choices(), self.net.discovery_port())
+        advice::not_found(self.net.choices(), self.net.wanted(), self.net.discovery_port())
     }
 
     /// Says goodbye to the server, so that others see at once that this one has gone.

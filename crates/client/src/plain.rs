@@ -37,6 +37,8 @@ struct Pipe {
     is_caught_up: bool,
     /// Numbers of posts that are not settled.
     waiting: BTreeSet<u64>,
+    /// Whether it was said what to try where no server answers.
+    is_advised: bool,
     /// Whether a line was not sent.
     is_failed: bool,
 }
@@ -53,6 +55,7 @@ pub(crate) async fn chat(options: Options, mut notices: Option<Notices>) -> Resu
         company: Company::default(),
         is_caught_up: false,
         waiting: BTreeSet::new(),
+        is_advised: false,
         is_failed: false,
     };
     let mut lines = stdin::lines();
@@ -109,6 +112,11 @@ impl Pipe {
         match heard {
             Heard::Event(event) => return self.event(speaker, event),
             Heard::Notice(notice) => output::status(&notice),
+            Heard::Searching { advice } => {
+                self.is_advised |= !advice.is_empty();
+                output::status(speaker::SEARCHING);
+                advice.iter().for_each(|line| output::status(line));
+            }
             Heard::Unsent { room, seq, body, why } => {
                 if room == self.room && self.waiting.remove(&seq) {
                     self.is_failed = true;
@@ -139,7 +147,6 @@ impl Pipe {
                     output::status(&told);
                 }
             }
-            Event::Searching => output::status("no server has answered yet; still looking"),
             Event::Joined { room, .. } => output::status(&format!("you are in #{room}")),
             Event::CaughtUp { room } if room == self.room => self.is_caught_up = true,
             event => speaker.object(&event)?,
@@ -168,10 +175,14 @@ impl Pipe {
 
     fn outcome(&self, speaker: &Speaker) -> Result<(), Fail> {
         let kept = text::count(self.waiting.len() as u64, "message");
+        let not_found = || {
+            let fail = speaker.not_found();
+            if self.is_advised { Fail::new(fail.code, "no server answered: see above") } else { fail }
+        };
         match (self.server, self.waiting.is_empty()) {
-            (None, true) => Err(speaker.not_found()),
+            (None, true) => Err(not_found()),
             (None, false) => {
-                let fail = speaker.not_found();
+                let fail = not_found();
                 Err(Fail::new(fail.code, format!("{}\n{kept} kept here, and sent next time", fail.message)))
             }
             (Some(_), false) => {

@@ -163,7 +163,7 @@ impl Sending {
             }
             Heard::Event(event) => speaker.object(&event)?,
             Heard::Notice(notice) => output::status(&notice),
-            Heard::Unsent { .. } => {}
+            Heard::Unsent { .. } | Heard::Searching { .. } => {}
         }
         Ok(Reader::Listens)
     }
@@ -239,7 +239,7 @@ async fn follow(speaker: &mut Speaker, here: &RoomName, tail: &TailOptions) -> R
                 printed += 1;
             }
             Heard::Event(event) => speaker.object(&event)?,
-            Heard::Unsent { .. } | Heard::Notice(_) => {}
+            Heard::Unsent { .. } | Heard::Notice(_) | Heard::Searching { .. } => {}
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use crate::{
     Fail, Options,
+    advice::NO_ANSWER,
     device::{Device, Met, Realm},
     driver::{self, Session, Talker},
     identity::StateDir,
@@ -34,6 +35,9 @@ pub(crate) const SEARCH: Duration = Duration::from_secs(3);
 /// How long a server that can be trusted has to come forward, after one that cannot: anybody may send a wrong answer to the
 /// search, so that alone must not keep us from our cluster.
 const TRUST: Duration = Duration::from_secs(1);
+
+/// What is said while no server answers.
+pub(crate) const SEARCHING: &str = "no server has answered yet; still looking";
 
 /// How long an answer may take.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -57,6 +61,8 @@ pub(crate) struct Speaker {
     insists: bool,
     /// Whether a server serves us, or did.
     is_connected: bool,
+    /// Whether it was said what to try where no server answers.
+    is_advised: bool,
     /// Why a server that answered is not trusted, and until when another one may come forward.
     distrust: Option<(Time, String)>,
     /// How many questions were asked: the number of the last one.
@@ -81,6 +87,11 @@ pub(crate) enum Heard {
     },
     /// A sentence for the person.
     Notice(String),
+    /// No server has answered yet. Repeated while that is so.
+    Searching {
+        /// Where was looked and what to try, a line each; the first time only.
+        advice: Vec<String>,
+    },
 }
 
 impl Speaker {
@@ -131,6 +142,7 @@ impl Speaker {
             open: None,
             insists: options.name.is_some(),
             is_connected: false,
+            is_advised: false,
             distrust: None,
             asks: 0,
         }
@@ -185,7 +197,7 @@ impl Speaker {
             let left = deadline.since(self.session.now());
             match self.hear_within(left).await? {
                 Some(Heard::Event(event)) => self.object(&event)?,
-                Some(Heard::Unsent { .. }) => {}
+                Some(Heard::Unsent { .. } | Heard::Searching { .. }) => {}
                 Some(Heard::Notice(notice)) => output::status(&notice),
                 None => return Err(self.not_found()),
             }
@@ -202,6 +214,16 @@ impl Speaker {
             return Fail::new(Fail::NOT_FOUND, message);
         }
         Fail::new(Fail::NOT_FOUND, self.session.not_found())
+    }
+
+    /// What to try where no server answers; nothing where it was said already.
+    fn advice(&mut self) -> Vec<String> {
+        if std::mem::replace(&mut self.is_advised, true) {
+            return Vec::new();
+        }
+        // That no server answers is said by whoever hears it.
+        let advice = self.not_found().message;
+        advice.lines().filter(|line| *line != NO_ANSWER).map(str::to_owned).collect()
     }
 
     /// Answers an event that speaks against us, where nobody can be asked: takes the name that is suggested, or fails.
@@ -303,6 +325,9 @@ impl Speaker {
                 self.distrust = Some((self.session.now() + TRUST, why.clone()));
             }
             _ => {}
+        }
+        if matches!(event, Event::Searching) {
+            return Ok(Heard::Searching { advice: self.advice() });
         }
         let Some(device) = &mut self.device else { return Ok(Heard::Event(event)) };
         match event {

@@ -138,13 +138,13 @@ fn found(around: Around, cluster: &ClusterName) -> String {
 
 /// What was found, and that we serve.
 fn serving(around: Around, cluster: &ClusterName, ready: &Ready, open: bool) -> String {
-    let (id, addr) = (ready.me.id, ready.addr());
+    let (id, at) = (ready.me.id, crate::serve::at(ready));
     // The chat says so of an open one.
     let trust = if open { String::new() } else { format!(" {}", trust(open)) };
     match around {
-        Around::Nobody => format!("No cluster found: started one, {cluster}, as server {id} at {addr}.{trust}"),
+        Around::Nobody => format!("No cluster found: started one, {cluster}, as server {id} {at}.{trust}"),
         Around::Cluster { .. } => {
-            format!("{} This machine serves too, as server {id} at {addr}.{trust}", found(around, cluster))
+            format!("{} This machine serves too, as server {id} {at}.{trust}", found(around, cluster))
         }
     }
 }

@@ -70,8 +70,8 @@ pub(crate) struct NetworkArgs {
     /// A file with the secret of a closed cluster, as `hobnob secret` prints it; else from `HOBNOB_SECRET`
     #[arg(long, env = "HOBNOB_SECRET_FILE", value_name = "FILE")]
     pub(crate) secret_file: Option<std::path::PathBuf>,
-    /// Use this network interface alone; may be repeated (in the environment: with commas). Else all but those of
-    /// containers and VPNs
+    /// Look for servers and be found on this network interface alone; may be repeated (in the environment: with commas).
+    /// Else on all but those of containers and VPNs. A server takes sessions on every interface, unless only `lo` is named
     #[arg(long = "interface", env = "HOBNOB_INTERFACE", value_name = "IF", value_delimiter = ',')]
     pub(crate) interfaces: Vec<String>,
     /// The port at which servers are found, the same on all machines

@@ -66,14 +66,20 @@ async fn introduce(mut handle: Handle, cluster: ClusterName, open: bool, format:
     match format {
         LogFormat::Text => eprintln!("{}", introduction(&ready, &cluster, open)),
         LogFormat::Json => {
-            tracing::info!(server = ready.me.id.0, %cluster, addr = %ready.addr(), open, "serving");
+            let addr = ready.addr().map(|addr| addr.to_string());
+            tracing::info!(server = ready.me.id.0, %cluster, addr, open, "serving");
         }
     }
 }
 
 /// The one line for people.
 fn introduction(ready: &Ready, cluster: &ClusterName, open: bool) -> String {
-    format!("Server {} of cluster {cluster} at {}. {}", ready.me.id, ready.addr(), trust(open))
+    format!("Server {} of cluster {cluster} {}. {}", ready.me.id, at(ready), trust(open))
+}
+
+/// Where a server is, for people.
+pub(crate) fn at(ready: &Ready) -> String {
+    ready.addr().map_or_else(|| "without an address yet".to_owned(), |addr| format!("at {addr}"))
 }
 
 /// What a cluster's openness means.
@@ -121,6 +127,8 @@ mod tests {
             introduction(&ready, &name, true),
             "Server 3 of cluster ship at 192.0.2.2:5001. Open cluster: anyone on this network can read and post."
         );
+        let waiting = Ready { addrs: Vec::new(), ..ready.clone() };
+        assert!(introduction(&waiting, &name, true).starts_with("Server 3 of cluster ship without an address yet. "));
         assert!(introduction(&ready, &name, false).ends_with("only who has its secret can read and post."));
     }
 

@@ -1,8 +1,8 @@
 //! How far an address means something.
 //!
 //! A loopback address means another machine on each machine, and an IPv6 link-local one another machine on each link; its
-//! scope id is a number of the machine that says it. So neither is told to other machines, and what they tell of such
-//! addresses is not believed.
+//! scope id is a number of the machine that says it. So loopback is told to no other machine, a link-local address only to clients and
+//! without its scope (they try each of their links), and what other servers tell of such addresses is not believed.
 
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 

@@ -3,32 +3,27 @@
 
 use std::{io, net::ToSocketAddrs as _};
 
-use hobnob_proto::discovery::interfaces::{self, Address, Choice, Interface};
+use hobnob_proto::discovery::interfaces::{self, Address, Choice, Interface, Listed};
 use if_addrs::IfAddr;
 
 use crate::Error;
 
 /// All interfaces that have an address, in the system's order.
 pub fn all() -> io::Result<Vec<Interface>> {
-    let mut found: Vec<Interface> = Vec::new();
-    for one in if_addrs::get_if_addrs()? {
+    let listed = if_addrs::get_if_addrs()?.into_iter().map(|one| {
         let (prefix, broadcast) = match &one.addr {
             IfAddr::V4(addr) => (addr.prefixlen, addr.broadcast),
             IfAddr::V6(addr) => (addr.prefixlen, None),
         };
-        let addr = Address { ip: one.ip(), prefix, broadcast };
-        match found.iter_mut().find(|known| known.name == one.name) {
-            Some(known) => known.addrs.push(addr),
-            None => found.push(Interface {
-                index: one.index.unwrap_or_default(),
-                up: one.is_oper_up() || one.is_loopback(),
-                point_to_point: one.is_p2p(),
-                addrs: vec![addr],
-                name: one.name,
-            }),
+        Listed {
+            index: one.index,
+            up: one.is_oper_up(),
+            point_to_point: one.is_p2p(),
+            addr: Address { ip: one.ip(), prefix, broadcast },
+            name: one.name,
         }
-    }
-    Ok(found)
+    });
+    Ok(Interface::collect(listed))
 }
 
 /// Decides which of `all` are used: those that are `wanted`; where nothing is, all that lead to other people's machines. An
@@ -38,16 +33,25 @@ pub fn choose(all: Vec<Interface>, wanted: &[String]) -> Result<Vec<Choice>, Err
     choose_of(all, wanted, exists)
 }
 
-/// Whether the system has an interface of that name, with an address or without: it knows its number then.
+/// Whether nothing is `wanted` but what never leaves this machine. A loopback that is down has no address: then its name
+/// tells, so that no server that is to be heard here alone is ever heard outside.
+pub(crate) fn is_only_loopback(choices: &[Choice], wanted: &[String]) -> bool {
+    let is_loopback = |name: &String| match choices.iter().find(|choice| choice.interface.name == *name) {
+        Some(choice) => choice.interface.is_loopback(),
+        None => name.strip_prefix("lo").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit())),
+    };
+    !wanted.is_empty() && wanted.iter().all(is_loopback)
+}
+
+/// Whether the system has an interface of that name, with an address or without: it knows its number then. What is a number
+/// itself would be taken for one.
 fn exists(name: &str) -> bool {
-    (format!("fe80::1%{name}").as_str(), 0).to_socket_addrs().is_ok()
+    name.parse::<u32>().is_err() && (format!("fe80::1%{name}").as_str(), 0).to_socket_addrs().is_ok()
 }
 
 fn choose_of(all: Vec<Interface>, wanted: &[String], exists: impl Fn(&str) -> bool) -> Result<Vec<Choice>, Error> {
-    let has_addr = |name: &str| all.iter().any(|interface| interface.name == name);
-    if let Some(name) = wanted.iter().find(|name| !has_addr(name) && !exists(name)) {
-        let known: Vec<&str> = all.iter().map(|interface| interface.name.as_str()).collect();
-        return Err(Error::UnknownInterface { name: name.clone(), known: known.join(", ") });
+    if let Some((name, known)) = interfaces::unknown(&all, wanted, exists) {
+        return Err(Error::UnknownInterface { name, known });
     }
     let choices = interfaces::choose(all, wanted);
     let may_come = !wanted.is_empty();
@@ -88,6 +92,22 @@ mod tests {
     }
 
     #[test]
+    fn a_server_for_this_machine_alone_stays_so_while_loopback_is_down() {
+        fn check(there: &[(&str, [u8; 4])], wanted: &[&str], expected: bool) {
+            let all = there.iter().map(|(name, ip)| interface(name, *ip)).collect();
+            let wanted: Vec<String> = wanted.iter().map(ToString::to_string).collect();
+            assert_eq!(is_only_loopback(&interfaces::choose(all, &wanted), &wanted), expected, "{there:?} {wanted:?}");
+        }
+        let both = [("lo", [127, 0, 0, 1]), ("eth0", [192, 0, 2, 2])];
+        check(&both, &["lo"], true);
+        check(&both, &[], false);
+        check(&both, &["lo", "eth0"], false);
+        check(&both[1..], &["lo"], true);
+        check(&both[1..], &["lo0"], true);
+        check(&both[..1], &["lo", "lowpan0"], false);
+    }
+
+    #[test]
     fn a_machine_without_a_network_is_told_so() {
         assert!(matches!(choose(Vec::new(), &[]), Err(Error::NoInterface)));
     }
@@ -96,22 +116,24 @@ mod tests {
     fn the_system_knows_its_interfaces() {
         let all = all().unwrap();
         let lo = all.iter().find(|interface| interface.is_loopback()).expect("tests run where loopback is up");
-        assert!(exists(&lo.name) && !exists("nowhere9"));
+        assert!(exists(&lo.name) && !exists("nowhere9") && !exists("7777"));
     }
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn addresses_that_a_link_gives_itself_are_seen() {
+    fn ipv6_addresses_are_seen_those_too_that_a_link_gives_itself() {
         // Address, index, prefix, scope, flags, name: all in hexadecimal but the name.
         let table = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-        let all = all().unwrap();
-        let mut lines = table.lines().filter(|line| line.starts_with("fe80")).peekable();
-        if lines.peek().is_none() {
-            println!("skipped: no IPv6 link-local address here");
+        if table.is_empty() {
+            return crate::tests::skip("no IPv6 here");
         }
-        for name in lines.filter_map(|line| line.split_whitespace().last()) {
+        let all = all().unwrap();
+        for line in table.lines() {
+            let mut words = line.split_whitespace();
+            let ip = u128::from_str_radix(words.next().unwrap(), 16).map(std::net::Ipv6Addr::from_bits).unwrap();
+            let name = words.next_back().unwrap();
             let interface = all.iter().find(|interface| interface.name == name).expect("it is listed");
-            assert!(interface.addrs.iter().any(|addr| addr.ip.to_string().starts_with("fe80")), "{interface:?}");
+            assert!(interface.addrs.iter().any(|addr| addr.ip == ip), "{ip} {interface:?}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! The network as it is now: looked at every 2 s, since interfaces come and go.
 //!
 //! A look reads the list of interfaces (one question to the kernel) and compares it with the last one. Only where they
-//! differ, sockets are opened and closed, and the node hears of it.
+//! differ, sockets are opened and closed, and the node hears of it. It says nothing to anybody where that is of no use:
+//! where containers start and stop, there is always something new that is not used.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -30,6 +31,17 @@ pub(crate) struct Network {
     next: Instant,
 }
 
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// All is as it was.
+    Nothing,
+    /// Something that is not used has changed, as where containers start and stop: of interest to a status alone.
+    LeftOut,
+    /// Something that is used has changed.
+    Network,
+}
+
 impl Network {
     /// The network as it is at the start.
     pub(crate) fn new(wanted: Vec<String>, session_port: u16, choices: Vec<Choice>) -> Self {
@@ -51,7 +63,7 @@ impl Network {
         self.next
     }
 
-    /// Looks, where it is time to. Whether anything has changed.
+    /// Looks, where it is time to. Whether the node is to hear of it: what is left out is shown in its status.
     pub(crate) fn look(&mut self, sockets: &mut Sockets) -> bool {
         if Instant::now() < self.next {
             return false;
@@ -64,14 +76,25 @@ impl Network {
                 return false;
             }
         };
-        let is_same = self.choices.iter().map(|choice| &choice.interface).eq(&all);
-        if !is_same {
-            self.choices = policy::choose(all, &self.wanted);
+        let news = self.take(all);
+        if news == News::Network {
             tracing::info!(used = used_names(&self.choices), "the network has changed");
         }
         // A socket that was refused may be granted now, as that of an interface which was only coming up.
         let is_opened = sockets.follow(&self.choices);
-        !is_same || is_opened
+        news != News::Nothing || is_opened
+    }
+
+    /// These are the interfaces now.
+    fn take(&mut self, all: Vec<Interface>) -> News {
+        let before = std::mem::replace(&mut self.choices, policy::choose(all, &self.wanted));
+        if before == self.choices {
+            News::Nothing
+        } else if policy::is_same_network(&before, &self.choices) {
+            News::LeftOut
+        } else {
+            News::Network
+        }
     }
 }
 
@@ -132,6 +155,21 @@ mod tests {
             &["::1", "fe80::1", "2001:db8::1", "169.254.0.1", "192.0.2.2"],
             &["192.0.2.2:5001", "169.254.0.1:5001", "[2001:db8::1]:5001", "[fe80::1%3]:5001", "[::1]:5001"],
         );
+    }
+
+    #[test]
+    fn containers_that_come_and_go_change_no_network() {
+        let interface = |name: &str, last| {
+            let addrs = vec![Address { ip: [192, 0, 2, last].into(), prefix: 24, broadcast: None }];
+            Interface { name: name.into(), index: 3, up: true, point_to_point: false, addrs }
+        };
+        let (eth, veth) = (interface("eth0", 2), interface("veth1", 3));
+        let mut network = Network::new(Vec::new(), 5001, policy::choose(vec![eth.clone()], &[]));
+        assert_eq!(network.take(vec![eth.clone()]), News::Nothing);
+        assert_eq!(network.take(vec![eth.clone(), veth.clone()]), News::LeftOut);
+        assert_eq!(network.choices().len(), 2);
+        assert_eq!(network.take(vec![interface("eth0", 9), veth]), News::Network);
+        assert_eq!(network.take(Vec::new()), News::Network);
     }
 
     #[test]

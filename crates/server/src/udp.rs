@@ -1,6 +1,6 @@
 //! The sockets of a server: two for sessions (IPv4 and IPv6, on one port), and up to two for each interface for discovery.
 //!
-//! Discovery sockets of all servers of a host share one port (`SO_REUSEADDR`): each of them gets a copy of every
+//! Discovery sockets of all servers of a host share one port (`SO_REUSEADDR`, on macOS and BSD `SO_REUSEPORT` too): each of them gets a copy of every
 //! broadcast, but a unicast would reach only one of them, so nothing is ever sent to that port but broadcasts. Bound to
 //! its device, a socket hears its own interface alone, and what it sends leaves there whatever the routes say. IPv6 has no
 //! broadcast: there a link-local group takes its place, which a socket joins on its own interface.
@@ -229,6 +229,13 @@ fn places(choices: &[Choice], port: u16) -> Vec<Place> {
 fn open_discovery(place: &Place, port: u16) -> io::Result<UdpSocket> {
     let socket = new_socket(place.is_v6)?;
     socket.set_reuse_address(true)?;
+    // Elsewhere that alone does not let several sockets have one wildcard address and port. On Linux this would spread
+    // what arrives over them, instead of giving each a copy.
+    #[cfg(all(
+        unix,
+        not(any(target_os = "android", target_os = "linux", target_os = "illumos", target_os = "solaris"))
+    ))]
+    socket.set_reuse_port(true)?;
     #[cfg(any(target_os = "android", target_os = "linux"))]
     if let Err(error) = socket.bind_device(Some(place.interface.as_bytes())) {
         tracing::debug!(interface = place.interface, %error, "not bound to the interface: goes on without");
@@ -310,7 +317,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_port_that_is_taken_for_ipv6_alone_is_taken() {
-        let Ok(taken) = std::net::UdpSocket::bind("[::1]:0") else { return println!("skipped: no IPv6 here") };
+        let Ok(taken) = std::net::UdpSocket::bind("[::1]:0") else {
+            return crate::tests::skip("no IPv6 here");
+        };
         let port = taken.local_addr().unwrap().port();
         assert!(matches!(session(Some(port), true), Err(Error::PortTaken(taken)) if taken == port));
     }

@@ -88,6 +88,18 @@ fn acked(seq: u64, copies: u32, stored: bool) -> Event {
 }
 
 #[test]
+fn whoever_finds_no_server_is_told_once_what_to_try() {
+    let mut play = Play::new(Some("anna"), Some("tea"));
+    play.effects();
+    let searching = |advice: &[&str]| Heard::Searching { advice: advice.iter().map(ToString::to_string).collect() };
+    play.chat.heard(searching(&["Asked on lo.", "- a firewall"]), play.now);
+    let waits = "* no server has answered yet; still looking";
+    assert_eq!(play.effects(), [waits, "* Asked on lo.", "* - a firewall"]);
+    play.chat.heard(searching(&[]), play.now);
+    assert_eq!(play.effects(), [waits]);
+}
+
+#[test]
 fn a_newcomer_is_asked_for_a_name_and_a_room() {
     let mut play = Play::new(None, None);
     assert_eq!(play.chat.prompt(), "Your name [anna]: ");

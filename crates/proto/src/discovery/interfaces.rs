@@ -2,8 +2,9 @@
 //!
 //! All that are up, but for those that lead to no other person's machine: bridges of containers and virtual machines
 //! would only make a server known under addresses at which nobody reaches it, and what is said into a VPN at home is
-//! heard by whoever is at its other end. Those are left out unless they are named, or unless nothing else is there: in a
-//! container the only interface may well be called like one of them.
+//! heard by whoever is at its other end. Those are left out unless they are named. Where nothing else is there, those of
+//! containers are used: in a container the only interface may well be called like one of them. A VPN is not, so that a
+//! laptop that loses its Wi-Fi does not begin to talk to whoever is at the other end.
 //!
 //! Nothing here looks at the machine: the list comes from whoever can read it.
 
@@ -82,6 +83,21 @@ pub struct Interface {
     pub addrs: Vec<Address>,
 }
 
+/// One address of an interface, as systems list them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// The interface's name.
+    pub name: String,
+    /// Its number; `None` where it is not known.
+    pub index: Option<u32>,
+    /// Whether it is up, with something at its other end.
+    pub up: bool,
+    /// Whether there is exactly one other end.
+    pub point_to_point: bool,
+    /// The address.
+    pub addr: Address,
+}
+
 /// An interface, and whether it is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choice {
@@ -94,6 +110,25 @@ pub struct Choice {
 }
 
 impl Interface {
+    /// The interfaces that a list of addresses tells of, in the order of their first one.
+    pub fn collect(listed: impl IntoIterator<Item = Listed>) -> Vec<Self> {
+        let mut found: Vec<Self> = Vec::new();
+        for Listed { name, index, up, point_to_point, addr } in listed {
+            match found.iter_mut().find(|known| known.name == name) {
+                Some(known) => known.addrs.push(addr),
+                None => found.push(Self {
+                    index: index.unwrap_or_default(),
+                    // Systems do not call loopback running, since there is nothing at its other end.
+                    up: up || addr.ip.is_loopback(),
+                    point_to_point,
+                    addrs: vec![addr],
+                    name,
+                }),
+            }
+        }
+        found
+    }
+
     /// Whether it never leaves this machine.
     pub fn is_loopback(&self) -> bool {
         !self.addrs.is_empty() && self.addrs.iter().all(|addr| addr.ip.is_loopback())
@@ -149,8 +184,26 @@ impl Interface {
     }
 }
 
+/// The first of `wanted` that is not on this machine, and the names of `all`, with commas. One that the system knows (see
+/// `exists`) and that has no address yet, as where no cable is plugged in, is there: it is used once it has one.
+pub fn unknown(all: &[Interface], wanted: &[String], exists: impl Fn(&str) -> bool) -> Option<(String, String)> {
+    let is_there = |name: &str| all.iter().any(|interface| interface.name == name) || exists(name);
+    let name = wanted.iter().find(|name| !is_there(name))?;
+    let known: Vec<&str> = all.iter().map(|interface| interface.name.as_str()).collect();
+    Some((name.clone(), known.join(", ")))
+}
+
+/// Whether the same interfaces are used in both, at the same addresses: what becomes of the others is no news.
+pub fn is_same_network(before: &[Choice], after: &[Choice]) -> bool {
+    let used = |choices: &[Choice]| {
+        let used = choices.iter().filter(|choice| choice.used).map(|choice| choice.interface.clone());
+        used.collect::<Vec<_>>()
+    };
+    used(before) == used(after)
+}
+
 /// Decides which of `all` are used: those that are named in `wanted`; where nobody is named, all but those that lead to
-/// nobody's machine. In the order of `all`.
+/// nobody's machine; where that leaves nothing but loopback, what is up of containers too. In the order of `all`.
 pub fn choose(all: Vec<Interface>, wanted: &[String]) -> Vec<Choice> {
     let mut choices: Vec<Choice> = all
         .into_iter()
@@ -167,7 +220,7 @@ pub fn choose(all: Vec<Interface>, wanted: &[String]) -> Vec<Choice> {
         .collect();
     let is_alone = !choices.iter().any(|choice| choice.used && !choice.interface.is_loopback());
     if wanted.is_empty() && is_alone {
-        for choice in choices.iter_mut().filter(|choice| !choice.used && choice.interface.up) {
+        for choice in choices.iter_mut().filter(|choice| choice.why == Some(CONTAINER)) {
             (choice.used, choice.why) = (true, Some(NO_OTHER));
         }
     }
@@ -223,8 +276,48 @@ mod tests {
     #[test]
     fn where_nothing_else_is_there_what_is_there_is_used() {
         check("lo veth1 -eth0", &[], &[("lo", None), ("veth1", Some(NO_OTHER))]);
-        check("lo >tun0", &[], &[("lo", None), ("tun0", Some(NO_OTHER))]);
+        check("lo >tun0", &[], &[("lo", None)]);
+        check("lo -wlan0 wg0 tun0 >link0", &[], &[("lo", None)]);
+        check("lo -wlan0 wg0 docker0", &[], &[("lo", None), ("docker0", Some(NO_OTHER))]);
         check("lo", &[], &[("lo", None)]);
+    }
+
+    #[test]
+    fn what_is_left_out_is_no_news() {
+        fn check(before: &str, after: &str, expected: bool) {
+            let [before, after] = [before, after].map(|words| choose(interfaces(words), &[]));
+            assert_eq!(is_same_network(&before, &after), expected, "{before:?} {after:?}");
+        }
+        check("lo eth0", "lo eth0", true);
+        check("lo eth0", "lo eth0 veth1", true);
+        check("lo eth0 veth1 docker0", "lo eth0 wg0", true);
+        check("lo eth0", "lo eth0 wlan0", false);
+        check("lo eth0", "lo -eth0", false);
+        check("lo veth1", "lo", false);
+        let choices = choose(interfaces("lo eth0"), &[]);
+        let mut moved = choices.clone();
+        moved[1].interface.addrs[0].ip = [198, 51, 100, 1].into();
+        assert!(!is_same_network(&choices, &moved));
+    }
+
+    #[test]
+    fn addresses_of_one_name_are_of_one_interface() {
+        let listed = |name: &str, ip: [u8; 4], up| Listed {
+            name: name.into(),
+            index: Some(2),
+            up,
+            point_to_point: false,
+            addr: Address { ip: ip.into(), prefix: 24, broadcast: None },
+        };
+        let all = [
+            listed("lo", [127, 0, 0, 1], false),
+            listed("eth0", [192, 0, 2, 1], true),
+            listed("lo", [127, 0, 0, 2], false),
+            listed("eth1", [192, 0, 2, 2], false),
+        ];
+        let all: Vec<_> =
+            Interface::collect(all).into_iter().map(|found| (found.name, found.up, found.addrs.len())).collect();
+        assert_eq!(all, [("lo".to_owned(), true, 2), ("eth0".to_owned(), true, 1), ("eth1".to_owned(), false, 1)]);
     }
 
     #[test]

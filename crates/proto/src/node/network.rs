@@ -6,7 +6,10 @@ use super::{Node, Stage};
 use crate::{
     addr::{Reach, reach, without_scope},
     directory,
-    discovery::{self, interfaces::Choice},
+    discovery::{
+        self,
+        interfaces::{Choice, is_same_network},
+    },
     session::SessionId,
     wire::{Frame, frame::Member},
 };
@@ -15,9 +18,12 @@ impl Node {
     /// The interfaces of this machine, and the addresses of the session socket at them, are these from now on.
     pub(super) fn set_network(&mut self, addrs: &[SocketAddr], interfaces: &[Choice]) {
         let is_news = addrs != self.config.addrs;
+        let is_same = is_same_network(&self.interfaces, interfaces);
+        let is_left_out = is_same && self.interfaces != interfaces && !is_news;
         self.interfaces = interfaces.to_vec();
         self.config.addrs = addrs.to_vec();
-        if self.stage == Stage::Choosing {
+        // What is not used is shown to whoever asks, and nobody else hears of it.
+        if self.stage == Stage::Choosing || is_left_out {
             return;
         }
         // A network of the same addresses may be another one: whoever is there hears of us in any case.
