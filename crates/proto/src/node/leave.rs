@@ -170,8 +170,8 @@ impl Node {
         }
         if self.granted_now().is_none() {
             self.granted = Some(Granted { server: self.me.id, until: self.now + LEAVE_MAX });
+            self.hand_over();
         }
-        self.hand_over();
         let epoch = self.epoch();
         if let Some(leaving) = &mut self.leaving {
             leaving.granted = Some(epoch);
@@ -235,11 +235,15 @@ impl Node {
             }
             return;
         }
-        if self.granted_now().is_some_and(|granted| granted != leaver) {
+        let granted = self.granted_now();
+        if granted.is_some_and(|granted| granted != leaver) {
             return;
         }
         self.granted = Some(Granted { server: leaver, until: self.now + LEAVE_MAX });
-        self.hand_over();
+        if granted.is_none() {
+            // What could not be given away now, the sweep gives.
+            self.hand_over();
+        }
         let epoch = self.epoch();
         let detour = if who.is_some() { limits::HOPS_MAX } else { 0 };
         self.tell(from, &Frame::Leaving { epoch, who, detour });
