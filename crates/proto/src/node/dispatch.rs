@@ -28,7 +28,7 @@ impl Node {
             Frame::Cursor { rooms } => self.on_cursor(session, rooms),
             Frame::Heads { rooms } => {
                 self.on_heads(session, &rooms);
-                self.on_peer_heads(id, rooms);
+                self.on_peer_heads(id, &rooms);
             }
             Frame::Join { room, from } => self.on_join(session, &room, from),
             Frame::Joined { room, heads, .. } => self.on_joined(session, &room, &heads),

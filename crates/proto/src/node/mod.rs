@@ -36,6 +36,7 @@ mod answers;
 mod beats;
 mod clients;
 mod cluster;
+mod copies;
 mod detours;
 mod dispatch;
 mod followers;
