@@ -52,6 +52,8 @@ pub struct Placer<'a> {
     /// Rooms given and taken by this placer, which are not in the directory yet.
     moved: BTreeMap<ServerId, i64>,
     has_lobby: Option<ServerId>,
+    /// [`Self::by_load`], until something moves.
+    order: Vec<ServerId>,
 }
 
 impl<'a> Placer<'a> {
@@ -67,7 +69,7 @@ impl<'a> Placer<'a> {
         let lobby = rooms.get(&RoomName::lobby()).map(|record| record.fence.home);
         let has_lobby = lobby.filter(|home| is_live(&servers, *home)).map(|home| home.id);
         let members = members.into_iter().collect();
-        Self { rooms, servers, epoch, members, moved: BTreeMap::new(), has_lobby }
+        Self { rooms, servers, epoch, members, moved: BTreeMap::new(), has_lobby, order: Vec::new() }
     }
 
     /// A record for a room that needs a home: the least loaded server, then the fewest rooms, then the lowest id. The
@@ -78,7 +80,7 @@ impl<'a> Placer<'a> {
             Some(known) if self.is_well_homed(known) => Some(known.clone()),
             Some(known) => self.rehome(known),
             None => {
-                let home = self.by_load().next()?;
+                let home = *self.by_load().first()?;
                 Some(self.record(room, None, home, &[]))
             }
         }
@@ -105,16 +107,16 @@ impl<'a> Placer<'a> {
     fn rehome(&mut self, known: &RoomRecord) -> Option<RoomRecord> {
         let takes = |id: &ServerId| self.servers.get(id).is_some_and(|server| server.takes_rooms);
         let next = known.successors.iter().copied().find(takes);
-        let home = next.or_else(|| self.by_load().next())?;
+        let home = next.or_else(|| self.by_load().first().copied())?;
         if is_live(&self.servers, known.fence.home) && known.room != RoomName::lobby() {
-            *self.moved.entry(known.fence.home.id).or_default() -= 1;
+            self.count(known.fence.home.id, -1);
         }
         let heirs: Vec<_> = known.successors.iter().copied().filter(|id| self.servers.contains_key(id)).collect();
         Some(self.record(&known.room, Some(known), home, &heirs))
     }
 
     /// The room with the successors that it lacks; `None` where it lacks none.
-    fn complete(&self, known: &RoomRecord) -> Option<RoomRecord> {
+    fn complete(&mut self, known: &RoomRecord) -> Option<RoomRecord> {
         let successors = self.successors(known.fence.home.id, &known.successors);
         if successors == known.successors {
             return None;
@@ -135,15 +137,16 @@ impl<'a> Placer<'a> {
         let fence = next_fence(known, self.epoch, origin);
         if *room == RoomName::lobby() {
             self.has_lobby = Some(home);
+            self.order.clear();
         } else {
-            *self.moved.entry(home).or_default() += 1;
+            self.count(home, 1);
         }
         RoomRecord { room: room.clone(), fence, successors }
     }
 
     /// `have`, in its order, and the least loaded of those that are missing: all servers up to
     /// [`limits::FULL_COPY_SERVERS_MAX`], and so many that there are [`limits::COPIES`] copies in a larger cluster.
-    fn successors(&self, home: ServerId, have: &[ServerId]) -> Vec<ServerId> {
+    fn successors(&mut self, home: ServerId, have: &[ServerId]) -> Vec<ServerId> {
         let stays = |id: &ServerId| *id != home && self.members.contains(id);
         let mut successors: Vec<_> = have.iter().copied().filter(stays).collect();
         let wanted = if self.servers.len() <= limits::FULL_COPY_SERVERS_MAX {
@@ -152,9 +155,11 @@ impl<'a> Placer<'a> {
             limits::COPIES - 1
         };
         let live = successors.iter().filter(|id| self.servers.contains_key(id)).count();
-        let missing: Vec<_> = self.by_load().filter(|id| *id != home && !successors.contains(id)).collect();
-        let added = missing.into_iter().take(wanted.saturating_sub(live));
-        successors.extend(added);
+        if live < wanted {
+            let missing = self.by_load().iter().filter(|id| **id != home && !successors.contains(id));
+            let added: Vec<_> = missing.copied().take(wanted - live).collect();
+            successors.extend(added);
+        }
         if successors.len() > limits::SERVERS_MAX {
             successors.retain(|id| self.servers.contains_key(id));
             successors.truncate(limits::SERVERS_MAX);
@@ -163,11 +168,20 @@ impl<'a> Placer<'a> {
     }
 
     /// The servers that may be given rooms, least loaded first.
-    fn by_load(&self) -> impl Iterator<Item = ServerId> + use<> {
-        let takers = self.servers.values().filter(|server| server.takes_rooms);
-        let mut order: Vec<_> = takers.map(|server| (self.load(server), server.id)).collect();
-        order.sort_unstable();
-        order.into_iter().map(|(_, id)| id)
+    fn by_load(&mut self) -> &[ServerId] {
+        if self.order.is_empty() {
+            let takers = self.servers.values().filter(|server| server.takes_rooms);
+            let mut order: Vec<_> = takers.map(|server| (self.load(server), server.id)).collect();
+            order.sort_unstable();
+            self.order = order.into_iter().map(|(_, id)| id).collect();
+        }
+        &self.order
+    }
+
+    /// A server has so many rooms more from now on.
+    fn count(&mut self, server: ServerId, by: i64) {
+        *self.moved.entry(server).or_default() += by;
+        self.order.clear();
     }
 
     /// Load, then rooms with the lobby.

@@ -185,7 +185,8 @@ impl Node {
 
     /// This session is no longer where the device is.
     fn forget_device(&mut self, session: SessionId, person: PersonId, device: DeviceId) {
-        self.relays.retain(|(_, author, from, _), _| (*author, *from) != (person, device));
+        self.relays.remove_device((person, device));
+        self.early.remove_device((person, device));
         if self.devices.get(&(person, device)) == Some(&session) {
             self.devices.remove(&(person, device));
             if let Some(change) = self.clients.own_gone(person, device) {

@@ -1,6 +1,6 @@
 //! Frames: each to the part that it concerns, if whoever sent it may say such a thing.
 
-use super::{Node, Party, leave};
+use super::{Node, Party, handoff, leave};
 use crate::{election, session::SessionId, wire::Frame};
 
 impl Node {
@@ -28,7 +28,7 @@ impl Node {
             Frame::Cursor { rooms } => self.on_cursor(session, rooms),
             Frame::Heads { rooms } => {
                 self.on_heads(session, &rooms);
-                self.on_peer_heads(id, rooms);
+                self.on_peer_heads(id, &rooms);
             }
             Frame::Join { room, from } => self.on_join(session, &room, from),
             Frame::Joined { room, heads, .. } => self.on_joined(session, &room, &heads),
@@ -49,8 +49,10 @@ impl Node {
             Frame::SyncRep { epoch, part, last, rooms } => self.on_sync_rep(session, id, epoch, part, last, rooms),
             Frame::Clients(clients) => self.on_clients(session, id, clients),
             Frame::ClientsReq => self.share_clients(session),
-            Frame::Handoff { room, heads, origins, .. } => self.on_handoff(session, &room, &heads, origins),
-            Frame::Handed { room, fence } => self.on_handed(&room, fence),
+            Frame::Handoff { room, fence, heads, origins } => {
+                self.on_handoff(session, id, &room, &handoff::Told { fence, heads, origins });
+            }
+            Frame::Handed { room, fence } => self.on_handed(id, &room, fence),
             Frame::Leave { who, detour } => self.on_leave(id, who, detour),
             Frame::Leaving { epoch, who, detour } => self.on_leaving(id, epoch, who, detour),
             Frame::Retire => self.leave(leave::Why::Retired),

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::{Node, Party, Timer, rooms::Upstream};
 use crate::{
     hlc::Hlc,
-    ids::{DeviceId, Origin, PersonId, RoomName},
+    ids::{DeviceId, Origin, PersonId, RoomName, ServerId},
     limits,
     log::{Entry, VersionVector},
     session::SessionId,
@@ -50,15 +50,32 @@ pub(super) enum Handoff {
     Closing {
         /// When.
         since: Time,
+        /// Under which fence: what a home before the new one answers does not count.
+        fence: Fence,
+        /// What the home before us held: we may have closed before we had it all.
+        heads: VersionVector,
     },
     /// We are about to be its home.
     Opening(Box<Opening>),
+}
+
+/// What a server says that closed a room.
+#[derive(Clone, Debug)]
+pub(super) struct Told {
+    /// Under which fence the room is another's.
+    pub(super) fence: Fence,
+    /// What it holds of the room, or a part of that.
+    pub(super) heads: VersionVector,
+    /// How many origins all of it has.
+    pub(super) origins: u32,
 }
 
 /// What a new home waits for.
 #[derive(Debug)]
 pub(super) struct Opening {
     last: Origin,
+    /// Since which fence the room is ours: what was said of an earlier closing does not count.
+    fence: Fence,
     until: Time,
     /// What the last home says that it holds, and how many origins that has; `None` until it has said anything.
     heads: VersionVector,
@@ -80,6 +97,32 @@ impl Handoff {
 }
 
 impl Opening {
+    fn new(last: Origin, fence: Fence, until: Time) -> Self {
+        Self {
+            last,
+            fence,
+            until,
+            heads: VersionVector::default(),
+            origins: None,
+            told_by: None,
+            posts: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// A server says what it held when it closed the room; whether that is what we wait for.
+    fn hear(&mut self, from: Origin, session: SessionId, told: &Told) -> bool {
+        if from != self.last || told.fence < self.fence {
+            return false;
+        }
+        if self.heads.origins() < limits::ORIGINS_MAX {
+            self.heads.merge(&told.heads);
+        }
+        self.origins = Some(self.origins.unwrap_or_default().max(told.origins as usize));
+        self.told_by = Some(session);
+        true
+    }
+
     /// Whether all that the last home sequenced is held.
     fn is_complete(&self, held: &VersionVector) -> bool {
         self.origins.is_some_and(|origins| self.heads.origins() >= origins) && held.covers(&self.heads)
@@ -93,13 +136,18 @@ impl Node {
     /// are posts of our clients that another server sequences.
     pub(super) fn close_home(&mut self, name: &RoomName) {
         let now = self.now;
+        let Some(fence) = self.records.get(name).map(|record| record.fence) else { return };
         let Some(room) = self.rooms.get_mut(name) else { return };
-        room.handoff = Some(Handoff::Closing { since: now });
-        let (waiters, early) = (std::mem::take(&mut room.waiters), std::mem::take(&mut room.early));
+        let heads = match room.handoff.take() {
+            Some(Handoff::Opening(opening)) => opening.heads,
+            Some(Handoff::Closing { .. }) | None => VersionVector::default(),
+        };
+        room.handoff = Some(Handoff::Closing { since: now, fence, heads });
+        let (waiters, early) = (std::mem::take(&mut room.waiters), self.early.take_room(name));
         let accepted =
             waiters.into_iter().filter_map(|(origin, seq, _)| Some(repost(&room.log.get(origin, seq)?.entry)));
         let mut posts: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, Post>> = BTreeMap::new();
-        for post in accepted.chain(early.into_values().flat_map(BTreeMap::into_values)) {
+        for post in accepted.chain(early) {
             let Some(author) = &post.author else { continue };
             posts.entry((author.person, author.device)).or_default().insert(post.seq, post);
         }
@@ -112,9 +160,11 @@ impl Node {
             // What came through other servers, these send to the new home themselves.
             if self.devices.contains_key(&(person, device)) {
                 let oldest = posts.keys().next().copied().unwrap_or_default();
-                for (seq, mut post) in posts {
+                for mut post in posts.into_values() {
                     post.oldest = post.oldest.min(oldest);
-                    self.relays.entry((name.clone(), person, device, seq)).or_insert(post);
+                    if !self.relays.insert(post, now) {
+                        self.count("relays_full");
+                    }
                 }
             }
         }
@@ -133,7 +183,10 @@ impl Node {
     fn tell_heads(&mut self, name: &RoomName) {
         let Some(record) = self.records.get(name) else { return };
         let Some(room) = self.rooms.get(name) else { return };
-        let (home, frames) = (record.fence.home, vectors::handoff(name, record.fence, room.held()));
+        let Some(Handoff::Closing { heads, .. }) = &room.handoff else { return };
+        let mut all = room.held().clone();
+        all.merge(heads);
+        let (home, frames) = (record.fence.home, vectors::handoff(name, record.fence, &all));
         if self.is_live(home) {
             for frame in frames {
                 self.tell(home.id, &frame);
@@ -142,12 +195,15 @@ impl Node {
     }
 
     /// The new home is open.
-    pub(super) fn on_handed(&mut self, name: &RoomName, fence: Fence) {
-        if self.records.get(name).is_none_or(|record| record.fence.home != fence.home) {
-            return;
+    pub(super) fn on_handed(&mut self, id: ServerId, name: &RoomName, fence: Fence) {
+        let is_home = self.records.get(name).is_some_and(|record| record.fence.home == fence.home);
+        if !is_home || self.peers.get(&id).is_none_or(|peer| peer.origin != fence.home) {
+            return self.count("handed_by_another");
         }
         let Some(room) = self.rooms.get_mut(name) else { return };
-        if matches!(room.handoff, Some(Handoff::Closing { .. })) {
+        if let Some(Handoff::Closing { fence: closed, .. }) = room.handoff
+            && fence >= closed
+        {
             room.handoff = None;
             self.timers.clear(&Timer::Handoff(name.clone()));
             self.hasten_leave();
@@ -164,46 +220,35 @@ impl Node {
     /// We are to be the home after `last`, which lives.
     pub(super) fn await_handoff(&mut self, name: &RoomName, last: Origin) {
         let until = self.now + OPENING_MAX;
+        let Some(fence) = self.records.get(name).map(|record| record.fence) else { return };
         let Some(room) = self.rooms.get_mut(name) else { return };
-        room.handoff = Some(Handoff::Opening(Box::new(Opening {
-            last,
-            until,
-            heads: VersionVector::default(),
-            origins: None,
-            told_by: None,
-            posts: VecDeque::new(),
-            bytes: 0,
-        })));
+        room.handoff = Some(Handoff::Opening(Box::new(Opening::new(last, fence, until))));
         self.timers.clear(&Timer::Join(name.clone()));
         self.step_handoff(name);
     }
 
     /// A server says what it held when it closed a room of ours.
-    pub(super) fn on_handoff(&mut self, session: SessionId, name: &RoomName, heads: &VersionVector, origins: u32) {
+    pub(super) fn on_handoff(&mut self, session: SessionId, id: ServerId, name: &RoomName, told: &Told) {
+        let Some(from) = self.peers.get(&id).map(|peer| peer.origin) else { return };
         let Some(record) = self.records.get(name).cloned() else { return };
         if record.fence.home != self.me {
             // Its directory or ours is behind.
             return self.say(session, &Frame::Rooms { rooms: vec![record] });
         }
         let Some(room) = self.rooms.get_mut(name) else { return };
-        match &mut room.handoff {
-            Some(Handoff::Opening(opening)) if room.upstream == Upstream::Opening => {
-                if opening.heads.origins() < limits::ORIGINS_MAX {
-                    opening.heads.merge(heads);
-                }
-                opening.origins = Some(opening.origins.unwrap_or_default().max(origins as usize));
-                opening.told_by = Some(session);
-                room.source = Some(session);
-                room.receiver.heads(heads, self.now);
-                self.wake_room(name);
-            }
-            _ => {
-                if room.upstream == Upstream::Home {
-                    self.say(session, &Frame::Handed { room: name.clone(), fence: record.fence });
-                }
-                self.on_heads(session, &Vectors::from([(name.clone(), heads.clone())]));
-            }
+        let is_awaited = match &mut room.handoff {
+            Some(Handoff::Opening(opening)) if room.upstream == Upstream::Opening => opening.hear(from, session, told),
+            _ => false,
+        };
+        if is_awaited {
+            room.source = Some(session);
+            room.receiver.heads(&told.heads, self.now);
+            return self.wake_room(name);
         }
+        if room.upstream == Upstream::Home {
+            self.say(session, &Frame::Handed { room: name.clone(), fence: record.fence });
+        }
+        self.on_heads(session, &Vectors::from([(name.clone(), told.heads.clone())]));
     }
 
     /// Keeps a post that another server has forwarded until the room is open.
@@ -260,7 +305,7 @@ impl Node {
         let Some(room) = self.rooms.get_mut(name) else { return };
         match &room.handoff {
             None => {}
-            Some(Handoff::Closing { since }) if now.since(*since) >= CLOSING_MAX => {
+            Some(Handoff::Closing { since, .. }) if now.since(*since) >= CLOSING_MAX => {
                 room.handoff = None;
                 self.hasten_leave();
             }
@@ -300,5 +345,43 @@ fn repost(entry: &Entry) -> Post {
             device: entry.device,
             vouched: Hlc::default(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{ids::Boot, wire::frame::Epoch};
+
+    const LAST: Origin = Origin { id: ServerId(1), boot: Boot(11) };
+    const OTHER: Origin = Origin { id: ServerId(2), boot: Boot(12) };
+    const ME: Origin = Origin { id: ServerId(3), boot: Boot(13) };
+
+    fn fence(n: u64) -> Fence {
+        Fence { epoch: Epoch { term: 1, leader: OTHER.id, boot: OTHER.boot }, n, home: ME }
+    }
+
+    fn held(seq: u64) -> VersionVector {
+        [(LAST, seq)].into_iter().collect()
+    }
+
+    #[test]
+    fn only_the_last_home_opens_a_room_and_not_by_what_it_said_of_an_earlier_closing() {
+        /// Whether who holds so much opens a room after so many were told.
+        fn check(told: &[(Origin, u64, u64)], holds: u64, opens: bool) {
+            let mut opening = Opening::new(LAST, fence(5), Time::ZERO);
+            for &(from, n, seq) in told {
+                opening.hear(from, SessionId(1), &Told { fence: fence(n), heads: held(seq), origins: 1 });
+            }
+            assert_eq!(opening.is_complete(&held(holds)), opens, "{told:?}, {holds} are held");
+        }
+        check(&[], 9, false);
+        check(&[(LAST, 5, 7)], 7, true);
+        check(&[(LAST, 6, 7)], 7, true);
+        check(&[(LAST, 5, 7)], 6, false);
+        check(&[(LAST, 3, 7)], 7, false);
+        check(&[(LAST, 3, 7), (LAST, 5, 9)], 7, false);
+        check(&[(OTHER, 5, 7)], 7, false);
+        check(&[(LAST, 5, 7), (OTHER, 5, 1_000)], 7, true);
     }
 }

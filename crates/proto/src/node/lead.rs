@@ -380,9 +380,9 @@ impl Node {
             room.upstream = Upstream::Nowhere;
             room.handoff = None;
             room.waiters.clear();
-            room.early.clear();
             room.receiver.moved(now);
         }
+        self.early.take_room(name);
         self.timers.clear(&Timer::Join(name.clone()));
     }
 }

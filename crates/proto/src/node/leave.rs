@@ -14,13 +14,13 @@
 //! Rooms go before clients, so that those find them open where they come to. Who cannot finish within 10 s, or is the last
 //! one, stops without having left: a member that is down.
 
-use std::collections::BTreeMap;
-
-use super::{Node, Stage, Stop, Timer};
+use super::{
+    Node, Stage, Stop, Timer,
+    copies::{Copies, Enough},
+};
 use crate::{
-    ids::{RoomName, ServerId},
+    ids::ServerId,
     limits,
-    log::VersionVector,
     time::{Duration, Time},
     wire::{
         Frame,
@@ -33,6 +33,8 @@ use crate::{
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 /// Between two steps.
 const STEP: Duration = Duration::from_millis(50);
+/// Between two questions what others hold, and between two calls to clients to go.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How long a leader that leaves waits for the next one to lead.
 const SUCCESSION_MAX: Duration = Duration::from_secs(3);
 /// How long clients that do not go are served.
@@ -56,6 +58,8 @@ pub(super) struct Leaving {
     since: Time,
     /// The leader that lets us leave.
     granted: Option<Epoch>,
+    /// When others were last asked or called.
+    asked: Option<Time>,
     step: Step,
 }
 
@@ -70,12 +74,7 @@ enum Step {
         since: Time,
     },
     /// Waits until others hold what it held when it ceased to be a copy.
-    Copies {
-        /// What it held.
-        must: BTreeMap<RoomName, VersionVector>,
-        /// What others hold, as they said since.
-        held: BTreeMap<ServerId, Vectors>,
-    },
+    Copies(Copies),
     /// Has said so often that it has left.
     Gone(u32),
 }
@@ -87,6 +86,17 @@ pub(super) struct Granted {
     until: Time,
 }
 
+impl Leaving {
+    /// Whether it is time to ask again.
+    fn asks(&mut self, now: Time) -> bool {
+        let asks = self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
+        if asks {
+            self.asked = Some(now);
+        }
+        asks
+    }
+}
+
 impl Node {
     /// Starts to leave.
     pub(super) fn leave(&mut self, why: Why) {
@@ -96,7 +106,7 @@ impl Node {
         if self.stage != Stage::Serving || self.heartbeat.live().next().is_none() {
             return self.leave_alone(why);
         }
-        self.leaving = Some(Leaving { why, since: self.now, granted: None, step: Step::Rooms });
+        self.leaving = Some(Leaving { why, since: self.now, granted: None, asked: None, step: Step::Rooms });
         self.update_view();
         self.say_beats();
         self.step_leave();
@@ -115,7 +125,7 @@ impl Node {
 
     /// Whether nobody may count on our copies any more.
     pub(super) fn is_no_copy(&self) -> bool {
-        self.leaving.as_ref().is_some_and(|leaving| matches!(leaving.step, Step::Copies { .. } | Step::Gone(_)))
+        self.leaving.as_ref().is_some_and(|leaving| matches!(leaving.step, Step::Copies(_) | Step::Gone(_)))
     }
 
     /// Something has happened that leaving may have waited for.
@@ -148,7 +158,7 @@ impl Node {
         match leaving.step {
             Step::Rooms => self.leave_rooms(),
             Step::Clients { since } => self.leave_clients(since),
-            Step::Copies { .. } => self.leave_copies(),
+            Step::Copies(_) => self.leave_copies(),
             Step::Gone(_) => self.say_goodbye(),
         }
     }
@@ -170,8 +180,8 @@ impl Node {
         }
         if self.granted_now().is_none() {
             self.granted = Some(Granted { server: self.me.id, until: self.now + LEAVE_MAX });
+            self.hand_over();
         }
-        self.hand_over();
         let epoch = self.epoch();
         if let Some(leaving) = &mut self.leaving {
             leaving.granted = Some(epoch);
@@ -182,7 +192,6 @@ impl Node {
     fn leave_rooms(&mut self) {
         let is_home = self.records.iter().any(|record| record.fence.home == self.me);
         if !is_home && !self.is_handing_over() {
-            self.send_clients_away();
             self.leave_for(Step::Clients { since: self.now });
         }
     }
@@ -192,17 +201,25 @@ impl Node {
         if self.devices.is_empty() || self.now.since(since) >= CLIENTS_MAX {
             // What we acknowledged so far, others must hold; of what comes from now on we are no copy.
             let rooms = self.rooms.iter().filter(|(_, room)| !room.log.is_empty());
-            let must = rooms.map(|(name, room)| (name.clone(), room.held().clone())).collect();
-            return self.leave_for(Step::Copies { must, held: BTreeMap::new() });
+            let copies = Copies::new(rooms.map(|(name, room)| (name.clone(), room.held().clone())));
+            return self.leave_for(Step::Copies(copies));
         }
-        self.send_clients_away();
+        if self.leaving.as_mut().is_some_and(|leaving| leaving.asks(self.now)) {
+            self.send_clients_away();
+        }
     }
 
     /// Asks what others hold, until that is all.
     fn leave_copies(&mut self) {
-        let lacking = self.lacking();
+        let (enough, now) = (self.enough_copies(), self.now);
+        let Some(leaving) = &mut self.leaving else { return };
+        let Step::Copies(copies) = &mut leaving.step else { return };
+        let lacking = copies.lacking(&enough);
         if lacking.is_empty() {
             return self.leave_for(Step::Gone(0));
+        }
+        if !leaving.asks(now) {
+            return;
         }
         let lines = vectors::lines(lacking, |rooms| Frame::Compare { rooms });
         let live: Vec<_> = self.heartbeat.live().collect();
@@ -217,6 +234,7 @@ impl Node {
     fn leave_for(&mut self, step: Step) {
         if let Some(leaving) = &mut self.leaving {
             leaving.step = step;
+            leaving.asked = None;
             self.step_leave();
         }
     }
@@ -235,11 +253,15 @@ impl Node {
             }
             return;
         }
-        if self.granted_now().is_some_and(|granted| granted != leaver) {
+        let granted = self.granted_now();
+        if granted.is_some_and(|granted| granted != leaver) {
             return;
         }
         self.granted = Some(Granted { server: leaver, until: self.now + LEAVE_MAX });
-        self.hand_over();
+        if granted.is_none() {
+            // What could not be given away now, the sweep gives.
+            self.hand_over();
+        }
         let epoch = self.epoch();
         let detour = if who.is_some() { limits::HOPS_MAX } else { 0 };
         self.tell(from, &Frame::Leaving { epoch, who, detour });
@@ -277,27 +299,26 @@ impl Node {
     }
 
     /// A peer says what it holds.
-    pub(super) fn on_peer_heads(&mut self, id: ServerId, rooms: Vectors) {
-        let Some(Leaving { step: Step::Copies { held, .. }, .. }) = &mut self.leaving else { return };
-        let held = held.entry(id).or_default();
-        for (name, vector) in rooms {
-            held.entry(name).or_default().merge(&vector);
+    pub(super) fn on_peer_heads(&mut self, id: ServerId, rooms: &Vectors) {
+        if !matches!(self.leaving, Some(Leaving { step: Step::Copies(_), .. })) {
+            return;
         }
-        if self.lacking().is_empty() {
+        let enough = self.enough_copies();
+        let Some(Leaving { step: Step::Copies(copies), .. }) = &mut self.leaving else { return };
+        if copies.hear(id, rooms, &enough) {
             self.hasten_leave();
         }
     }
 
-    /// What not enough other servers hold of that which we held.
-    fn lacking(&self) -> Vec<(RoomName, VersionVector)> {
-        let Some(Leaving { step: Step::Copies { must, held }, .. }) = &self.leaving else { return Vec::new() };
-        let live = self.heartbeat.live().count();
-        let wanted = (self.config.replicas as usize).min(live).max(1);
-        let is_lacking = |name: &RoomName, must: &VersionVector| {
-            held.values().filter(|held| held.get(name).is_some_and(|vector| vector.covers(must))).count() < wanted
+    /// On whose copies we may count when we leave. Who leaves as well says that it takes no rooms, as do those on probation,
+    /// which stay.
+    fn enough_copies(&self) -> Enough {
+        let leaves = |id: &ServerId| {
+            let beat = self.peers.get(id).and_then(|peer| peer.beat.as_ref());
+            beat.is_some_and(|beat| !beat.takes_rooms) && !self.is_on_probation(*id)
         };
-        let lacking = must.iter().filter(|(name, must)| is_lacking(name, must));
-        lacking.map(|(name, must)| (name.clone(), must.clone())).collect()
+        let (leaving, staying) = self.heartbeat.live().map(|peer| peer.id).partition(leaves);
+        Enough::new(self.config.replicas, staying, leaving)
     }
 
     /// Tells all that we have left, a few times, and stops.

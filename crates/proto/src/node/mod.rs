@@ -14,7 +14,7 @@ use std::{
     net::SocketAddr,
 };
 
-use self::{clients::Served, load::Load, peers::Peer, posts::Relays, probation::Probations, rooms::Room};
+use self::{clients::Served, load::Load, peers::Peer, probation::Probations, rooms::Room, waiting::Waiting};
 use crate::{
     config::ServerConfig,
     directory::{Clients, Members, Rooms, placement::balance::Balance},
@@ -36,6 +36,7 @@ mod answers;
 mod beats;
 mod clients;
 mod cluster;
+mod copies;
 mod detours;
 mod dispatch;
 mod followers;
@@ -50,6 +51,7 @@ mod posts;
 mod probation;
 mod rooms;
 pub mod view;
+mod waiting;
 
 /// What happens to a server.
 #[derive(Clone, Copy, Debug)]
@@ -248,7 +250,14 @@ pub struct Node {
     acks: BTreeMap<SessionId, BTreeSet<RoomName>>,
     /// [`Self::logs_digest`], as of our last heartbeat.
     logs: u64,
-    relays: Relays,
+    /// Posts under way to their homes.
+    relays: Waiting,
+    /// How far posts have been sent once more to the home of a room.
+    resent: BTreeMap<RoomName, (waiting::Device, u64)>,
+    /// Posts that came before an earlier one of their device.
+    early: Waiting,
+    /// Which sessions are waited with in which rooms: see [`Room::waiters`].
+    waited: BTreeMap<SessionId, BTreeSet<RoomName>>,
     detours: detours::Detours,
     placing: BTreeMap<RoomName, Time>,
     orphans: BTreeMap<RoomName, Time>,
@@ -302,7 +311,10 @@ impl Node {
             heads_backoff: BTreeMap::new(),
             acks: BTreeMap::new(),
             logs: 0,
-            relays: Relays::new(),
+            relays: Waiting::default(),
+            resent: BTreeMap::new(),
+            early: Waiting::default(),
+            waited: BTreeMap::new(),
             detours: detours::Detours::default(),
             placing: BTreeMap::new(),
             orphans: BTreeMap::new(),
@@ -392,6 +404,7 @@ impl Node {
             Timer::Second => {
                 self.load.second();
                 self.forget_passed();
+                self.forget_early();
                 self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
             }
             Timer::Leave => self.step_leave(),

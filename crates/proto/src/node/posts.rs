@@ -10,9 +10,10 @@
 //! whom to tell, and nobody waits for the client's own repetition. A post that comes twice is known by its author, their
 //! device and its number.
 
-use std::collections::BTreeMap;
-
-use super::{Node, Party, Timer};
+use super::{
+    Node, Party, Timer,
+    waiting::{Device, OVERHEAD},
+};
 use crate::{
     ids::{DeviceId, Origin, PersonId, RoomName},
     limits,
@@ -28,18 +29,14 @@ use crate::{
 
 /// Posts of one device that wait at a home for an earlier one.
 const EARLY_MAX: u64 = 64;
-/// Posts of all devices that do so in one room.
-const EARLY_ROOM_MAX: usize = 1_024;
-/// Posts of one device that a server keeps until their homes have stored them.
-const RELAYS_DEVICE_MAX: u64 = 64;
-/// Posts of all devices that it keeps so.
-const RELAYS_MAX: usize = 16_384;
+/// For so long. Who still posts has repeated it by then.
+const EARLY_SPAN: Duration = Duration::from_mins(1);
 
 /// How long a new home has to pull what we hold, before it is asked about posts among that.
 const RESEND: Duration = Duration::from_millis(250);
-
-/// Posts under way to their homes.
-pub(super) type Relays = BTreeMap<(RoomName, PersonId, DeviceId, u64), Post>;
+/// Bytes of posts that go there at once, and how long after that more do: a session takes so much, and no more.
+const RESEND_BYTES: usize = 64 * 1024;
+const RESEND_PACE: Duration = Duration::from_millis(50);
 
 impl Node {
     /// A client, or a server on behalf of one, posts.
@@ -89,16 +86,11 @@ impl Node {
 
     /// Keeps a post until its home has stored it, and sends it there.
     fn relay(&mut self, post: Post) {
-        let Some(author) = &post.author else { return };
-        let key = (post.room.clone(), author.person, author.device, post.seq);
         // The home may be about to get it from our log.
         if !(self.timers.is_set(&Timer::Resend(post.room.clone())) && self.is_held(&post)) {
             self.forward(&post);
         }
-        let is_near = post.seq.saturating_sub(post.oldest) < RELAYS_DEVICE_MAX;
-        if (is_near && self.relays.len() < RELAYS_MAX) || self.relays.contains_key(&key) {
-            self.relays.insert(key, post);
-        } else {
+        if !self.relays.insert(post, self.now) {
             self.count("relays_full");
         }
     }
@@ -119,10 +111,9 @@ impl Node {
 
     /// The room has a new home: what the last one had not stored goes there.
     pub(super) fn resend_relays(&mut self, name: &RoomName) {
-        let posts = self.relays_of(name);
+        self.resent.remove(name);
         if self.rooms.get(name).is_some_and(|room| room.upstream == Upstream::Home) {
-            self.relays.retain(|(room, ..), _| room != name);
-            for post in posts {
+            for post in self.relays.take_room(name) {
                 let Some(author) = &post.author else { continue };
                 if let Some(&session) = self.devices.get(&(author.person, author.device)) {
                     self.admit(session, post);
@@ -130,20 +121,25 @@ impl Node {
             }
         } else {
             // The new home may not know yet that it is, and so drop what comes now: all of it is asked about once more.
-            if !posts.is_empty() {
+            if self.relays.of_room(name).next().is_some() {
                 self.timers.set(Timer::Resend(name.clone()), self.now + RESEND);
             }
+            let (posts, _) = batch(self.relays.of_room(name).filter(|post| !self.is_held(post)));
             for post in posts {
-                if !self.is_held(&post) {
-                    self.forward(&post);
-                }
+                self.forward(&post);
             }
         }
     }
 
     /// The home has had time to pull from us what it lacks: asks it what has become of posts that are not stored.
     pub(super) fn resend_all_relays(&mut self, name: &RoomName) {
-        for post in self.relays_of(name) {
+        let ((person, device), from) = self.resent.remove(name).unwrap_or(((PersonId([0; 16]), DeviceId(0)), 0));
+        let (posts, next) = batch(self.relays.after(name, (person, device), from));
+        if let Some(next) = next {
+            self.resent.insert(name.clone(), next);
+            self.timers.set(Timer::Resend(name.clone()), self.now + RESEND_PACE);
+        }
+        for post in posts {
             self.forward(&post);
         }
     }
@@ -153,24 +149,19 @@ impl Node {
         if !self.timers.is_set(&Timer::Resend(name.clone())) {
             return;
         }
-        for post in self.relays_of(name) {
-            let Some(author) = &post.author else { continue };
-            let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
-            let dot = self
-                .rooms
-                .get(name)
-                .and_then(|room| room.log.post(key))
-                .map(|kept| (kept.entry.origin, kept.entry.seq));
-            if dot.is_some_and(|(origin, seq)| heads.holds(origin, seq)) {
-                self.forward(&post);
-            }
+        let Some(room) = self.rooms.get(name) else { return };
+        let is_there = |post: &&Post| {
+            let key = post.author.as_ref().map(|author| PostKey {
+                person: author.person,
+                device: author.device,
+                client_seq: post.seq,
+            });
+            key.and_then(|key| room.log.post(key)).is_some_and(|kept| heads.holds(kept.entry.origin, kept.entry.seq))
+        };
+        let (posts, _) = batch(self.relays.of_room(name).filter(is_there));
+        for post in posts {
+            self.forward(&post);
         }
-    }
-
-    fn relays_of(&self, name: &RoomName) -> Vec<Post> {
-        let from = (name.clone(), PersonId([0; 16]), DeviceId(0), 0);
-        let relays = self.relays.range(from..).take_while(|((room, ..), _)| room == name);
-        relays.map(|(_, post)| post.clone()).collect()
     }
 
     /// At the home: sequences a post, or finds that it has been.
@@ -187,9 +178,8 @@ impl Node {
         }
         let next = room.log.next_post(author.person, author.device, post.oldest.max(1));
         if post.seq > next {
-            let waiting: usize = room.early.values().map(BTreeMap::len).sum();
-            if post.seq - next <= EARLY_MAX && waiting < EARLY_ROOM_MAX {
-                room.early.entry((author.person, author.device)).or_default().insert(post.seq, post);
+            if post.seq - next > EARLY_MAX || !self.early.insert(post, self.now) {
+                self.count("early_full");
             }
             return;
         }
@@ -205,15 +195,23 @@ impl Node {
     /// Posts that had to wait for the one that has just been admitted.
     fn admit_early(&mut self, session: SessionId, name: &RoomName, author: &Author, next: u64) {
         let device = (author.person, author.device);
-        let Some(room) = self.rooms.get_mut(name) else { return };
-        let Some(early) = room.early.get_mut(&device) else { return };
-        *early = early.split_off(&next);
-        let post = early.remove(&next);
-        if early.is_empty() {
-            room.early.remove(&device);
-        }
-        if let Some(post) = post {
+        self.early.remove_below(name, device, next);
+        if let Some(post) = self.early.remove(name, device, next) {
             self.admit(session, post);
+        }
+    }
+
+    /// Forgets posts that have waited for an earlier one for too long.
+    pub(super) fn forget_early(&mut self) {
+        self.early.expire(self.now, EARLY_SPAN);
+    }
+
+    /// A session is gone, or not where its client is any more: nothing is to be said there of what gets stored.
+    pub(super) fn forget_waiters(&mut self, session: SessionId) {
+        for name in self.waited.remove(&session).unwrap_or_default() {
+            if let Some(room) = self.rooms.get_mut(&name) {
+                room.waiters.retain(|(.., other)| *other != session);
+            }
         }
     }
 
@@ -250,6 +248,7 @@ impl Node {
         let Some(room) = self.rooms.get_mut(name) else { return };
         if room.copies(origin, seq) < wanted {
             room.waiters.insert((origin, seq, session));
+            self.waited.entry(session).or_default().insert(name.clone());
         }
         self.send_ack(name, origin, seq, session);
     }
@@ -310,7 +309,7 @@ impl Node {
         }
         ack.to = None;
         if ack.stored {
-            self.relays.remove(&(ack.room.clone(), person, device, ack.seq));
+            self.relays.remove(&ack.room, (person, device), ack.seq);
         }
         if let Some(&session) = self.devices.get(&(person, device)) {
             self.say(session, &Frame::Ack(ack));
@@ -324,11 +323,25 @@ impl Node {
             self.say(asker, &Frame::Refuse(refuse.clone()));
         }
         refuse.to = None;
-        self.relays.remove(&(refuse.room.clone(), person, device, refuse.seq));
+        self.relays.remove(&refuse.room, (person, device), refuse.seq);
         if let Some(&session) = self.devices.get(&(person, device)) {
             self.say(session, &Frame::Refuse(refuse));
         }
     }
+}
+
+/// As many of these posts as are sent at once, and at which one the rest begins.
+fn batch<'a>(posts: impl Iterator<Item = &'a Post>) -> (Vec<Post>, Option<(Device, u64)>) {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    for post in posts {
+        let Some(author) = &post.author else { continue };
+        if bytes >= RESEND_BYTES {
+            return (batch, Some(((author.person, author.device), post.seq)));
+        }
+        bytes += post.body.len() + OVERHEAD;
+        batch.push(post.clone());
+    }
+    (batch, None)
 }
 
 /// Sends a post to another server.

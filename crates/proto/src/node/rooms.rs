@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Node, Party, Timer, followers::Follower, handoff::Handoff, peers::Peer};
 use crate::{
     delivery::receiver::Receiver,
-    ids::{DeviceId, Origin, PersonId, RoomName, ServerId},
+    ids::{Origin, RoomName, ServerId},
     limits,
     log::{Entry, RoomLog, VersionVector, room::Inserted},
     session::SessionId,
     time::{Duration, Time},
     wire::{
         Frame,
-        frame::{Post, Pulled, Start, Vectors},
+        frame::{Pulled, Start, Vectors},
         vectors,
     },
 };
@@ -24,6 +24,7 @@ use crate::{
 /// A join to the home is repeated after this, doubling up to [`JOIN_AGAIN_MAX`].
 const JOIN_AGAIN: Duration = Duration::from_millis(50);
 const JOIN_AGAIN_MAX: Duration = Duration::from_secs(1);
+
 /// A room at this server.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -40,8 +41,6 @@ pub(super) struct Room {
     /// Entries whose posts are not stored yet, and which sessions to tell: a client that has moved posts again where it is
     /// now, and its first post may come after that.
     pub(super) waiters: BTreeSet<(Origin, u64, SessionId)>,
-    /// Posts that came before an earlier one of their device.
-    pub(super) early: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, Post>>,
     pub(super) changed: Time,
     /// [`vectors::digest`] of what is held.
     pub(super) digest: u64,
@@ -71,7 +70,6 @@ impl Room {
             handoff: None,
             source: None,
             waiters: BTreeSet::new(),
-            early: BTreeMap::new(),
             changed: now,
             digest: 0,
         }

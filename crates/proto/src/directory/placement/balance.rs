@@ -5,7 +5,7 @@
 //! [`PACE`], and after that the loads must lie apart for as long again. Loads that waver by less than that move nothing;
 //! those that waver by more move no more than they did apart.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Placer, RoomRecord};
 use crate::{
@@ -26,6 +26,9 @@ pub struct Balance {
     uneven_since: Option<Time>,
     moves: u32,
     moved_at: Option<Time>,
+    /// Who has given and who has got rooms since the loads lay apart.
+    gave: BTreeSet<ServerId>,
+    got: BTreeSet<ServerId>,
 }
 
 impl Balance {
@@ -49,8 +52,11 @@ impl Balance {
             }
             self.uneven_since = None;
             self.moves = moves_wanted(loads.clone());
+            (self.gave, self.got) = Default::default();
         }
-        if gap < 2 || high.rooms == 0 {
+        // Where the loads have tipped over, rooms do not go straight back.
+        let is_back = self.got.contains(&high.id) || self.gave.contains(&low.id);
+        if gap < 2 || high.rooms == 0 || is_back {
             self.moves = 0;
             return None;
         }
@@ -61,6 +67,8 @@ impl Balance {
         }
         self.moves -= 1;
         self.moved_at = Some(now);
+        self.gave.insert(high.id);
+        self.got.insert(low.id);
         placer.move_one(high.id, low.id)
     }
 }
@@ -121,7 +129,7 @@ impl Placer<'_> {
     fn move_one(&mut self, from: ServerId, to: ServerId) -> Option<RoomRecord> {
         let home = self.servers.get(&from)?.origin();
         let known = self.rooms.iter().find(|record| record.fence.home == home && record.room != RoomName::lobby())?;
-        *self.moved.entry(from).or_default() -= 1;
+        self.count(from, -1);
         let heirs = known.successors.iter().copied().filter(|id| self.servers.contains_key(id) && *id != from);
         let heirs: Vec<_> = [from].into_iter().chain(heirs).collect();
         Some(self.record(&known.room, Some(known), to, &heirs))
@@ -229,6 +237,16 @@ mod tests {
         }
         check(|server| server.takes_rooms = false);
         check(|server| server.logs = 8);
+    }
+
+    #[test]
+    fn loads_that_tip_over_while_rooms_move_lie_apart_for_as_long_again() {
+        let mut rooms = homed(&[20, 20]);
+        let (_, moved) = run(&mut rooms, 60, |quarter| {
+            let tipped = quarter >= 35 * 4;
+            vec![server(1, if tipped { 0 } else { 500 }), server(2, if tipped { 500 } else { 0 })]
+        });
+        assert_eq!(moved, [30, 31, 32, 33, 34], "none goes back before {}", 35 + 30);
     }
 
     #[test]

@@ -1,0 +1,125 @@
+//! Copies of what a leaver holds: it goes when enough others hold all of it.
+//!
+//! Each room is looked at when somebody says what they hold of it, and forgotten once it is covered: so leaving with many
+//! rooms costs as much as there are rooms and peers, and not the square of that.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    ids::{RoomName, ServerId},
+    log::VersionVector,
+    wire::frame::Vectors,
+};
+
+/// What must be held by others.
+#[derive(Debug)]
+pub(super) struct Copies {
+    rooms: BTreeMap<RoomName, Copied>,
+}
+
+/// A room that not enough others hold yet.
+#[derive(Debug)]
+struct Copied {
+    must: VersionVector,
+    /// What others hold, as they said.
+    held: BTreeMap<ServerId, VersionVector>,
+}
+
+/// Whose copies count, and how many there are to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Enough {
+    keepers: BTreeSet<ServerId>,
+    wanted: usize,
+}
+
+impl Enough {
+    /// As many as there are to be `replicas`, or all where there are fewer: of those that stay, or of those that leave too
+    /// where nobody stays.
+    pub(super) fn new(replicas: u32, staying: BTreeSet<ServerId>, leaving: BTreeSet<ServerId>) -> Self {
+        let keepers = if staying.is_empty() { leaving } else { staying };
+        let wanted = keepers.len().min(replicas as usize).max(1);
+        Self { keepers, wanted }
+    }
+}
+
+impl Copied {
+    fn is_covered(&self, enough: &Enough) -> bool {
+        let covering = self.held.iter().filter(|(id, held)| enough.keepers.contains(id) && held.covers(&self.must));
+        covering.count() >= enough.wanted
+    }
+}
+
+impl Copies {
+    /// Nobody has said anything yet.
+    pub(super) fn new(must: impl Iterator<Item = (RoomName, VersionVector)>) -> Self {
+        Self { rooms: must.map(|(name, must)| (name, Copied { must, held: BTreeMap::new() })).collect() }
+    }
+
+    /// A server says what it holds of some rooms; whether nothing is lacking any more.
+    pub(super) fn hear(&mut self, id: ServerId, rooms: &Vectors, enough: &Enough) -> bool {
+        for (name, held) in rooms {
+            let Some(room) = self.rooms.get_mut(name) else { continue };
+            room.held.entry(id).or_default().merge(held);
+            if room.is_covered(enough) {
+                self.rooms.remove(name);
+            }
+        }
+        self.rooms.is_empty()
+    }
+
+    /// Who counts may have changed: what is still lacking.
+    pub(super) fn lacking(&mut self, enough: &Enough) -> Vec<(RoomName, VersionVector)> {
+        self.rooms.retain(|_, room| !room.is_covered(enough));
+        self.rooms.iter().map(|(name, room)| (name.clone(), room.must.clone())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Boot, Origin};
+
+    fn ids(ids: &[u32]) -> BTreeSet<ServerId> {
+        ids.iter().copied().map(ServerId).collect()
+    }
+
+    fn vectors(rooms: &[(&str, u64)]) -> Vectors {
+        let origin = Origin { id: ServerId(9), boot: Boot(9) };
+        rooms.iter().map(|(name, seq)| (name.parse().unwrap(), [(origin, *seq)].into_iter().collect())).collect()
+    }
+
+    #[test]
+    fn who_leaves_waits_for_enough_of_those_that_stay() {
+        /// Who says that they hold so much of tea, and whether the leaver, which holds 7, goes then.
+        fn check(replicas: u32, staying: &[u32], leaving: &[u32], said: &[(u32, u64)], goes: bool) {
+            let enough = Enough::new(replicas, ids(staying), ids(leaving));
+            let mut copies = Copies::new(vectors(&[("tea", 7)]).into_iter());
+            for (id, seq) in said {
+                copies.hear(ServerId(*id), &vectors(&[("tea", *seq), ("unknown", 8)]), &enough);
+            }
+            let all = [replicas.into(), staying.len(), leaving.len()];
+            assert_eq!(copies.lacking(&enough).is_empty(), goes, "{all:?} {said:?}");
+        }
+        check(2, &[1, 2, 3], &[], &[(1, 7)], false);
+        check(2, &[1, 2, 3], &[], &[(1, 7), (1, 7)], false);
+        check(2, &[1, 2, 3], &[], &[(1, 7), (2, 6)], false);
+        check(2, &[1, 2, 3], &[], &[(1, 7), (2, 6), (3, 8)], true);
+        check(2, &[1], &[], &[(1, 7)], true);
+        check(2, &[1, 2], &[3], &[(1, 7), (3, 7)], false);
+        check(2, &[1], &[2, 3], &[(2, 7), (3, 7)], false);
+        check(2, &[1], &[2, 3], &[(1, 7)], true);
+        check(2, &[], &[2, 3], &[(2, 7)], false);
+        check(2, &[], &[2, 3], &[(2, 7), (3, 7)], true);
+        check(2, &[], &[], &[], false);
+    }
+
+    #[test]
+    fn what_is_covered_is_not_asked_for_again_and_what_counts_may_change() {
+        let enough = |staying: &[u32]| Enough::new(2, ids(staying), ids(&[]));
+        let mut copies = Copies::new(vectors(&[("tea", 7), ("milk", 7)]).into_iter());
+        assert!(!copies.hear(ServerId(1), &vectors(&[("tea", 7), ("milk", 7)]), &enough(&[1, 2])));
+        assert!(!copies.hear(ServerId(2), &vectors(&[("tea", 7)]), &enough(&[1, 2])));
+        assert_eq!(copies.lacking(&enough(&[1, 2])), vectors(&[("milk", 7)]).into_iter().collect::<Vec<_>>());
+        assert_eq!(copies.lacking(&enough(&[1])), [], "2 has died");
+    }
+}
