@@ -44,6 +44,8 @@ pub const FRAGMENTED_LINE_SPAN_MAX: Duration = Duration::from_secs(3);
 pub const POSTS_AHEAD_BYTES_MAX: usize = 32 * 1024;
 /// Sessions that one server holds.
 pub const SESSIONS_MAX: usize = 200_000;
+/// Of these, with clients: the other places are for servers, and for handshakes that are under way.
+pub const CLIENT_SESSIONS_MAX: usize = SESSIONS_MAX - 4 * HALF_OPEN_MAX;
 /// Handshakes answered whose initiator has not yet proved itself.
 pub const HALF_OPEN_MAX: usize = 1_024;
 /// Of these, from one source: an IPv4 address, or an IPv6 /64. A host has as many clients as that may start in one round
@@ -63,6 +65,8 @@ pub const HANDSHAKES_WAITING_PER_SOURCE_MAX: usize = 64;
 pub const COOKIES_PER_TURN: usize = 256;
 /// How old the keys of a session get, +-25 %.
 pub const REKEY_EVERY: Duration = Duration::from_hours(1);
+/// How long an initiator asks for new keys before it drops the session.
+pub const REKEY_SPAN_MAX: Duration = Duration::from_hours(2);
 /// How long packets under the last keys of a session are still opened.
 pub const LAST_KEYS_KEPT: Duration = Duration::from_secs(10);
 /// Rooms that one client follows at a time.

@@ -132,7 +132,7 @@ impl Client {
         self.enter(now);
         self.events.push_back(Event::Connected { server: welcome.server, addr, cluster, open });
         if let Some(server) = welcome.go {
-            self.asked_to_go(server);
+            self.asked_to_go(server, now);
         }
     }
 

@@ -10,8 +10,8 @@
 //! packet, a server or the network are one case: say again what is open, to whoever serves now. What a client holds of a
 //! room is a cursor, and a new server goes on from there: nothing lost, nothing shown twice.
 //!
-//! [`finder`] finds servers, [`link`] is a session with one of them, [`moves`] chooses whose; [`room`], [`outbox`] and
-//! [`asks`] are what is open; [`frames`] takes what servers say, [`speak`] says what is due.
+//! [`finder`] finds servers, [`link`] is a session with one of them, [`moves`] chooses whose, and [`hearing`] compares two;
+//! [`room`], [`outbox`] and [`asks`] are what is open; [`frames`] takes what servers say, [`speak`] says what is due.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -21,8 +21,9 @@ use std::{
 use self::{
     asks::Asks,
     finder::Finder,
+    hearing::Uneven,
     link::Link,
-    moves::{Lookup, Uneven},
+    moves::{Go, Lookup},
     outbox::Outbox,
     room::Room,
     servers::Servers,
@@ -43,6 +44,7 @@ mod api;
 mod asks;
 mod finder;
 mod frames;
+mod hearing;
 mod link;
 mod moves;
 mod outbox;
@@ -81,7 +83,7 @@ pub struct Client {
     /// Whether a server that asks us to move is followed: once for each arrival.
     may_go: bool,
     /// Where we were asked to go, until we have its addresses.
-    go: Option<ServerId>,
+    go: Option<Go>,
     /// How our server and our standby differ in whom they hear.
     uneven: Option<Uneven>,
     /// The servers that were told last.

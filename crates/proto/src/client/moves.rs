@@ -3,12 +3,6 @@
 //! A standby that is up takes over without a handshake, when it calls or when our server falls silent. Without one, a
 //! search begins: every address that we were told is asked, and everybody by broadcast; the first that answers is tried.
 //! A client moves to no address that has not answered it.
-//!
-//! Servers tell whom they hear. A client whose standby hears more than its server does, for a while, goes over to it: so
-//! the clients of a server that is cut off, deaf or mute, and that they can still reach, go to where the others are.
-//! Whether that is so is asked of both, so that a list that got lost moves nobody; a tie moves nobody either.
-
-use std::collections::BTreeSet;
 
 use crate::{
     client::{
@@ -16,12 +10,11 @@ use crate::{
         api::Event,
         finder::Candidate,
         link::{Link, Part},
-        repeat::Repeat,
     },
     ids::ServerId,
     session::SessionId,
     time::{Duration, Time},
-    wire::{Frame, Greeting, frame::ServerAddrs},
+    wire::{Frame, Greeting},
 };
 
 /// How soon another standby is tried after one failed.
@@ -29,24 +22,25 @@ const STANDBY_AGAIN: Duration = Duration::from_secs(2);
 
 /// How soon after a server that nobody named could not be found.
 const STANDBY_UNNAMED: Duration = Duration::from_secs(10);
-/// How long one server has to hear more than the other, before anything follows from it.
-const UNEVEN: Duration = Duration::from_secs(1);
-/// How often both are asked meanwhile.
-const UNEVEN_ASK: Duration = Duration::from_millis(300);
+/// How long we wait for the addresses of a server that we were asked to go to. It may not exist.
+const GO_SPAN: Duration = Duration::from_secs(2);
 
-/// Our server and our standby do not hear equally many.
+/// A server that we are about to go to.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Uneven {
-    /// Whether the standby hears more.
-    standby: bool,
-    since: Time,
-    ask: Repeat,
+pub(super) struct Go {
+    to: ServerId,
+    /// When we stay, if nobody has told where it is.
+    until: Time,
 }
 
-impl Uneven {
+impl Go {
+    fn new(to: ServerId, now: Time) -> Self {
+        Self { to, until: now + GO_SPAN }
+    }
+
     /// When something is to be done.
     pub(super) fn deadline(&self) -> Time {
-        self.ask.at
+        self.until
     }
 }
 
@@ -55,8 +49,8 @@ impl Uneven {
 pub(super) enum Lookup {
     /// To be our standby.
     Standby,
-    /// To move there.
-    Move,
+    /// To move to this one.
+    Move(ServerId),
 }
 
 impl Client {
@@ -150,86 +144,22 @@ impl Client {
         }
     }
 
-    /// A server names those that it hears.
-    pub(super) fn listed(&mut self, session: SessionId, up: &[ServerId], servers: Vec<ServerAddrs>, now: Time) {
-        let Some(link) = self.link(session) else { return };
-        let before = link.hears().cloned();
-        link.names(up, &servers, now);
-        self.compare_boots(session, before.as_ref(), up, &servers, now);
-        self.servers.update(up, servers, now);
-        self.stop_asking_the_dead(session, up, now);
-        let is_standby = self.standby.as_ref().is_some_and(|standby| standby.session == session);
-        let is_missed = self.primary.as_ref().is_some_and(|primary| {
-            let heard = self.endpoint.heard(primary.session).unwrap_or(Time::ZERO);
-            primary.is_missed(heard) && primary.server.is_some_and(|server| !up.contains(&server))
-        });
-        if is_standby && is_missed {
-            // It does not answer us, and our standby does not hear it either.
-            self.lose_primary(now);
-        }
-    }
-
-    /// Our server hears the one no longer that is being looked up to stand by: another is asked.
-    fn stop_asking_the_dead(&mut self, by: SessionId, up: &[ServerId], now: Time) {
-        let is_primary = self.primary.as_ref().is_some_and(|primary| primary.session == by);
-        let is_dead = self.asked.is_some_and(|asked| !up.contains(&asked));
-        // It may be the primary that is cut off, and this one the way out: so it must name somebody else.
-        if is_primary && is_dead && up.len() > 1 && self.lookup == Some(Lookup::Standby) {
-            self.lookup = None;
-            self.standby_at = now;
-            self.avoid = self.asked.take();
-        }
-    }
-
-    /// Our server and our standby each say how it stands with the other. One that runs anew has forgotten our session. One
-    /// that is no longer heard may be dead, or only cut off: it is asked, once for each time that this is said.
-    fn compare_boots(
-        &mut self,
-        by: SessionId,
-        before: Option<&BTreeSet<ServerId>>,
-        up: &[ServerId],
-        servers: &[ServerAddrs],
-        now: Time,
-    ) {
-        let is_by = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.session == by);
-        let by_primary = is_by(&self.primary);
-        if !by_primary && !is_by(&self.standby) {
-            return;
-        }
-        let other = if by_primary { &mut self.standby } else { &mut self.primary };
-        let Some(other) = other else { return };
-        let Some(server) = other.server else { return };
-        let boot = servers.iter().find(|named| named.id == server).map(|named| named.boot);
-        let runs_anew = other.boot.zip(boot).is_some_and(|(was, is)| was < is);
-        let is_news = before.is_none_or(|before| before.contains(&server)) && !up.contains(&server);
-        if !runs_anew && (!is_news || other.up) {
-            if is_news {
-                other.doubt_unheard(now);
-            }
-        } else if by_primary {
-            self.drop_standby(now);
-            self.standby_at = now;
-        } else {
-            self.lose_primary(now);
-        }
-    }
-
     /// Our server says that it is about to stop. It serves us until another one does: nothing is missed meanwhile.
     pub(super) fn sent_away(&mut self, from: ServerId, now: Time) {
-        let is_moving = self.go.is_some() || self.coming.is_some() || self.lookup == Some(Lookup::Move);
+        let is_moving = self.go.is_some() || self.coming.is_some() || matches!(self.lookup, Some(Lookup::Move(_)));
         if is_moving || !self.is_served() {
             return;
         }
         self.servers.forget(from);
         let standby = self.standby.as_ref().filter(|standby| standby.up).and_then(|standby| standby.server);
         let avoid = self.avoid;
-        let rank = |id: ServerId| (id != from).then_some(avoid == Some(id));
+        let rank = |id: ServerId| (id != from).then(|| (self.servers.addrs(id).is_empty(), avoid == Some(id)));
         let Some(to) = standby.or_else(|| self.servers.random(rank, &mut self.rng)) else {
             return self.called_over(from, now);
         };
         // A standby that is being looked for can wait.
         self.lookup = None;
-        self.go = Some(to);
+        self.go = Some(Go::new(to, now));
     }
 
     /// Our standby says that it is about to stop.
@@ -242,10 +172,10 @@ impl Client {
     }
 
     /// A less loaded server is named.
-    pub(super) fn asked_to_go(&mut self, server: ServerId) {
+    pub(super) fn asked_to_go(&mut self, server: ServerId, now: Time) {
         if self.may_go && self.config.servers.is_empty() {
             self.may_go = false;
-            self.go = Some(server);
+            self.go = Some(Go::new(server, now));
         }
     }
 
@@ -297,7 +227,7 @@ impl Client {
     }
 
     /// The primary does not answer: the standby serves, or another is looked for.
-    fn lose_primary(&mut self, now: Time) {
+    pub(super) fn lose_primary(&mut self, now: Time) {
         if let Some(old) = self.primary.take() {
             if let (true, Some(server)) = (old.entered, old.server) {
                 self.events.push_back(Event::Lost { server });
@@ -321,7 +251,7 @@ impl Client {
         self.go = None;
     }
 
-    fn drop_standby(&mut self, now: Time) {
+    pub(super) fn drop_standby(&mut self, now: Time) {
         if let Some(standby) = self.standby.take() {
             self.drop_link(&standby);
             self.standby_at = now + STANDBY_AGAIN;
@@ -339,7 +269,7 @@ impl Client {
     }
 
     /// A session that is up serves us from now on.
-    fn serve_by(&mut self, mut link: Link, now: Time) {
+    pub(super) fn serve_by(&mut self, mut link: Link, now: Time) {
         self.number += 1;
         link.entered = false;
         link.say_hi(self.number, Part::Primary, now);
@@ -382,6 +312,10 @@ impl Client {
         let Some(candidate) = self.finder.take_resolved() else {
             if !self.finder.is_looking_up(now) {
                 self.lookup = None;
+                if let Lookup::Move(to) = lookup {
+                    self.avoid = Some(to);
+                    return;
+                }
                 let is_named = self.asked.is_some_and(|asked| self.is_named(asked));
                 self.standby_at = now + if is_named { STANDBY_AGAIN } else { STANDBY_UNNAMED };
                 self.avoid = self.asked.take();
@@ -395,14 +329,14 @@ impl Client {
         }
         match lookup {
             Lookup::Standby if self.standby.is_none() => self.standby = Some(self.open(&candidate, now)),
-            Lookup::Move if self.coming.is_none() => self.coming = Some(self.open(&candidate, now)),
+            Lookup::Move(_) if self.coming.is_none() => self.coming = Some(self.open(&candidate, now)),
             _ => {}
         }
     }
 
     /// Moves to the less loaded server that we were asked to go to.
     fn follow_go(&mut self, now: Time) {
-        let Some(server) = self.go else { return };
+        let Some(Go { to: server, until }) = self.go else { return };
         if !self.is_served() || self.coming.is_some() || self.lookup.is_some() {
             return;
         }
@@ -412,8 +346,10 @@ impl Client {
             self.serve_by(standby, now);
         } else if !self.servers.addrs(server).is_empty() {
             self.go = None;
-            self.lookup = Some(Lookup::Move);
+            self.lookup = Some(Lookup::Move(server));
             self.finder.look_up(server, self.servers.addrs(server), now);
+        } else if until <= now {
+            self.go = None;
         }
     }
 
@@ -444,60 +380,6 @@ impl Client {
             self.asked = Some(other);
             self.lookup = Some(Lookup::Standby);
             self.finder.look_up(other, self.servers.addrs(other), now);
-        }
-    }
-
-    /// Whether our server hears that one.
-    fn is_named(&self, server: ServerId) -> bool {
-        let hears = self.primary.as_ref().and_then(Link::hears);
-        hears.is_some_and(|hears| hears.contains(&server))
-    }
-
-    /// Looks whether our standby hears more than our server does, and goes over once that has lasted. A standby that hears
-    /// less, and that our server does not hear, is cut off: another is looked for.
-    fn compare_links(&mut self, now: Time) {
-        let Some(standby) = self.is_uneven() else {
-            self.uneven = None;
-            return;
-        };
-        let mut uneven = match self.uneven {
-            Some(uneven) if uneven.standby == standby => uneven,
-            _ => Uneven { standby, since: now, ask: Repeat::new(UNEVEN_ASK, UNEVEN_ASK, now) },
-        };
-        if uneven.ask.poll(now) {
-            for link in [&mut self.primary, &mut self.standby].into_iter().flatten() {
-                link.doubt(now);
-            }
-        }
-        let is_fresh = |link: &Option<Link>| link.as_ref().is_some_and(|link| link.has_named_since(uneven.since));
-        let lasts = uneven.since + UNEVEN <= now && is_fresh(&self.primary) && is_fresh(&self.standby);
-        self.uneven = (!lasts).then_some(uneven);
-        match (lasts, standby) {
-            (false, _) => {}
-            (true, true) => {
-                self.leaving = self.primary.take();
-                if let Some(standby) = self.standby.take() {
-                    self.serve_by(standby, now);
-                }
-            }
-            (true, false) => {
-                self.drop_standby(now);
-                self.standby_at = now;
-            }
-        }
-    }
-
-    /// `Some(true)`: our standby hears more than our server does; `Some(false)`: it hears less, and is not heard by our
-    /// server, which hears another.
-    fn is_uneven(&self) -> Option<bool> {
-        let standby = self.standby.as_ref().filter(|standby| standby.up && standby.welcomed)?;
-        let primary = self.primary.as_ref().filter(|_| self.is_served() && self.coming.is_none())?;
-        let (ours, theirs) = (primary.hears()?, standby.hears()?);
-        let is_heard = standby.server.is_none_or(|server| ours.contains(&server));
-        match theirs.len().cmp(&ours.len()) {
-            std::cmp::Ordering::Greater => Some(true),
-            std::cmp::Ordering::Less if !is_heard && ours.len() > 1 => Some(false),
-            _ => None,
         }
     }
 

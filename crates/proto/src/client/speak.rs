@@ -4,8 +4,9 @@ use crate::{
     client::{
         Client,
         api::{Event, Output},
+        hearing::Uneven,
         link::{Due, Link, Part},
-        moves::Uneven,
+        moves::Go,
         room::Room,
     },
     limits,
@@ -170,7 +171,8 @@ impl Client {
             let open = rooms.chain(self.outbox.deadline()).chain(self.asks.deadline());
             let standby_at = Some(self.standby_at).filter(|at| self.standby.is_none() && *at > now);
             let uneven = self.uneven.iter().map(Uneven::deadline);
-            wake = open.chain(standby_at).chain(uneven).chain(wake).min();
+            let go = self.go.iter().map(Go::deadline);
+            wake = open.chain(standby_at).chain(uneven).chain(go).chain(wake).min();
         }
         wake.map_or(now + Duration::from_secs(1), |at| if at > now { at } else { now + OVERDUE })
     }

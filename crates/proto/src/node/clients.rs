@@ -5,11 +5,10 @@ use crate::{
     directory::{Applied, placement},
     ids::{Boot, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
     session::SessionId,
-    text,
     time::Duration,
     wire::{
         Frame,
-        frame::{ClientRecord, Clients, ClientsChange, Hi, ServerAddrs, Welcome},
+        frame::{ClientRecord, Clients, ClientsChange, Hi, Welcome},
     },
 };
 
@@ -19,8 +18,8 @@ const ROOMS_NAMED_MAX: usize = 12;
 const COME_AGAIN: Duration = Duration::from_millis(200);
 /// So often, at the most.
 const COMES_MAX: u8 = 10;
-/// Addresses of one server that clients are told.
-const ADDRS_MAX: usize = 4;
+/// How long somebody with a session may take to say who they are.
+const HI_SPAN: Duration = Duration::from_secs(10);
 
 /// A client, or somebody who may become one with their first frame.
 #[derive(Debug)]
@@ -32,6 +31,8 @@ pub(super) struct Served {
     via: String,
     since: u64,
     role: Role,
+    /// Whether it has said hi, though we may not have taken it.
+    said_hi: bool,
     /// Under which boot its server was heard here when it asked us to stand by.
     boot: Option<Boot>,
     comes: u8,
@@ -59,6 +60,7 @@ impl Served {
             via: String::new(),
             since: 0,
             role: Role::Unknown,
+            said_hi: false,
             boot: None,
             comes: 0,
         }
@@ -67,6 +69,11 @@ impl Served {
     /// Whether we serve it.
     pub(super) fn is_served(&self) -> bool {
         self.role == Role::Served
+    }
+
+    /// Whether it has been told who it is to us, and has not been turned away since.
+    pub(super) fn is_known(&self) -> bool {
+        self.role != Role::Unknown
     }
 }
 
@@ -96,8 +103,10 @@ impl Node {
             return self.count("not_ready");
         }
         let since = self.cluster_millis();
-        let Some(served) = self.served(session) else { return };
+        let Some(served) = self.served_mut(session) else { return };
+        served.said_hi = true;
         let (person, was, before) = (served.person, served.role, served.session);
+        self.timers.clear(&Timer::Hi(session));
         if hi.session < before {
             return self.count("hi_old");
         }
@@ -134,8 +143,21 @@ impl Node {
         let standby = role != Role::Served;
         let welcome = Welcome { server: self.me.id, session: hi.session, standby, go, time: since };
         self.say(session, &Frame::Welcome(welcome));
-        if !is_repeated || go.is_none() {
-            self.say_servers(session);
+        self.say_servers(session);
+    }
+
+    /// Somebody has a session: it is for those who say who they are.
+    pub(super) fn client_up(&mut self, session: SessionId, person: PersonId) {
+        self.sessions.insert(session, Party::Client(Box::new(Served::new(person))));
+        self.timers.set(Timer::Hi(session), self.now + HI_SPAN);
+    }
+
+    /// Whoever has not said hi by now holds the place of somebody else.
+    pub(super) fn drop_nameless(&mut self, session: SessionId) {
+        if self.served(session).is_some_and(|served| !served.said_hi) {
+            self.count("hi_never");
+            self.endpoint.close(session);
+            self.on_closed(session);
         }
     }
 
@@ -198,6 +220,7 @@ impl Node {
     /// A client's session is gone.
     pub(super) fn client_gone(&mut self, session: SessionId, served: &Served) {
         self.timers.clear(&Timer::Come(session));
+        self.timers.clear(&Timer::Hi(session));
         if served.is_served() {
             self.stop_serving(session, served.person, served.device);
             self.hasten_leave();
@@ -260,60 +283,6 @@ impl Node {
         }
     }
 
-    // ---- what clients are told about servers
-
-    /// For a client on this machine, or for one on another.
-    fn servers_frame(&self, is_here: bool) -> Vec<Frame> {
-        let peers = self.heartbeat.live().filter_map(|origin| {
-            let peer = self.peers.get(&origin.id)?;
-            let mut addrs = self.members.get(origin.id).map(|member| member.addrs.clone()).unwrap_or_default();
-            if let Some(addr) = peer.session().and_then(|session| self.endpoint.addr(session))
-                && !addrs.contains(&addr)
-            {
-                addrs.push(addr);
-            }
-            Some((origin, addrs))
-        });
-        let all = [(self.me, self.config.addrs.clone())].into_iter().chain(peers);
-        let servers: Vec<_> = all
-            .map(|(origin, addrs)| {
-                let mut addrs = Self::addrs_for(is_here, addrs);
-                addrs.truncate(ADDRS_MAX);
-                ServerAddrs { id: origin.id, boot: origin.boot, addrs }
-            })
-            .collect();
-        let up: Vec<_> = servers.iter().map(|server| server.id).collect();
-        let key = text::encode(&self.key.public);
-        servers
-            .chunks(4)
-            .map(|servers| Frame::Servers {
-                cluster: self.cluster.id,
-                key: key.clone(),
-                up: up.clone(),
-                servers: servers.to_vec(),
-            })
-            .collect()
-    }
-
-    fn say_servers(&mut self, session: SessionId) {
-        for frame in self.servers_frame(self.is_session_here(session)) {
-            self.say(session, &frame);
-        }
-    }
-
-    /// Servers have come or gone: all clients hear of it.
-    pub(super) fn tell_servers(&mut self) {
-        let [there, here] =
-            [false, true].map(|here| self.servers_frame(here).iter().map(Frame::to_line).collect::<Vec<_>>());
-        for (session, party) in &self.sessions {
-            if matches!(party, Party::Client(served) if served.role != Role::Unknown) {
-                for line in if self.is_session_here(*session) { &here } else { &there } {
-                    self.endpoint.send(*session, line.as_bytes());
-                }
-            }
-        }
-    }
-
     /// A client's keepalive; what it may have missed is said again with the answer.
     pub(super) fn on_ping(&mut self, session: SessionId, n: u64) {
         self.say(session, &Frame::Pong { n });
@@ -347,7 +316,7 @@ impl Node {
     pub(super) fn call_over(&mut self, session: SessionId) {
         let Some(served) = self.served_mut(session) else { return };
         let Role::Standby(dead) = served.role else { return };
-        served.comes += 1;
+        served.comes = served.comes.saturating_add(1);
         let (again, boot) = (served.comes < COMES_MAX, served.boot);
         if self.heard_boot(dead).is_some_and(|heard| boot.is_none_or(|boot| heard <= boot)) {
             return;
@@ -368,7 +337,7 @@ impl Node {
         let dead = self.me.id;
         let line = Frame::Come { dead }.to_line();
         for (session, party) in &self.sessions {
-            if matches!(party, Party::Client(served) if served.role != Role::Unknown) {
+            if matches!(party, Party::Client(served) if served.is_known()) {
                 self.endpoint.send(*session, line.as_bytes());
             }
         }

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 
 use super::{
     Event, Node, Output, Party, Stage, Stop, Timer,
-    clients::Served,
     peers::{Held, Peer},
     probation::Probations,
 };
@@ -249,7 +248,7 @@ impl Node {
                     Err("not_ready")
                 } else if !is_allowed {
                     Err("client_without_pass")
-                } else if self.sessions.len() >= limits::SESSIONS_MAX {
+                } else if self.sessions.len() >= limits::CLIENT_SESSIONS_MAX {
                     Err("sessions_full")
                 } else {
                     Ok(())
@@ -287,7 +286,7 @@ impl Node {
                 self.server_up(session, role, n, Origin { id, boot });
             }
             (Greeting::Client { .. }, None) => {
-                self.sessions.insert(session, Party::Client(Box::new(Served::new(keys::person_id(key)))));
+                self.client_up(session, keys::person_id(key));
             }
             (Greeting::Client { .. }, Some(_)) => {
                 self.endpoint.close(session);
@@ -319,6 +318,7 @@ impl Node {
         self.cluster = cluster;
         self.key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster.id);
         self.endpoint.set_key(self.key.clone());
+        self.lists.forget();
         let servers: Vec<_> = self
             .sessions
             .iter()

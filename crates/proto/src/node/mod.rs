@@ -44,6 +44,7 @@ mod gossip;
 mod handoff;
 mod lead;
 mod leave;
+mod lists;
 mod load;
 mod network;
 mod peers;
@@ -177,6 +178,8 @@ enum Timer {
     Reconnect(ServerId),
     /// A client of a dead server has not come over yet.
     Come(SessionId),
+    /// Somebody with a session has not said who they are.
+    Hi(SessionId),
     /// Joining may be over.
     Joining,
     /// The leader looks after rooms; everybody looks after rooms without a home.
@@ -237,6 +240,7 @@ pub struct Node {
     records: Rooms,
     members: Members,
     clients: Clients,
+    lists: lists::Lists,
     peers: BTreeMap<ServerId, Peer>,
     calls: BTreeMap<Origin, peers::Call>,
     sessions: BTreeMap<SessionId, Party>,
@@ -300,6 +304,7 @@ impl Node {
             records: Rooms::new(),
             members: Members::new(),
             clients: Clients::new(me),
+            lists: lists::Lists::default(),
             peers: BTreeMap::new(),
             calls: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -398,6 +403,7 @@ impl Node {
             Timer::Call(origin) => self.call(origin),
             Timer::Reconnect(id) => self.reconnect(id),
             Timer::Come(session) => self.call_over(session),
+            Timer::Hi(session) => self.drop_nameless(session),
             Timer::Joining => self.check_joined(),
             Timer::Sweep => self.sweep(),
             Timer::Sync => self.finish_sync(),

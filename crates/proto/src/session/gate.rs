@@ -5,12 +5,12 @@
 //! bounded queue, in the order in which they came. That the ration was used up, that others wait, or that there are many
 //! half-open sessions is load: then, and for a second more, whoever shows no good cookie gets one and nothing else.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::{
     limits,
     session::{
-        half_open::{AskId, source},
+        half_open::{AskId, Source, source},
         keys::Suite,
     },
     time::{Duration, Time},
@@ -78,11 +78,10 @@ impl Gate {
         left
     }
 
-    /// Lets an init wait behind the others, once however often it is repeated. Else the cause for which it is dropped.
+    /// Lets an init wait behind the others, once however often it is repeated. Where the queue is full, one of the source
+    /// with the most in it makes room: so a few addresses cannot keep it full. Else the cause for which one is dropped,
+    /// this or that.
     pub(super) fn wait(&mut self, ask: AskId, init: impl FnOnce() -> Waiting) -> Result<(), &'static str> {
-        if self.waiting.len() >= limits::HANDSHAKES_WAITING_MAX {
-            return Err("handshakes_full");
-        }
         let (source, mut others) = (source(ask.0), 0);
         for waiting in &self.waiting {
             if waiting.ask == ask {
@@ -93,11 +92,28 @@ impl Gate {
         if others >= limits::HANDSHAKES_WAITING_PER_SOURCE_MAX {
             return Err("handshakes_source_full");
         }
+        let is_full = self.waiting.len() >= limits::HANDSHAKES_WAITING_MAX;
+        if is_full {
+            let spare = self.spare(others + 1).ok_or("handshakes_full")?;
+            self.waiting.remove(spare);
+        }
         self.waiting.push_back(init());
-        Ok(())
+        if is_full { Err("handshakes_replaced") } else { Ok(()) }
     }
 
-    /// The next init that has waited for long enough, with its part of the ration; `None` once either is used up.
+    /// The last to come of the source that has the most in the queue, if those are more than `than`.
+    fn spare(&self, than: usize) -> Option<usize> {
+        let mut counts = BTreeMap::<Source, (usize, usize)>::new();
+        for (at, waiting) in self.waiting.iter().enumerate() {
+            if let Some(source) = source(waiting.ask.0) {
+                let count = counts.entry(source).or_default();
+                *count = (count.0 + 1, at);
+            }
+        }
+        counts.into_values().max().filter(|(count, _)| *count > than).map(|(_, at)| at)
+    }
+
+    /// The init that has waited longest, with its part of the ration; `None` once either is used up.
     pub(super) fn next(&mut self, now: Time) -> Option<Waiting> {
         (!self.waiting.is_empty() && self.take_handshake(now)).then(|| self.waiting.pop_front()).flatten()
     }
@@ -146,6 +162,26 @@ mod tests {
         check(1, limits::HANDSHAKES_WAITING_PER_SOURCE_MAX, "handshakes_source_full");
         check(2, 2 * limits::HANDSHAKES_WAITING_PER_SOURCE_MAX, "handshakes_source_full");
         check(100, limits::HANDSHAKES_WAITING_MAX, "handshakes_full");
+    }
+
+    #[test]
+    fn a_few_sources_cannot_keep_the_queue_full() {
+        let mut gate = Gate::default();
+        let mut wait = |ip, port| {
+            let (ask, init) = waiting(ip, port);
+            gate.wait(ask, init)
+        };
+        for n in 0..limits::HANDSHAKES_WAITING_MAX as u32 {
+            wait(0x0a00_0000 + n % 4, n as u16).unwrap();
+        }
+        assert_eq!(wait(0x0a00_0001, 1_000), Err("handshakes_source_full"));
+        for ip in 4..40 {
+            assert_eq!(wait(0x0a00_0000 + ip, 1), Err("handshakes_replaced"));
+            assert_eq!(wait(0x0a00_0000 + ip, 1), Ok(()), "it waits");
+        }
+        assert_eq!(gate.waiting.len(), limits::HANDSHAKES_WAITING_MAX);
+        let first: Vec<_> = gate.waiting.iter().map(|waiting| waiting.ask.0.port()).take(100).collect();
+        assert_eq!(first, (0..100).collect::<Vec<_>>(), "the last that came make room");
     }
 
     #[test]

@@ -30,7 +30,8 @@ pub(super) fn ask_id(from: SocketAddr, suite: Suite, sender: u32, noise: &[u8]) 
     (from, hash.chain_update(noise).finalize().into())
 }
 
-/// Those who share an address: an IPv4 address, or an IPv6 /64, which one host may have for itself.
+/// Those who share an address: an IPv4 address, or an IPv6 /64, which one host may have for itself. All hosts of a link
+/// share the /64 of its link-local addresses: there it is the address.
 pub(super) type Source = IpAddr;
 
 /// Where somebody is; `None` for this host itself, which needs no bounds.
@@ -39,6 +40,7 @@ pub(super) fn source(from: SocketAddr) -> Option<Source> {
         IpAddr::V4(ip) if ip.is_loopback() => None,
         IpAddr::V6(ip) if ip.is_loopback() => None,
         IpAddr::V4(ip) => Some(ip.into()),
+        IpAddr::V6(ip) if ip.is_unicast_link_local() => Some(ip.into()),
         IpAddr::V6(ip) => Some(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into()),
     }
 }
@@ -116,7 +118,8 @@ mod tests {
         check("10.0.0.1:1", Some("10.0.0.1"));
         check("[::ffff:10.0.0.1]:1", Some("10.0.0.1"));
         check("[2001:db8:1:2:3:4:5:6]:1", Some("2001:db8:1:2::"));
-        check("[fe80::1]:1", Some("fe80::"));
+        check("[fe80::1]:1", Some("fe80::1"));
+        check("[fe80::2]:1", Some("fe80::2"));
         check("127.0.0.9:1", None);
         check("[::ffff:127.0.0.1]:1", None);
         check("[::1]:1", None);

@@ -16,7 +16,8 @@
 //!
 //! A packet says under which epoch's keys it is sealed. The last ones are kept until the new ones are known to work, and
 //! for [`limits::LAST_KEYS_KEPT`] more, for what was overtaken on its way. The initiator repeats its ask until it is
-//! answered, always the same one, since the responder may have the keys already; it repeats an empty packet until it hears
+//! answered, always the same one, since the responder may have the keys already, and drops the session after
+//! [`limits::REKEY_SPAN_MAX`]; it repeats an empty packet until it hears
 //! one under the new keys. A responder answers one ask at a time.
 
 use snow::StatelessTransportState;
@@ -31,7 +32,7 @@ use crate::{
         sealed::{Sealed, Unopened},
         state::{Phase, Repeats, Session},
     },
-    time::Time,
+    time::{Duration, Time},
 };
 
 /// How much the hour differs from one time to the next, in percent: so that sessions opened in one moment do not all want
@@ -42,11 +43,14 @@ const ASK: u8 = 1;
 /// The first byte of a sealed answer.
 const ANSWER: u8 = 2;
 
+/// How long an initiator waits, at the most, before it asks for new keys again.
+const ASK_EVERY_MAX: Duration = Duration::from_mins(1);
+
 /// What a session keeps besides its keys while they change, and shortly after.
 #[derive(Debug)]
 pub(super) enum Rekey {
     /// The initiator has asked for the next keys.
-    Asking { epoch: u16, handshake: Box<Initiator>, ask: Vec<u8>, repeats: Repeats, owed: bool },
+    Asking { epoch: u16, handshake: Box<Initiator>, ask: Vec<u8>, since: Time, repeats: Repeats, owed: bool },
     /// The responder has the next keys, and does not know whether the initiator has them.
     Offered { next: Sealed, ask: Vec<u8>, answer: Vec<u8>, owed: bool },
     /// The keys have changed. `until` is known once a packet under the new ones was heard; before that, the initiator
@@ -65,6 +69,11 @@ impl Rekey {
             Self::Changed { until: Some(until), .. } | Self::Refusing { until } => *until,
             Self::Changed { confirm, .. } => confirm.due(),
         }
+    }
+
+    /// Whether nobody has answered for so long that the keys in use have become too old.
+    pub(super) fn is_given_up(&self, now: Time) -> bool {
+        matches!(self, Self::Asking { since, .. } if *since + limits::REKEY_SPAN_MAX <= now)
     }
 
     /// The message that has to go out now, once.
@@ -125,7 +134,7 @@ impl Session {
         match self.rekey.as_deref_mut() {
             None => self.ask_for_keys(id, rng, now),
             Some(Rekey::Asking { repeats, owed, .. }) => {
-                repeats.advance_or_restart(now);
+                repeats.advance_by(ASK_EVERY_MAX, now);
                 *owed = true;
                 true
             }
@@ -166,7 +175,8 @@ impl Session {
         let (handshake, noise) = Initiator::again(&self.parties, binding, rng.fork());
         let (epoch, handshake) = (binding.epoch, Box::new(handshake));
         let ask = message(ASK, epoch, &noise);
-        self.rekey = Some(Box::new(Rekey::Asking { epoch, handshake, ask, repeats: Repeats::new(now), owed: true }));
+        self.rekey =
+            Some(Box::new(Rekey::Asking { epoch, handshake, ask, since: now, repeats: Repeats::new(now), owed: true }));
         true
     }
 

@@ -117,6 +117,15 @@ impl Repeats {
         }
     }
 
+    /// The same for what is repeated without end, and at least each `span`.
+    pub(super) fn advance_by(&mut self, span: Duration, now: Time) {
+        self.advance(now);
+        if self.due() <= now || self.due() > now + span {
+            let times = (span.as_millis() / FIRST_REPEAT.as_millis()).max(1);
+            *self = Self { since: now, count: times.ilog2() };
+        }
+    }
+
     /// The same for what is repeated without end: begins anew after some hours.
     pub(super) fn advance_or_restart(&mut self, now: Time) {
         self.advance(now);
@@ -182,7 +191,8 @@ impl Session {
             return Due::Nothing;
         }
         if now < self.phase_due() {
-            return Due::Rekey;
+            let is_given_up = self.rekey.as_deref().is_some_and(|rekey| rekey.is_given_up(now));
+            return if is_given_up { Due::Close } else { Due::Rekey };
         }
         match &mut self.phase {
             Phase::Calling(calling) if now < calling.repeats.since + limits::HANDSHAKE_SPAN_MAX => {

@@ -93,7 +93,19 @@ impl Stranger {
         stranger
     }
 
+    /// Opens a session, and says who it is.
     fn open(&mut self, lab: &mut Lab) {
+        self.call(lab);
+        if self.part == As::Client {
+            let device = DeviceId(7);
+            self.say(&json!({"t": "hi", "name": "stranger", "device": device, "session": 1_000 + self.opened,
+                "via": "noise"}));
+            self.say(&json!({"t": "join", "room": "lobby", "from": {"last": 9}}));
+        }
+    }
+
+    /// Opens a session.
+    fn call(&mut self, lab: &mut Lab) {
         self.opened += 1;
         let greeting = match self.part {
             As::Client => Greeting::client(None, &self.key.public),
@@ -111,12 +123,16 @@ impl Stranger {
             self.turn(lab);
         }
         assert!(self.endpoint.heard(self.session).is_some(), "the {:?} has a session", self.part);
-        if self.part == As::Client {
-            let device = DeviceId(7);
-            self.say(&json!({"t": "hi", "name": "stranger", "device": device, "session": 1_000 + self.opened,
-                "via": "noise"}));
-            self.say(&json!({"t": "join", "room": "lobby", "from": {"last": 9}}));
+    }
+
+    /// Whether a ping is answered.
+    fn is_answered(&mut self, lab: &mut Lab) -> bool {
+        let before = self.heard;
+        self.say(&json!({"t": "ping", "n": 1}));
+        for _ in 0..4 {
+            self.turn(lab);
         }
+        self.heard > before
     }
 
     fn say(&mut self, frame: &Value) {
@@ -301,4 +317,23 @@ fn a_server_that_hears_hostile_frames_of_a_client_still_serves() {
 #[test]
 fn a_server_that_hears_hostile_frames_of_a_server_still_serves() {
     check(As::Server);
+}
+
+#[test]
+fn a_session_is_for_those_who_say_who_they_are() {
+    fn check(says_hi: bool, secs: u64, expected: bool) {
+        let mut lab = Lab::new(1);
+        assert!(lab.wait(|lab| lab.servers[0].node.view().me.is_some()));
+        lab.pass(Duration::from_secs(5));
+        let mut stranger = Stranger::new(As::Client, &mut lab);
+        if !says_hi {
+            stranger.call(&mut lab);
+        }
+        assert!(stranger.is_answered(&mut lab));
+        lab.pass(Duration::from_secs(secs));
+        assert_eq!(stranger.is_answered(&mut lab), expected, "hi: {says_hi}, after {secs} s");
+    }
+    check(false, 9, true);
+    check(false, 11, false);
+    check(true, 11, true);
 }

@@ -1,4 +1,4 @@
-use super::world::{World, entry, lobby, origin};
+use super::world::{World, config, entry, lobby, origin};
 use crate::{
     client::Event,
     ids::ServerId,
@@ -263,4 +263,17 @@ fn a_room_that_is_silent_costs_a_keepalive_and_one_that_talks_costs_nothing() {
     world.run(600_000);
     let pings = world.server(primary).pings - before;
     assert!((24..=32).contains(&pings), "{pings} pings in ten minutes");
+}
+
+#[test]
+fn a_server_to_go_to_that_nobody_knows_is_forgotten_and_another_stands_by() {
+    let mut world = World::new(3, config());
+    world.servers.iter_mut().for_each(|server| server.go = Some(99));
+    world.run(1_500);
+    assert_eq!(world.links().1, None, "its address may still come");
+    world.run(3_000);
+    let (Some(primary), Some(_)) = world.links() else { panic!("no standby: {:?}", world.events) };
+    world.server(primary).say_to_all(&Frame::Come { dead: ServerId(primary) });
+    world.run(1_000);
+    assert_eq!(world.served_by().len(), 2, "it goes when it is sent away");
 }

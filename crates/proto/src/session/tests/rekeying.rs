@@ -298,3 +298,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whoever_gets_no_new_keys_asks_each_minute_and_gives_up_after_two_hours() {
+    let (mut pair, client, server) = until_rekey(Suite::ChaChaPoly);
+    let refusing = Rekey::Refusing { until: rekey::NEVER };
+    pair.sides[SERVER].endpoint.sessions.get_mut(&server).unwrap().rekey = Some(Box::new(refusing));
+    pair.idle_for(client, server, Duration::from_mins(10));
+    for _ in 0..100 {
+        let due = pair.rekey(CLIENT, client).expect("it asks").due();
+        assert!(due.since(pair.now) <= Duration::from_mins(1), "{due:?}");
+        pair.idle_for(client, server, Duration::from_mins(1));
+    }
+    pair.idle_for(client, server, Duration::from_mins(12));
+    assert!(!pair.sides[CLIENT].endpoint.sessions.contains_key(&client));
+}
