@@ -302,3 +302,25 @@ fn a_server_that_hears_hostile_frames_of_a_client_still_serves() {
 fn a_server_that_hears_hostile_frames_of_a_server_still_serves() {
     check(As::Server);
 }
+
+#[test]
+fn a_client_that_never_sends_its_first_post_fills_no_memory() {
+    let mut lab = Lab::new(3);
+    lab.pass(Duration::from_secs(5));
+    let mut stranger = Stranger::new(As::Client, &mut lab);
+    let body = "x".repeat(800);
+    for room in 0..120 {
+        for seq in 2..=64 {
+            stranger.say(&json!({"t": "post", "room": format!("r{room}"), "seq": seq, "oldest": 1, "kind": "message",
+                "body": body}));
+            if seq % 16 == 0 {
+                stranger.turn(&mut lab);
+            }
+        }
+        stranger.turn(&mut lab);
+    }
+    for server in &lab.servers {
+        let state = format!("{:?}", server.node).len();
+        assert!(state < STATE_CHARS_MAX, "{state} characters");
+    }
+}
