@@ -246,7 +246,9 @@ impl Chat {
             Heard::Notice(notice) => self.status(&notice),
             Heard::Searching { advice } => {
                 self.status(speaker::SEARCHING);
-                advice.iter().for_each(|line| self.status(line));
+                for line in advice {
+                    self.status(line);
+                }
             }
             Heard::Unsent { room, seq, body, why } => {
                 self.pending.remove(&(room, seq));

@@ -115,7 +115,9 @@ impl Pipe {
             Heard::Searching { advice } => {
                 self.is_advised |= !advice.is_empty();
                 output::status(speaker::SEARCHING);
-                advice.iter().for_each(|line| output::status(line));
+                for line in advice {
+                    output::status(line);
+                }
             }
             Heard::Unsent { room, seq, body, why } => {
                 if room == self.room && self.waiting.remove(&seq) {

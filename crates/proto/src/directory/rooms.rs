@@ -78,6 +78,11 @@ impl Rooms {
         self.homes.get(&home).copied().unwrap_or_default()
     }
 
+    /// All servers that home any room.
+    pub fn homes(&self) -> impl Iterator<Item = Origin> + '_ {
+        self.homes.keys().copied()
+    }
+
     /// 53 bits: equal where the records are.
     pub fn digest(&self) -> u64 {
         self.digest.value()

@@ -97,8 +97,8 @@ mod tests {
             for (id, seq) in said {
                 copies.hear(ServerId(*id), &vectors(&[("tea", *seq), ("unknown", 8)]), &enough);
             }
-            let all = [replicas.into(), staying.len(), leaving.len()];
-            assert_eq!(copies.lacking(&enough).is_empty(), goes, "{all:?} {said:?}");
+            let all = (replicas, staying.len(), leaving.len());
+            assert_eq!(copies.lacking(&enough).is_empty(), goes, "{all:?}, {said:?}");
         }
         check(2, &[1, 2, 3], &[], &[(1, 7)], false);
         check(2, &[1, 2, 3], &[], &[(1, 7), (1, 7)], false);

@@ -15,7 +15,7 @@ use crate::{
     },
     election,
     heartbeat::Change,
-    ids::{RoomName, ServerId},
+    ids::{Origin, RoomName, ServerId},
     session::SessionId,
     time::{Duration, Time},
     wire::{
@@ -268,14 +268,23 @@ impl Node {
         self.timers.hasten(Timer::Sweep, self.now);
     }
 
+    /// The homes of rooms that are dead: mostly none, and then no room need be looked at.
+    fn dead_homes(&self) -> BTreeSet<Origin> {
+        self.records.homes().filter(|home| self.is_dead(*home)).collect()
+    }
+
     /// Goes on with rooms whose home is dead, where we are the first live successor.
     fn claim(&mut self, may: impl Fn(&RoomRecord, &BTreeMap<RoomName, Time>) -> bool) {
+        let dead = self.dead_homes();
+        if dead.is_empty() {
+            return;
+        }
         let live = self.live_ids();
         let epoch = self.epoch();
         let ours: Vec<RoomRecord> = self
             .records
             .iter()
-            .filter(|record| self.is_dead(record.fence.home) && may(record, &self.orphans))
+            .filter(|record| dead.contains(&record.fence.home) && may(record, &self.orphans))
             .filter(|record| placement::first_live_successor(record, &live) == Some(self.me.id))
             .map(|record| placement::go_on(record, self.me, epoch, &live))
             .collect();
@@ -298,12 +307,13 @@ impl Node {
             return;
         }
         let now = self.now;
-        let orphans: BTreeSet<RoomName> = self
-            .records
-            .iter()
-            .filter(|record| self.is_dead(record.fence.home))
-            .map(|record| record.room.clone())
-            .collect();
+        let dead = self.dead_homes();
+        let orphans: BTreeSet<RoomName> = if dead.is_empty() {
+            BTreeSet::new()
+        } else {
+            let orphans = self.records.iter().filter(|record| dead.contains(&record.fence.home));
+            orphans.map(|record| record.room.clone()).collect()
+        };
         self.orphans.retain(|name, _| orphans.contains(name));
         for name in orphans {
             self.orphans.entry(name).or_insert(now);

@@ -154,14 +154,14 @@ mod tests {
             author: Some(Author {
                 name: "ada".parse().unwrap(),
                 person: PersonId([7; 16]),
-                device: DeviceId(device.try_into().unwrap()),
+                device: DeviceId(device),
                 vouched: Hlc::default(),
             }),
         }
     }
 
     fn of(device: u64) -> Device {
-        (PersonId([7; 16]), DeviceId(device.try_into().unwrap()))
+        (PersonId([7; 16]), DeviceId(device))
     }
 
     /// How many of such posts are kept, of so many devices with so many posts each, in ever new rooms.

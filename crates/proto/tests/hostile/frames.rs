@@ -337,3 +337,25 @@ fn a_session_is_for_those_who_say_who_they_are() {
     check(false, 11, false);
     check(true, 11, true);
 }
+
+#[test]
+fn a_client_that_never_sends_its_first_post_fills_no_memory() {
+    let mut lab = Lab::new(3);
+    lab.pass(Duration::from_secs(5));
+    let mut stranger = Stranger::new(As::Client, &mut lab);
+    let body = "x".repeat(800);
+    for room in 0..120 {
+        for seq in 2..=64 {
+            stranger.say(&json!({"t": "post", "room": format!("r{room}"), "seq": seq, "oldest": 1, "kind": "message",
+                "body": body}));
+            if seq % 16 == 0 {
+                stranger.turn(&mut lab);
+            }
+        }
+        stranger.turn(&mut lab);
+    }
+    for server in &lab.servers {
+        let state = format!("{:?}", server.node).len();
+        assert!(state < STATE_CHARS_MAX, "{state} characters");
+    }
+}
