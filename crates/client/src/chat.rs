@@ -247,7 +247,7 @@ impl Chat {
             Heard::Searching { advice } => {
                 self.status(speaker::SEARCHING);
                 for line in advice {
-                    self.status(line);
+                    self.status(&line);
                 }
             }
             Heard::Unsent { room, seq, body, why } => {

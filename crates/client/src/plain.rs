@@ -116,7 +116,7 @@ impl Pipe {
                 self.is_advised |= !advice.is_empty();
                 output::status(speaker::SEARCHING);
                 for line in advice {
-                    output::status(line);
+                    output::status(&line);
                 }
             }
             Heard::Unsent { room, seq, body, why } => {

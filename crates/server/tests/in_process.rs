@@ -60,7 +60,7 @@ async fn a_discovery_port_that_cannot_be_shared_matters_only_without_peers() {
 async fn a_server_beside_us_serves_until_it_is_asked_to_leave() {
     let spawned = timeout(LIMIT, background::spawn(options(free_port()))).await.expect("it serves");
     let (running, ready) = spawned.unwrap().unwrap();
-    assert!(ready.founded && ready.addr().ip().is_loopback(), "{ready:?}");
+    assert!(ready.founded && ready.addr().is_some_and(|addr| addr.ip().is_loopback()), "{ready:?}");
     let exit = timeout(LIMIT, running.leave()).await.expect("it leaves").unwrap();
     assert!(matches!(exit, Exit::Stopped(Stop::Left | Stop::LeftUnfinished | Stop::LeftAlone { .. })), "{exit:?}");
 }
