@@ -23,7 +23,9 @@ use crate::{
 /// Between two questions for one server's list of clients.
 const CLIENTS_AGAIN: Duration = Duration::from_millis(300);
 /// A difference of directories that lasts for so long is mended.
-const DIRECTORY_DIFFERS: Duration = Duration::from_millis(300);
+pub(super) const DIRECTORY_DIFFERS: Duration = Duration::from_millis(300);
+/// The same where telling all has changed nothing on either side, again and again.
+const DIRECTORY_DIFFERS_MAX: Duration = Duration::from_secs(30);
 /// A difference of logs that lasts for so long is mended.
 const LOGS_DIFFER: Duration = Duration::from_secs(1);
 
@@ -193,7 +195,7 @@ impl Node {
         }
         self.part_guests(id);
         if self.find_ways() {
-            self.settle_all();
+            self.settle_each();
         }
         self.mend_differences(session, id);
     }
@@ -210,6 +212,7 @@ impl Node {
 
     /// Tells the election who lives.
     pub(super) fn update_view(&mut self) {
+        self.members.set_live(self.live_ids());
         let live = self.heartbeat.live().filter_map(|origin| {
             let beat = self.beat_of(origin)?;
             let eligible = beat.eligible && !self.is_on_probation(origin.id);
@@ -299,7 +302,7 @@ impl Node {
     }
 
     /// What a peer holds differs from what we hold: after a while something is done about it.
-    fn mend_differences(&mut self, session: SessionId, id: ServerId) {
+    pub(super) fn mend_differences(&mut self, session: SessionId, id: ServerId) {
         let (directory, logs, now) = (self.directory_digest(), self.logs, self.now);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(beat) = &peer.beat else { return };
@@ -311,7 +314,14 @@ impl Node {
             }
             lasts
         };
-        let directory = lasts(&mut peer.directory_differs, beat.directory != directory, DIRECTORY_DIFFERS);
+        let both = (directory, beat.directory);
+        if both.0 == both.1 || peer.directories.is_some_and(|shared| shared != both) {
+            (peer.directory_span, peer.directories) = (DIRECTORY_DIFFERS, None);
+        }
+        let directory = lasts(&mut peer.directory_differs, both.0 != both.1, peer.directory_span);
+        if directory && peer.directories.replace(both).is_some() {
+            peer.directory_span = (peer.directory_span * 2).min(DIRECTORY_DIFFERS_MAX);
+        }
         let logs = lasts(&mut peer.logs_differ, beat.logs != logs, LOGS_DIFFER);
         if directory {
             self.share_directory(session);
