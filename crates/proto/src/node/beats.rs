@@ -29,6 +29,20 @@ const DIRECTORY_DIFFERS_MAX: Duration = Duration::from_secs(30);
 /// A difference of logs that lasts for so long is mended.
 const LOGS_DIFFER: Duration = Duration::from_secs(1);
 
+/// A beat that fits a packet: what is least needed goes first, since none at all would be death.
+fn fitted(mut beat: Beat) -> Beat {
+    while Frame::Beat(beat.clone()).to_line().len() > limits::FRAME_BYTES_MAX {
+        let is_cut = beat.hearsay.pop().is_some()
+            || beat.may_lead.pop().is_some()
+            || beat.probation.pop().is_some()
+            || beat.hears.pop().is_some();
+        if !is_cut {
+            break;
+        }
+    }
+    beat
+}
+
 impl Node {
     /// Looks whether somebody has died or come to life, and sends our own beat where it is due.
     pub(super) fn beat(&mut self) {
@@ -99,7 +113,7 @@ impl Node {
     }
 
     fn my_beat(&self) -> Beat {
-        Beat {
+        fitted(Beat {
             epoch: self.epoch(),
             led: self.election.leader().is_some(),
             load: self.load.rate(),
@@ -115,7 +129,7 @@ impl Node {
             directory: self.directory_digest(),
             clients: self.clients.own_version(),
             logs: self.logs,
-        }
+        })
     }
 
     /// Whether we may lead: we hear more than half of the servers that live, and have not just come back.
@@ -329,5 +343,42 @@ impl Node {
         if logs {
             self.compare_with(session);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::Boot,
+        wire::frame::{Heard, Rumour},
+    };
+
+    #[test]
+    fn the_longest_beat_fits_a_packet_and_names_all_that_are_heard() {
+        let number = (1 << 53) - 1;
+        let peer = Origin { id: ServerId(u32::MAX), boot: Boot((1 << 52) - 1) };
+        let beat = Beat {
+            epoch: Epoch { term: number, leader: peer.id, boot: peer.boot },
+            led: false,
+            load: u32::MAX,
+            lag: u32::MAX,
+            sessions: u32::MAX,
+            hears: vec![Heard { peer, age: 9_999, both: false }; limits::SERVERS_MAX],
+            hearsay: vec![Rumour { peer, age: 9_999, hops: 3 }; limits::SERVERS_MAX],
+            eligible: false,
+            may_lead: vec![peer.id; limits::SERVERS_MAX],
+            takes_rooms: false,
+            probation: vec![(peer.id, 999_999); limits::SERVERS_MAX],
+            time: number,
+            directory: number,
+            clients: number,
+            logs: number,
+        };
+        let fits = fitted(beat.clone());
+        assert!(Frame::Beat(fits.clone()).to_line().len() <= limits::FRAME_BYTES_MAX);
+        assert_eq!((&fits.hears, fits.hearsay.len()), (&beat.hears, 0));
+        let short = Beat { hearsay: Vec::new(), may_lead: Vec::new(), probation: Vec::new(), ..beat };
+        assert_eq!(fitted(short.clone()), short);
     }
 }
