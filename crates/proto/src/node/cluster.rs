@@ -361,8 +361,13 @@ impl Node {
         self.members.clear();
         self.records.clear();
         self.sync = None;
+        self.granted = None;
+        self.orphans.clear();
+        self.placing.clear();
+        self.detours = super::detours::Detours::default();
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         for name in &names {
+            self.timers.clear(&Timer::Resend(name.clone()));
             self.close_room(name);
         }
         self.begin();
