@@ -1,13 +1,17 @@
 //! Who belongs to the cluster, up or down.
 //!
-//! For each id the greatest of all that was heard: of the later boot; of one boot, that it left counts for ever, and
-//! addresses are put together. So copies that have heard the same agree. A server that comes back with a later boot is
-//! a member again.
+//! For each id the greatest of all that was heard: of the later boot; of one boot, that it left counts for ever, and of
+//! addresses the newest list that the member has made counts; what others add to the same list is put together. So copies
+//! that have heard the same agree. A server that comes back with a later boot is a member again. One that lives is a
+//! member, whatever is remembered of a later boot of its id: its clock may have gone back, or two may have had one id.
 //!
 //! Of addresses only those are kept that mean the same to whoever hears of them: none of a link (a HELLO is what finds
 //! servers there), and loopback for the servers of this machine alone, so the digest leaves it out.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use super::{chunk, digest::SetDigest};
 use crate::{
@@ -25,8 +29,10 @@ pub const MEMBERS_MAX: usize = 256;
 /// All members that a server knows.
 #[derive(Clone, Debug, Default)]
 pub struct Members {
-    members: BTreeMap<ServerId, Member>,
+    by_id: BTreeMap<ServerId, Member>,
     digest: SetDigest,
+    /// Who lives: known here alone, and no part of the digest.
+    live: BTreeSet<ServerId>,
 }
 
 impl Members {
@@ -37,16 +43,20 @@ impl Members {
 
     /// Takes what is said of a member; whether that changed anything. An id beyond [`MEMBERS_MAX`] changes nothing.
     pub fn merge(&mut self, mut member: Member) -> bool {
-        let known = self.members.get(&member.id);
+        let known = self.by_id.get(&member.id);
         if let Some(known) = known {
             if member.boot < known.boot {
                 return false;
             }
             if member.boot == known.boot {
                 member.left |= known.left;
-                member.addrs.extend(&known.addrs);
+                if member.n <= known.n {
+                    let told = std::mem::replace(&mut member.addrs, known.addrs.clone());
+                    member.addrs.extend(told.into_iter().filter(|_| member.n == known.n));
+                    member.n = known.n;
+                }
             }
-        } else if self.members.len() >= MEMBERS_MAX {
+        } else if self.by_id.len() >= MEMBERS_MAX {
             return false;
         }
         member.addrs = lowest(std::mem::take(&mut member.addrs));
@@ -57,28 +67,37 @@ impl Members {
             self.digest.remove(&for_others(known));
         }
         self.digest.add(&for_others(&member));
-        self.members.insert(member.id, member);
+        self.by_id.insert(member.id, member);
         true
     }
 
     /// What is known of an id, whether it left or not.
     pub fn get(&self, id: ServerId) -> Option<&Member> {
-        self.members.get(&id)
+        self.by_id.get(&id)
+    }
+
+    /// Who lives from now on: these are members even where what is remembered of their ids is that they left.
+    pub fn set_live(&mut self, live: BTreeSet<ServerId>) {
+        self.live = live;
     }
 
     /// Whether `id` is a member: known, and has not left.
     pub fn contains(&self, id: ServerId) -> bool {
-        self.get(id).is_some_and(|member| !member.left)
+        self.get(id).is_some_and(|member| self.is_present(member))
+    }
+
+    fn is_present(&self, member: &Member) -> bool {
+        !member.left || self.live.contains(&member.id)
     }
 
     /// All that is known, by id, those that left included: they are to be gossiped too.
     pub fn iter(&self) -> impl Iterator<Item = &Member> {
-        self.members.values()
+        self.by_id.values()
     }
 
     /// The members, by id: those that have not left.
     pub fn present(&self) -> impl Iterator<Item = &Member> {
-        self.members.values().filter(|member| !member.left)
+        self.by_id.values().filter(|member| self.is_present(member))
     }
 
     /// How many members there are, up or down: R is never more than that.
@@ -134,12 +153,13 @@ mod tests {
 
     fn member(id: u32, boot: u64, left: bool, ports: &[u16]) -> Member {
         let addrs = ports.iter().map(|port| SocketAddr::from(([192, 0, 2, 1], *port))).collect();
-        Member { id: ServerId(id), boot: Boot(boot), left, addrs }
+        Member { id: ServerId(id), boot: Boot(boot), left, n: 0, addrs }
     }
 
     fn members() -> impl Strategy<Value = Vec<Member>> {
-        let one = (1..4u32, 0..3u64, any::<bool>(), proptest::collection::vec(1..30u16, 0..10));
-        proptest::collection::vec(one.prop_map(|(id, boot, left, ports)| member(id, boot, left, &ports)), 0..15)
+        let one = (1..4u32, 0..3u64, any::<bool>(), 0..3u32, proptest::collection::vec(1..30u16, 0..10));
+        let one = one.prop_map(|(id, boot, left, n, ports)| Member { n, ..member(id, boot, left, &ports) });
+        proptest::collection::vec(one, 0..15)
     }
 
     fn merged(list: &[Member]) -> Members {
@@ -165,6 +185,30 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_list_of_addresses_replaces_those_before_it() {
+        #[allow(clippy::needless_pass_by_value)]
+        fn check(first: Member, second: Member, expected: Member) {
+            for list in [[first.clone(), second.clone()], [second, first]] {
+                assert_eq!(merged(&list).get(ServerId(1)), Some(&expected), "{list:?}");
+            }
+        }
+        let list = |n, ports: &[u16]| Member { n, ..member(1, 1, false, ports) };
+        check(list(1, &[1, 2]), list(2, &[3]), list(2, &[3]));
+        check(list(1, &[1]), list(1, &[2]), list(1, &[1, 2]));
+        check(list(0, &[1]), list(1, &[]), list(1, &[]));
+        check(Member { left: true, ..list(1, &[1]) }, list(2, &[2]), Member { left: true, ..list(2, &[2]) });
+        assert_ne!(merged(&[list(1, &[1])]).digest(), merged(&[list(2, &[1])]).digest());
+    }
+
+    #[test]
+    fn a_live_server_is_a_member_whatever_is_remembered_of_its_id() {
+        let mut members = merged(&[member(1, 9, true, &[]), member(2, 9, true, &[])]);
+        members.set_live([ServerId(1)].into());
+        assert_eq!((members.count(), members.ids()), (1, vec![ServerId(1)]));
+        assert!(members.contains(ServerId(1)) && !members.contains(ServerId(2)));
+    }
+
+    #[test]
     fn those_that_left_hold_no_id_and_do_not_count() {
         let members = merged(&[member(1, 1, false, &[]), member(2, 1, true, &[]), member(3, 1, false, &[])]);
         assert_eq!((members.count(), members.ids()), (2, vec![ServerId(1), ServerId(3)]));
@@ -185,6 +229,7 @@ mod tests {
                 id: ServerId(u32::MAX - id),
                 boot: Boot(u64::MAX),
                 left: true,
+                n: u32::MAX,
                 addrs: (0..40).map(|port| longest(u16::MAX - port)).collect(),
             })
             .collect();

@@ -27,6 +27,10 @@ const SETBACK_WAIT: Duration = Duration::from_millis(400);
 const SETBACKS_MAX: u32 = 3;
 /// The highest term: JSON carries no larger integer. Nobody gets there by elections, only by lying.
 const TERM_MAX: u64 = (1 << 53) - 1;
+/// How far above the newest known one a term may be: no elections get there while a server is away, only lies.
+const TERM_AHEAD_MAX: u64 = 1 << 20;
+/// A leader answers those that may not lead and name higher epochs at most so often: each answer is a new term.
+const ANSWER_EVERY: Duration = Duration::from_secs(1);
 
 /// What the one timer of the election is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub struct Election {
     eligible: bool,
     /// Who answered `LEADER_OK` in this candidacy.
     content: BTreeSet<ServerId>,
+    /// When this server last led on in a term above one that named a higher epoch and may not lead.
+    answered: Option<Time>,
     /// How many times in a row this server stood down.
     setbacks: u32,
     timer: Option<(Timer, Time)>,
@@ -81,6 +87,7 @@ impl Election {
             view: BTreeMap::new(),
             eligible: true,
             content: BTreeSet::new(),
+            answered: None,
             setbacks: 0,
             timer: None,
             told: None,
@@ -208,7 +215,7 @@ impl Election {
 
     /// Answers a candidate.
     fn election(&mut self, from: ServerId, term: u64, now: Time) {
-        if term <= TERM_MAX {
+        if self.is_credible(term) {
             self.term_seen = self.term_seen.max(term);
         }
         if self.state == State::Joining {
@@ -245,12 +252,14 @@ impl Election {
 
     /// Accepts an epoch that is higher than the one known. It deposes; whether it ends a candidacy depends on its leader.
     fn learn(&mut self, epoch: Epoch, now: Time) {
-        if epoch <= self.epoch || epoch.term > TERM_MAX {
+        if epoch <= self.epoch || !self.is_credible(epoch.term) {
             return;
         }
         if self.is_presumptuous(epoch) {
             self.term_seen = self.term_seen.max(epoch.term);
-            if self.leads() && self.top() {
+            let is_due = self.answered.is_none_or(|at| now.since(at) >= ANSWER_EVERY);
+            if self.leads() && self.top() && is_due {
+                self.answered = Some(now);
                 self.win();
             }
             return;
@@ -271,6 +280,12 @@ impl Election {
             let at = now + self.rng.jitter(LEADER_GRACE, 33);
             self.timer = self.leader().is_none().then_some((Timer::Start, at));
         }
+    }
+
+    /// Whether a term may have come of elections. One that knows no term yet takes any.
+    fn is_credible(&self, term: u64) -> bool {
+        let is_near = self.epoch.term == 0 || term <= self.term_seen.saturating_add(TERM_AHEAD_MAX);
+        term <= TERM_MAX && is_near
     }
 
     /// Whether it is the epoch of one that may not lead, while one leads that may: it was cut off, has led alone meanwhile,

@@ -333,3 +333,29 @@ fn a_leader_that_leaves_is_succeeded_at_once() {
     bench.until(State::Syncing);
     assert!(bench.now <= Time::ZERO + Duration::from_millis(130));
 }
+
+#[test]
+fn one_that_may_not_lead_and_names_ever_higher_terms_makes_no_term_of_each() {
+    let mut bench = Bench::new(&[], epoch(0, 0));
+    for beat in 0..20 {
+        let epoch = epoch(1_000 * (beat + 1), 9);
+        let view = PeerView { boot: origin(9).boot, heard: true, eligible: false, leaving: false, led: true, epoch };
+        bench.input(Input::View { live: [(ServerId(9), view)].into(), eligible: true });
+        bench.now = bench.now + Duration::from_millis(100);
+    }
+    let terms = bench.took().iter().filter(|output| matches!(output, Output::Won(_))).count();
+    assert!(terms <= 3, "{terms} terms in two seconds");
+    assert_eq!(bench.election.leader(), Some(ServerId(ME)));
+}
+
+#[test]
+fn a_term_far_above_all_that_are_known_is_a_lie() {
+    let check = |known: u64, told: u64, expected: u64| {
+        let mut bench = Bench::new(&[2], epoch(known, 2));
+        bench.view(&[2], epoch(told, 2));
+        assert_eq!(bench.election.epoch().term, expected, "{known} {told}");
+    };
+    check(5, 5 + (1 << 20), 5 + (1 << 20));
+    check(5, 6 + (1 << 20), 5);
+    check(0, 1 << 30, 1 << 30);
+}

@@ -164,18 +164,30 @@ impl Heartbeat {
     }
 
     /// A session with `peer` stands: its beats are expected from now on, also after [`Self::gone`], and also where a newer
-    /// boot is known that is dead: of two servers with one id the newer has given way.
+    /// boot is known that is dead, or of which only others have told: of two servers with one id the newer has given way, or
+    /// somebody has invented it.
     pub fn up(&mut self, peer: Origin, now: Time) {
         self.notice_pause(now);
         let config = self.config;
+        self.outdo_hearsay(peer, now);
         if self.peers.get(&peer.id).is_some_and(|known| known.boot > peer.boot && known.status == Status::Dead) {
             self.peers.remove(&peer.id);
         }
-        if let Some(known) = self.expect(peer, now)
-            && known.gone
-        {
+        let Some(known) = self.expect(peer, now) else { return };
+        if known.gone {
             *known = Peer::new(peer.boot, now, &config);
         }
+        known.met = true;
+    }
+
+    /// What we hear ourselves counts for more than a newer boot of which only others have told.
+    fn outdo_hearsay(&mut self, peer: Origin, now: Time) {
+        let Some(known) = self.peers.get(&peer.id).filter(|known| known.boot > peer.boot && !known.met) else { return };
+        if known.status != Status::Dead {
+            let told = Origin { id: peer.id, boot: known.boot };
+            self.changes.push(Change::Dead { peer: told, silent: now.since(known.vouched) });
+        }
+        self.peers.remove(&peer.id);
     }
 
     /// `peer` said goodbye, or its membership ended: it is forgotten, and no [`Change`] says so.
@@ -190,7 +202,9 @@ impl Heartbeat {
     pub fn heard(&mut self, peer: Origin, hears_us: bool, now: Time) {
         self.notice_pause(now);
         let config = self.config;
+        self.outdo_hearsay(peer, now);
         let Some(known) = self.expect(peer, now).filter(|known| !known.gone) else { return };
+        known.met = true;
         known.arrival(now, &config);
         if hears_us {
             (known.heard_us, known.proved) = (now, now);
@@ -219,8 +233,8 @@ impl Heartbeat {
         }
         match self.peers.get(&peer.id) {
             None if self.peers.len() >= HEARSAY_MAX => return,
-            // We hear another run of it than they do: it may be two servers, and nobody dies of hearsay.
-            Some(known) if known.status == Status::Live && known.boot < peer.boot => return,
+            // We know another run of it to live: it may be two servers, and nobody dies of hearsay.
+            Some(known) if known.status != Status::Dead && known.boot < peer.boot => return,
             _ => {}
         }
         let health = self.health();

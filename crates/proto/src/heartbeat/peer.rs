@@ -49,6 +49,8 @@ pub(super) struct Peer {
     pub(super) audible: bool,
     /// How it stands.
     pub(super) status: Status,
+    /// A session with it has stood: it is more than hearsay.
+    pub(super) met: bool,
     /// It said goodbye in this boot: what still arrives from it does not count.
     pub(super) gone: bool,
 }
@@ -68,6 +70,7 @@ impl Peer {
             timeout: config.timeout_first,
             audible: false,
             status: Status::Dead,
+            met: false,
             gone: false,
         }
     }

@@ -343,3 +343,22 @@ fn what_is_news_of_one_that_was_live_a_moment_ago_is_told_before_it_is_missed() 
     }
     assert_eq!((detector.status(origin(3, 1)), told_at), (Status::Live, Some(2_300)));
 }
+
+#[test]
+fn a_newer_boot_that_only_others_tell_of_kills_nobody_and_locks_nobody_out() {
+    let invented = |id| origin(id, (1 << 52) - 1);
+    let mut detector = detector();
+    hear(&mut detector, &[(origin(1, 1), true)], (0..1_000).step_by(100));
+    for millis in [1_000, 1_250] {
+        detector.vouched(ServerId(1), origin(2, 1), Duration::ZERO, at(millis));
+    }
+    detector.vouched(ServerId(1), invented(2), Duration::ZERO, at(1_250));
+    assert_eq!(died(&detector.tick(at(1_250)).1), [], "it is unheard, and lives");
+    assert_eq!(detector.status(origin(2, 1)), Status::Unheard);
+    detector.vouched(ServerId(1), invented(3), Duration::ZERO, at(1_250));
+    detector.vouched(ServerId(1), invented(3), Duration::ZERO, at(1_500));
+    detector.up(origin(3, 1), at(1_500));
+    detector.heard(origin(3, 1), true, at(1_500));
+    assert_eq!(detector.status(origin(3, 1)), Status::Live, "it is heard");
+    assert_eq!(died(&detector.tick(at(1_500)).1), [invented(3)]);
+}

@@ -23,9 +23,25 @@ use crate::{
 /// Between two questions for one server's list of clients.
 const CLIENTS_AGAIN: Duration = Duration::from_millis(300);
 /// A difference of directories that lasts for so long is mended.
-const DIRECTORY_DIFFERS: Duration = Duration::from_millis(300);
+pub(super) const DIRECTORY_DIFFERS: Duration = Duration::from_millis(300);
+/// The same where telling all has changed nothing on either side, again and again.
+const DIRECTORY_DIFFERS_MAX: Duration = Duration::from_secs(30);
 /// A difference of logs that lasts for so long is mended.
 const LOGS_DIFFER: Duration = Duration::from_secs(1);
+
+/// A beat that fits a packet: what is least needed goes first, since none at all would be death.
+fn fitted(mut beat: Beat) -> Beat {
+    while Frame::Beat(beat.clone()).to_line().len() > limits::FRAME_BYTES_MAX {
+        let is_cut = beat.hearsay.pop().is_some()
+            || beat.may_lead.pop().is_some()
+            || beat.probation.pop().is_some()
+            || beat.hears.pop().is_some();
+        if !is_cut {
+            break;
+        }
+    }
+    beat
+}
 
 impl Node {
     /// Looks whether somebody has died or come to life, and sends our own beat where it is due.
@@ -97,7 +113,7 @@ impl Node {
     }
 
     fn my_beat(&self) -> Beat {
-        Beat {
+        fitted(Beat {
             epoch: self.epoch(),
             led: self.election.leader().is_some(),
             load: self.load.rate(),
@@ -113,7 +129,7 @@ impl Node {
             directory: self.directory_digest(),
             clients: self.clients.own_version(),
             logs: self.logs,
-        }
+        })
     }
 
     /// Whether we may lead: we hear more than half of the servers that live, and have not just come back.
@@ -193,7 +209,7 @@ impl Node {
         }
         self.part_guests(id);
         if self.find_ways() {
-            self.settle_all();
+            self.settle_each();
         }
         self.mend_differences(session, id);
     }
@@ -210,6 +226,7 @@ impl Node {
 
     /// Tells the election who lives.
     pub(super) fn update_view(&mut self) {
+        self.members.set_live(self.live_ids());
         let live = self.heartbeat.live().filter_map(|origin| {
             let beat = self.beat_of(origin)?;
             let eligible = beat.eligible && !self.is_on_probation(origin.id);
@@ -299,7 +316,7 @@ impl Node {
     }
 
     /// What a peer holds differs from what we hold: after a while something is done about it.
-    fn mend_differences(&mut self, session: SessionId, id: ServerId) {
+    pub(super) fn mend_differences(&mut self, session: SessionId, id: ServerId) {
         let (directory, logs, now) = (self.directory_digest(), self.logs, self.now);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(beat) = &peer.beat else { return };
@@ -311,7 +328,14 @@ impl Node {
             }
             lasts
         };
-        let directory = lasts(&mut peer.directory_differs, beat.directory != directory, DIRECTORY_DIFFERS);
+        let both = (directory, beat.directory);
+        if both.0 == both.1 || peer.directories.is_some_and(|shared| shared != both) {
+            (peer.directory_span, peer.directories) = (DIRECTORY_DIFFERS, None);
+        }
+        let directory = lasts(&mut peer.directory_differs, both.0 != both.1, peer.directory_span);
+        if directory && peer.directories.replace(both).is_some() {
+            peer.directory_span = (peer.directory_span * 2).min(DIRECTORY_DIFFERS_MAX);
+        }
         let logs = lasts(&mut peer.logs_differ, beat.logs != logs, LOGS_DIFFER);
         if directory {
             self.share_directory(session);
@@ -319,5 +343,42 @@ impl Node {
         if logs {
             self.compare_with(session);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ids::Boot,
+        wire::frame::{Heard, Rumour},
+    };
+
+    #[test]
+    fn the_longest_beat_fits_a_packet_and_names_all_that_are_heard() {
+        let number = (1 << 53) - 1;
+        let peer = Origin { id: ServerId(u32::MAX), boot: Boot((1 << 52) - 1) };
+        let beat = Beat {
+            epoch: Epoch { term: number, leader: peer.id, boot: peer.boot },
+            led: false,
+            load: u32::MAX,
+            lag: u32::MAX,
+            sessions: u32::MAX,
+            hears: vec![Heard { peer, age: 9_999, both: false }; limits::SERVERS_MAX],
+            hearsay: vec![Rumour { peer, age: 9_999, hops: 3 }; limits::SERVERS_MAX],
+            eligible: false,
+            may_lead: vec![peer.id; limits::SERVERS_MAX],
+            takes_rooms: false,
+            probation: vec![(peer.id, 999_999); limits::SERVERS_MAX],
+            time: number,
+            directory: number,
+            clients: number,
+            logs: number,
+        };
+        let fits = fitted(beat.clone());
+        assert!(Frame::Beat(fits.clone()).to_line().len() <= limits::FRAME_BYTES_MAX);
+        assert_eq!((&fits.hears, fits.hearsay.len()), (&beat.hears, 0));
+        let short = Beat { hearsay: Vec::new(), may_lead: Vec::new(), probation: Vec::new(), ..beat };
+        assert_eq!(fitted(short.clone()), short);
     }
 }

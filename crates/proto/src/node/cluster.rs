@@ -1,8 +1,9 @@
 //! Who this server is, and in which cluster: ids, handshakes with other servers, coming over to another cluster, and
 //! collisions of ids.
 //!
-//! Nothing follows from a HELLO but an attempt to open a session: who the peers are is decided by sessions that stand. In its handshake both servers name (id, boot) and prove
-//! the cluster's key; whoever reflects our own handshake, or answers for somebody else, is refused.
+//! Nothing follows from a HELLO but an attempt to open a session: who the peers are is decided by
+//! sessions that stand. In its handshake both servers name (id, boot) and prove the cluster's key; whoever reflects our own
+//! handshake, or answers for somebody else, is refused.
 
 use std::net::SocketAddr;
 
@@ -31,6 +32,9 @@ const LISTEN: Duration = Duration::from_millis(300);
 const JOIN_MAX: Duration = Duration::from_secs(2);
 /// An older boot that has been silent for so long is dead, whatever else we think.
 const SILENT: Duration = Duration::from_secs(1);
+
+/// How far ahead of cluster time a boot of our own id may be that we take for one of our past, in seconds: a day.
+const BOOT_AHEAD_SECS_MAX: u64 = 24 * 60 * 60;
 
 /// The cluster that we are in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,13 +152,16 @@ impl Node {
         self.heartbeat = Heartbeat::new(heartbeat::Config::default(), self.rng.fork(), self.now);
         self.election = Election::new(self.me, 0, self.rng.fork());
         self.clients.set_me(self.me);
+        self.members.set_live([self.me.id].into());
         self.members.merge(self.myself());
         self.timers.set(Timer::Joining, self.now + LISTEN);
     }
 
     /// Our own entry among the members.
     pub(super) fn myself(&self) -> Member {
-        Member { id: self.me.id, boot: self.me.boot, left: false, addrs: self.config.addrs.clone() }
+        let Origin { id, boot } = self.me;
+        let known = self.members.get(id).filter(|member| member.boot == boot);
+        Member { id, boot, left: false, n: known.map_or(1, |member| member.n), addrs: self.config.addrs.clone() }
     }
 
     /// Whether joining is over: those that were heard are live, or have had time enough.
@@ -169,12 +176,28 @@ impl Node {
             self.timers.set(Timer::Joining, self.now + Duration::from_millis(20));
             return;
         }
+        if let Some(last) = self.last_boot() {
+            self.count("clock_behind");
+            return self.be_another(self.me.id, last);
+        }
         self.stage = Stage::Serving;
         self.timers.set(Timer::Sweep, self.now);
         let founded = self.peers.is_empty();
         self.event(Event::Ready { me: self.me, cluster: self.cluster.id, founded });
         self.update_view();
         self.elect(election::Input::Joined);
+    }
+
+    /// A later boot of our own id that others remember and nobody hears: our clock has gone back since, and we have to come
+    /// after it. One that is far ahead of cluster time is somebody's invention, and not followed.
+    fn last_boot(&self) -> Option<Boot> {
+        let last = self.members.get(self.me.id)?.boot;
+        let is_plausible = (last.0 >> 20) < (self.cluster_millis() / 1000).saturating_add(BOOT_AHEAD_SECS_MAX);
+        let rival = Origin { id: self.me.id, boot: last };
+        let beats = self.peers.values().filter_map(|peer| peer.beat.as_ref());
+        let is_heard = beats.flat_map(|beat| &beat.hears).any(|heard| heard.peer == rival)
+            || self.sessions.values().any(|party| matches!(party, Party::Rival(rival) if rival.boot == last));
+        (last > self.me.boot && is_plausible && !is_heard).then_some(last)
     }
 
     // ---- handshakes
@@ -338,8 +361,13 @@ impl Node {
         self.members.clear();
         self.records.clear();
         self.sync = None;
+        self.granted = None;
+        self.orphans.clear();
+        self.placing.clear();
+        self.detours = super::detours::Detours::default();
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         for name in &names {
+            self.timers.clear(&Timer::Resend(name.clone()));
             self.close_room(name);
         }
         self.begin();
@@ -376,14 +404,14 @@ impl Node {
         }
         let free = (1..=u32::MAX).map(ServerId).find(|id| *id != self.me.id && !self.members.contains(*id));
         let Some(free) = free else { return };
-        self.be_another(free);
+        self.be_another(free, self.me.boot);
     }
 
-    /// Takes another id, and with it another boot: nothing of this origin may be written twice.
-    fn be_another(&mut self, id: ServerId) {
+    /// Takes another id, or the same, and with it a boot later than `last`: nothing of this origin may be written twice.
+    fn be_another(&mut self, id: ServerId, last: Boot) {
         let secs = self.cluster_millis() / 1000;
         let cluster = self.cluster;
-        self.me = Origin { id, boot: Boot::new(secs, Some(self.me.boot), &mut self.rng) };
+        self.me = Origin { id, boot: Boot::new(secs, Some(last), &mut self.rng) };
         self.adopt(cluster);
     }
 

@@ -49,12 +49,11 @@ impl Node {
     fn servers_frames(&self, is_here: bool) -> Vec<Frame> {
         let peers = self.heartbeat.live().filter_map(|origin| {
             let peer = self.peers.get(&origin.id)?;
-            let mut addrs = self.members.get(origin.id).map(|member| member.addrs.clone()).unwrap_or_default();
-            if let Some(addr) = peer.session().and_then(|session| self.endpoint.addr(session))
-                && !addrs.contains(&addr)
-            {
-                addrs.push(addr);
-            }
+            // The only one that is known to work comes first: the list is cut.
+            let mut addrs: Vec<_> =
+                peer.session().and_then(|session| self.endpoint.addr(session)).into_iter().collect();
+            let told = self.members.get(origin.id).into_iter().flat_map(|member| &member.addrs);
+            addrs.extend(told.filter(|addr| !addrs.contains(addr)).collect::<Vec<_>>());
             Some((origin, addrs))
         });
         let all = [(self.me, self.config.addrs.clone())].into_iter().chain(peers);

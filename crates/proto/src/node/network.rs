@@ -29,7 +29,8 @@ impl Node {
         // A network of the same addresses may be another one: whoever is there hears of us in any case.
         self.discovery.network_changed(self.now);
         self.discover(discovery::Input::Tick);
-        let me = self.myself();
+        let known = self.myself();
+        let me = Member { n: known.n.saturating_add(1), ..known };
         if is_news && self.members.merge(me.clone()) {
             let live: Vec<_> = self.heartbeat.live().collect();
             let sessions: Vec<_> = live.iter().filter_map(|peer| self.peers.get(&peer.id)?.session()).collect();

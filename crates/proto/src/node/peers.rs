@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Node, Party, Timer};
+use super::{Node, Party, Timer, beats::DIRECTORY_DIFFERS};
 use crate::{
     heartbeat::Status,
     ids::{Origin, ServerId},
@@ -54,6 +54,10 @@ pub(super) struct Peer {
     /// When we last asked for its list of clients.
     pub(super) asked_clients: Option<Time>,
     pub(super) directory_differs: Option<Time>,
+    /// For how long a difference has to last: longer while telling all changes nothing.
+    pub(super) directory_span: Duration,
+    /// The digests, ours and its, that differed when we last told all.
+    pub(super) directories: Option<(u64, u64)>,
     pub(super) logs_differ: Option<Time>,
 }
 
@@ -86,6 +90,23 @@ impl Call {
 }
 
 impl Peer {
+    /// One that has just been met, and that there is no session with yet.
+    pub(super) fn met(origin: Origin, addr: SocketAddr, now: Time) -> Self {
+        Self {
+            origin,
+            sessions: Vec::new(),
+            beat: None,
+            addr,
+            lost_at: now,
+            attempts: 0,
+            asked_clients: None,
+            directory_differs: None,
+            directory_span: DIRECTORY_DIFFERS,
+            directories: None,
+            logs_differ: None,
+        }
+    }
+
     /// The session to use.
     pub(super) fn session(&self) -> Option<SessionId> {
         self.sessions.last().map(|held| held.session)
@@ -223,18 +244,8 @@ impl Node {
         if !self.peers.contains_key(&origin.id) {
             self.make_place();
         }
-        let lost_at = self.now;
-        let peer = self.peers.entry(origin.id).or_insert_with(|| Peer {
-            origin,
-            sessions: Vec::new(),
-            beat: None,
-            addr,
-            lost_at,
-            attempts: 0,
-            asked_clients: None,
-            directory_differs: None,
-            logs_differ: None,
-        });
+        let now = self.now;
+        let peer = self.peers.entry(origin.id).or_insert_with(|| Peer::met(origin, addr, now));
         peer.addr = addr;
         peer.sessions.push(held);
         peer.sessions.sort_unstable();
@@ -245,7 +256,10 @@ impl Node {
         }
         self.heartbeat.up(origin, self.now);
         self.discovery.set_connected(addr, true, self.now);
-        self.members.merge(Member { id: origin.id, boot: origin.boot, left: false, addrs: vec![addr] });
+        // It is one more address of the list that is known, whichever that is.
+        let known = self.members.get(origin.id).filter(|member| member.boot == origin.boot);
+        let n = known.map_or(0, |member| member.n);
+        self.members.merge(Member { id: origin.id, boot: origin.boot, left: false, n, addrs: vec![addr] });
         self.say_beat(session);
         self.share_directory(session);
         self.say(session, &Frame::ClientsReq);

@@ -15,8 +15,8 @@ pub const BOOT_BOUND: u64 = 1 << 52;
 const PARTS_MAX: u32 = 1 << 16;
 
 /// Whether it need not be said. For `#[serde(skip_serializing_if = "..")]`.
-pub fn is_zero(number: &u8) -> bool {
-    *number == 0
+pub fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 /// A number below `bound`.

@@ -59,6 +59,9 @@ pub struct Member {
     /// Whether it has left for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
+    /// Which list of its addresses this is, in its boot: raised by the member itself, with each change of its network.
+    #[serde(default, skip_serializing_if = "number::is_zero")]
+    pub n: u32,
     /// Session addresses at which it may answer.
     pub addrs: Vec<SocketAddr>,
 }

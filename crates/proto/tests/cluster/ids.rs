@@ -93,3 +93,20 @@ fn of_two_that_run_the_greater_boot_stops_and_the_other_is_heard_by_all() {
         assert_eq!(world.view(id).live.len(), 3, "as {id} sees it");
     }
 }
+
+#[test]
+fn one_that_comes_back_with_its_clock_behind_comes_after_its_last_boot() {
+    let mut world = World::agreed(3);
+    let before = me(&world, port(2));
+    world.kill(2);
+    world.run(secs(5));
+    world.behind = secs(3600);
+    world.start_id(2);
+    world.run(secs(5));
+    let after = me(&world, port(2));
+    assert!(after.1 > before.1, "{after:?} {before:?}");
+    for node in world.nodes.values() {
+        let boots: Vec<_> = node.members().filter(|member| member.id.0 == 2).map(|member| member.boot).collect();
+        assert_eq!((boots, node.view().live.len()), (vec![after.1], 3));
+    }
+}

@@ -41,6 +41,8 @@ pub(crate) struct World {
     pub(crate) also_at: Vec<SocketAddr>,
     /// Whether broadcasts reach anybody.
     pub(crate) broadcasts: bool,
+    /// By how much the clocks of servers that start now are behind.
+    pub(crate) behind: Duration,
 }
 
 /// The session address of a server, or a person's address.
@@ -68,6 +70,7 @@ impl World {
             paused: BTreeMap::new(),
             also_at: Vec::new(),
             broadcasts: true,
+            behind: Duration::ZERO,
         }
     }
 
@@ -99,7 +102,7 @@ impl World {
             addrs: [addr(port)].into_iter().chain(self.also_at.iter().copied()).collect(),
             peers: peers.iter().map(|port| addr(*port)).collect(),
             suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000 + self.now.as_millis(),
+            wall_millis: 1_700_000_000_000 + self.now.as_millis() - self.behind.as_millis() as u64,
         };
         let seed = [port.to_le_bytes()[0]; 32];
         self.nodes.insert(port, Node::new(config, seed, self.now));
