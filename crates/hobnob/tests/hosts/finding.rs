@@ -68,15 +68,20 @@ fn servers_that_start_in_the_same_instant_are_one_cluster() {
     crowd.settle(&network);
 }
 
-#[test]
-fn hosts_without_ipv4_find_each_other_by_multicast() {
-    let Some(mut network) = Network::build(&[4], Joint::Nothing, Family::V6) else { return };
+/// Three servers with addresses of that family alone find each other, and go on without the leader.
+fn find_each_other(family: Family) {
+    let Some(mut network) = Network::build(&[4], Joint::Nothing, family) else { return };
     network.serve(3, &[]);
     let mut crowd = Crowd::arrive([&network.hosts[0], &network.hosts[3]]);
     let killed = network.hosts[2].kill();
     crowd.talk_until_all_chat(killed);
     network.wait_for_agreement(2, patience(5_000));
     crowd.settle(&network);
+}
+
+#[test]
+fn hosts_without_ipv4_find_each_other_by_multicast() {
+    find_each_other(Family::V6);
 }
 
 #[test]
@@ -104,13 +109,7 @@ fn an_interface_that_appears_later_is_used() {
 
 #[test]
 fn hosts_with_link_local_addresses_only_find_each_other() {
-    let Some(mut network) = Network::build(&[4], Joint::Nothing, Family::Local) else { return };
-    network.serve(3, &[]);
-    let mut crowd = Crowd::arrive([&network.hosts[0], &network.hosts[3]]);
-    let killed = network.hosts[2].kill();
-    crowd.talk_until_all_chat(killed);
-    network.wait_for_agreement(2, patience(5_000));
-    crowd.settle(&network);
+    find_each_other(Family::Local);
 }
 
 #[test]
