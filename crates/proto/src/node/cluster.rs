@@ -181,6 +181,7 @@ impl Node {
             return self.be_another(self.me.id, last);
         }
         self.stage = Stage::Serving;
+        self.has_served = true;
         self.timers.set(Timer::Sweep, self.now);
         let founded = self.peers.is_empty();
         self.event(Event::Ready { me: self.me, cluster: self.cluster.id, founded });
@@ -381,13 +382,13 @@ impl Node {
     /// Tells a rival how we stand.
     fn claim_id(&mut self, session: SessionId) {
         let (boot, asked) = (self.me.boot, self.config.id.is_some());
-        self.say(session, &Frame::Collision { boot, asked, starting: self.stage == Stage::Joining });
+        self.say(session, &Frame::Collision { boot, asked, starting: !self.has_served });
     }
 
     /// A rival says how it stands: one of us gives way. Both come to the same result.
     pub(super) fn on_collision(&mut self, session: SessionId, boot: Boot, asked: bool, starting: bool) {
         let Some(Party::Rival(_)) = self.sessions.get(&session) else { return self.count("frame_out_of_place") };
-        let (we_asked, we_start) = (self.config.id.is_some(), self.stage == Stage::Joining);
+        let (we_asked, we_start) = (self.config.id.is_some(), !self.has_served);
         let younger = self.me.boot > boot;
         let we_yield = match (we_asked, asked) {
             (false, true) => true,

@@ -226,6 +226,8 @@ pub struct Node {
     now: Time,
     started: Time,
     stage: Stage,
+    /// Whether it has served, in any cluster: who has come over to another one joins again, and is no newcomer.
+    has_served: bool,
     me: Origin,
     cluster: cluster::Cluster,
     key: KeyPair,
@@ -292,6 +294,7 @@ impl Node {
             now,
             started: now,
             stage: if config.id.is_some() { Stage::Joining } else { Stage::Choosing },
+            has_served: false,
             me,
             cluster: cluster::Cluster::found(cluster, now),
             clock_offset: config.wall_millis.saturating_sub(now.as_millis()),
