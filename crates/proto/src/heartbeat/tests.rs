@@ -362,3 +362,18 @@ fn a_newer_boot_that_only_others_tell_of_kills_nobody_and_locks_nobody_out() {
     assert_eq!(detector.status(origin(3, 1)), Status::Live, "it is heard");
     assert_eq!(died(&detector.tick(at(1_500)).1), [invented(3)]);
 }
+
+#[test]
+fn one_that_was_dead_and_is_heard_again_outdoes_a_newer_boot_told_of_meanwhile() {
+    let (three, invented) = (origin(3, 1), origin(3, 9));
+    let mut detector = among(&[origin(2, 1), three]);
+    hear(&mut detector, &[(origin(2, 1), true)], (2_100..5_000).step_by(100));
+    assert_eq!(detector.status(three), Status::Dead);
+    for millis in [5_000, 5_250] {
+        detector.heard(origin(2, 1), true, at(millis));
+        detector.vouched(ServerId(2), invented, Duration::ZERO, at(millis));
+    }
+    assert_eq!(detector.status(invented), Status::Unheard);
+    detector.heard(three, true, at(5_300));
+    assert_eq!((detector.status(three), detector.status(invented)), (Status::Live, Status::Dead));
+}
