@@ -143,6 +143,7 @@ mod tests {
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
             wall_millis: 1_700_000_000_000,
+            store: None,
         };
         Node::new(config, [1; 32], Time::ZERO)
     }

@@ -27,6 +27,7 @@ use crate::{
         self, Endpoint, SessionId,
         keys::{self, KeyPair},
     },
+    store::{Answer, Read, Write},
     time::{Duration, Time},
     timer::Timers,
     wire::Frame,
@@ -75,6 +76,15 @@ pub enum Input<'a> {
         /// All interfaces, for `status`.
         interfaces: &'a [Choice],
     },
+    /// The store has made durable all writes up to this number: the first since the start is 1.
+    Durable {
+        /// The last of them.
+        through: u64,
+    },
+    /// The store answers a [`Output::Read`], or has found by itself (`id` 0) that entries are rotten.
+    Answer(&'a Answer),
+    /// The store cannot write any more, and will not in this run: what has not been made durable never will be.
+    Unwritable,
 }
 
 /// What a server wants done.
@@ -92,6 +102,10 @@ pub enum Output {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Make this durable, after all earlier ones; it is number n where n - 1 came before.
+    Persist(Write),
+    /// Look this up, and answer later.
+    Read(Read),
     /// Tell the operator, or the supervisor of the process.
     Event(Event),
 }
@@ -359,6 +373,7 @@ impl Node {
             Input::Tick => self.tick(),
             Input::Leave => self.leave(leave::Why::Asked),
             Input::Network { addrs, interfaces } => self.set_network(addrs, interfaces),
+            Input::Durable { .. } | Input::Answer(_) | Input::Unwritable => {}
         }
         self.settle();
     }
