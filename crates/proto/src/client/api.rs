@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use crate::{
     hlc::Hlc,
     ids::{ClusterId, ClusterName, DeviceId, Origin, PersonName, RoomName, ServerId},
-    log::Entry,
-    wire::frame::{Ask, Refusal, Start},
+    log::{Entry, VersionVector},
+    wire::{
+        frame::{Ask, Refusal, Start},
+        import::{Import, Outcome},
+    },
 };
 
 /// What happens to a client.
@@ -39,6 +42,21 @@ pub enum Command {
         room: RoomName,
         /// From where on.
         from: Start,
+    },
+    /// Copy a room: [`Event::Copying`], then [`Event::Message`] for each entry that there is, also for those that repeat a
+    /// post, each origin's in order, at last [`Event::CaughtUp`]. It goes on until [`Command::Part`]. Bounds as for a join.
+    Copy {
+        /// Which.
+        room: RoomName,
+        /// From where on.
+        from: Start,
+    },
+    /// Have lines of an export kept; each is answered by [`Event::Imported`]. The caller sees to it that no more than
+    /// [`limits::IMPORT_AHEAD_MAX`](crate::limits::IMPORT_AHEAD_MAX) lines and
+    /// [`limits::IMPORT_AHEAD_BYTES_MAX`](crate::limits::IMPORT_AHEAD_BYTES_MAX) bytes of bodies are under way.
+    Import {
+        /// With growing numbers.
+        lines: Vec<Import>,
     },
     /// Follow a room no longer.
     Part {
@@ -153,6 +171,22 @@ pub enum Event {
         room: RoomName,
         /// How many entries of history will follow.
         history: u64,
+    },
+    /// A room is being copied.
+    Copying {
+        /// Which.
+        room: RoomName,
+        /// Up to where nothing will come.
+        start: VersionVector,
+        /// How many entries there are beyond that.
+        entries: u64,
+    },
+    /// What became of a line of an import.
+    Imported {
+        /// Its number.
+        n: u64,
+        /// What became of it.
+        outcome: Outcome,
     },
     /// All history that there was on joining has been shown.
     CaughtUp {

@@ -63,6 +63,7 @@ impl Client {
             }
             Frame::Answer { id, part, last, data } => self.asks.answer(id, part, last, data, &mut self.events),
             Frame::AnswerError { id, why } => self.asks.error(id, why, &mut self.events),
+            Frame::Imported { lines } => self.imports.imported(&lines, &mut self.events),
             Frame::Come { dead } => {
                 // A server may say it of itself: it is about to stop.
                 if serves && self.primary.as_ref().is_some_and(|link| link.server == Some(dead)) {

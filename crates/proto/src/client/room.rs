@@ -44,6 +44,8 @@ pub(super) struct Room {
     target: VersionVector,
     /// Whether the first join has been answered.
     started: bool,
+    /// Whether all entries are given out as they come, rather than each post once and in order.
+    copies: bool,
 }
 
 /// The answer to a join, as far as it has come. Parts of several repetitions add up: what a later one says of an origin
@@ -90,7 +92,14 @@ impl Room {
             history: None,
             target: VersionVector::default(),
             started: false,
+            copies: false,
         }
+    }
+
+    /// A room to be copied from `from` on: every entry is given out, each origin's in order. It waits for what is missing
+    /// for as long as it takes.
+    pub(super) fn copied(name: RoomName, from: Start) -> Self {
+        Self { copies: true, ..Self::new(name, from) }
     }
 
     /// What is held without a hole.
@@ -158,8 +167,13 @@ impl Room {
             let history =
                 heads.beyond(&cursor).fold(0_u64, |sum, (_, first, last)| sum.saturating_add(last - first + 1));
             self.history = Some(History { held_back: BTreeMap::new(), progress_at: now });
+            let room = self.name.clone();
+            events.push_back(if self.copies {
+                Event::Copying { room, start: cursor.clone(), entries: history }
+            } else {
+                Event::Joined { room, history }
+            });
             self.receiver = Some(Receiver::new(self.name.clone(), cursor));
-            events.push_back(Event::Joined { room: self.name.clone(), history });
         }
         if let Some(receiver) = &mut self.receiver {
             receiver.moved(now);
@@ -186,6 +200,10 @@ impl Room {
             return;
         };
         history.progress_at = now;
+        if self.copies {
+            events.extend(released.into_iter().map(|entry| Event::Message { entry, history: true, late: false }));
+            return self.catch_up(now, events);
+        }
         history.held_back.extend(released.into_iter().map(|entry| (entry.order(), entry)));
         if history.held_back.len() > HELD_BACK_MAX {
             let portion: Vec<_> =
@@ -200,7 +218,7 @@ impl Room {
     /// Shows the history once it is complete, or no longer grows.
     pub(super) fn catch_up(&mut self, now: Time, events: &mut VecDeque<Event>) {
         let (Some(history), Some(receiver)) = (&self.history, &self.receiver) else { return };
-        let given_up = self.join.is_none() && history.progress_at + PATIENCE <= now;
+        let given_up = !self.copies && self.join.is_none() && history.progress_at + PATIENCE <= now;
         if !receiver.held().covers(&self.target) && !given_up {
             return;
         }
@@ -221,7 +239,7 @@ impl Room {
         if let Some(join) = self.join {
             return Some(join.at);
         }
-        let patience = self.history.as_ref().map(|history| history.progress_at + PATIENCE);
+        let patience = self.history.as_ref().filter(|_| !self.copies).map(|history| history.progress_at + PATIENCE);
         let receiver = self.receiver.as_ref().and_then(Receiver::deadline);
         [patience, receiver].into_iter().flatten().min()
     }

@@ -45,6 +45,14 @@ impl Node {
                 Ok(what) => self.answer(session, id, vec![json!(what)]),
                 Err(why) => self.say(session, &Frame::AnswerError { id, why }),
             },
+            Ask::Export { room } => {
+                let head = self.export_head(session, room.as_ref());
+                self.answer(session, id, vec![head]);
+            }
+            Ask::Import => {
+                let state = self.import_state(session);
+                self.answer(session, id, vec![state]);
+            }
             Ask::Join { cluster } => match self.join_cluster(session, cluster) {
                 Ok(what) => self.answer(session, id, vec![json!(what)]),
                 Err(why) => self.say(session, &Frame::AnswerError { id, why }),
@@ -206,7 +214,7 @@ impl Node {
 
     /// Whether whoever asks may decide about this server: in an open cluster, somebody on its machine; in a closed one
     /// every client, which has shown that it knows the secret.
-    fn has_authority(&self, session: SessionId) -> bool {
+    pub(super) fn has_authority(&self, session: SessionId) -> bool {
         self.config.secret.is_some() || self.endpoint.addr(session).is_some_and(|addr| addr.ip().is_loopback())
     }
 }

@@ -6,19 +6,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    ids::{RoomName, ServerId},
+    ids::{Origin, RoomName, ServerId},
     log::VersionVector,
     wire::frame::Vectors,
 };
 
 /// What must be held by others.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Copies {
     rooms: BTreeMap<RoomName, Copied>,
 }
 
 /// A room that not enough others hold yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Copied {
     must: VersionVector,
     /// What others hold, as they said.
@@ -42,6 +42,13 @@ impl Enough {
     }
 }
 
+impl Enough {
+    /// As many of `others` as make `wanted` copies with the one that is here.
+    pub(super) fn beside(wanted: u32, others: BTreeSet<ServerId>) -> Self {
+        Self { keepers: others, wanted: wanted.saturating_sub(1) as usize }
+    }
+}
+
 impl Copied {
     fn is_covered(&self, enough: &Enough) -> bool {
         let covering = self.held.iter().filter(|(id, held)| enough.keepers.contains(id) && held.covers(&self.must));
@@ -53,6 +60,11 @@ impl Copies {
     /// Nobody has said anything yet.
     pub(super) fn new(must: impl Iterator<Item = (RoomName, VersionVector)>) -> Self {
         Self { rooms: must.map(|(name, must)| (name, Copied { must, held: BTreeMap::new() })).collect() }
+    }
+
+    /// One more entry must be held.
+    pub(super) fn want(&mut self, name: &RoomName, origin: Origin, seq: u64) {
+        self.rooms.entry(name.clone()).or_default().must.raise(origin, seq);
     }
 
     /// A server says what it holds of some rooms; whether nothing is lacking any more.
@@ -77,7 +89,7 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Boot, Origin};
+    use crate::ids::Boot;
 
     fn ids(ids: &[u32]) -> BTreeSet<ServerId> {
         ids.iter().copied().map(ServerId).collect()

@@ -234,6 +234,7 @@ impl Node {
             }
         }
         self.forget_guest(session);
+        self.imports.remove(&session);
         self.forget_waiters(session);
         self.timers.clear(&Timer::Heads(session));
         self.heads_backoff.remove(&session);

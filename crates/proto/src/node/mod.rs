@@ -43,6 +43,7 @@ mod dispatch;
 mod followers;
 mod gossip;
 mod handoff;
+mod import;
 mod lead;
 mod leave;
 mod lists;
@@ -283,6 +284,7 @@ pub struct Node {
     orphans: BTreeMap<RoomName, Time>,
     leaving: Option<leave::Leaving>,
     granted: Option<leave::Granted>,
+    imports: BTreeMap<SessionId, import::Importing>,
     balance: Balance,
     load: Load,
     timers: Timers<Timer>,
@@ -342,6 +344,7 @@ impl Node {
             orphans: BTreeMap::new(),
             leaving: None,
             granted: None,
+            imports: BTreeMap::new(),
             balance: Balance::default(),
             load: Load::default(),
             timers: Timers::default(),
@@ -382,6 +385,7 @@ impl Node {
     pub fn poll(&mut self) -> Option<Output> {
         if self.out.is_empty() {
             self.send_acks();
+            self.send_imported();
             self.endpoint.flush(self.now, &mut self.datagrams);
             self.out.extend(self.datagrams.drain(..).map(|(to, bytes)| Output::Send { to, bytes }));
         }

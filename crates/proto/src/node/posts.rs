@@ -291,7 +291,7 @@ impl Node {
     }
 
     /// On how many servers a message has to be to count as stored: never shrunk to what happens to be alive.
-    fn copies_wanted(&self) -> u32 {
+    pub(super) fn copies_wanted(&self) -> u32 {
         self.config.replicas.min(self.members.count() as u32).max(1)
     }
 

@@ -14,7 +14,10 @@ use crate::{
     hlc::Hlc,
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
     log::{Entry, VersionVector},
-    wire::number,
+    wire::{
+        import::{Import, Outcome},
+        number,
+    },
 };
 
 pub use super::records::{
@@ -90,6 +93,8 @@ pub enum Frame {
         #[serde(flatten)]
         ask: Ask,
     },
+    /// A line of an export, to be kept as if it had been pulled from another server; repeated until it is answered.
+    Import(Import),
     /// The client leaves.
     Bye,
     /// Asks for a [`Frame::Pong`] with the same number.
@@ -141,6 +146,12 @@ pub enum Frame {
         id: u64,
         /// A sentence that says what to do.
         why: String,
+    },
+    /// What became of lines of an import.
+    Imported {
+        /// First and last number, and what became of all of these.
+        #[serde(deserialize_with = "number::spans")]
+        lines: Vec<(u64, u64, Outcome)>,
     },
     /// "I do not serve this session": say [`Frame::Hi`] again, with a higher number, if I am to.
     HiFirst {
@@ -471,6 +482,14 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         server: Option<ServerId>,
     },
+    /// Whether the asker may copy all rooms, or this one; what cluster it is, and what time there.
+    Export {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<RoomName>,
+    },
+    /// Whether the asker may import, and how many rooms that it has imported to lack copies on other servers.
+    Import,
     /// Come over to another cluster, with all that the server that is asked holds.
     Join {
         /// Which.

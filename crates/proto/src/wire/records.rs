@@ -244,6 +244,8 @@ pub enum FragmentOf {
     Entry(RoomName, Origin, #[serde(deserialize_with = "number::safe")] u64),
     /// A post of the session's own device, by room and number.
     Post(RoomName, #[serde(deserialize_with = "number::safe")] u64),
+    /// A line of an import, by its number.
+    Import(#[serde(deserialize_with = "number::safe")] u64),
     /// A post that a server forwards, by room, author and number.
     Forwarded(RoomName, PersonId, DeviceId, #[serde(deserialize_with = "number::safe")] u64),
 }
