@@ -292,7 +292,9 @@ impl Chat {
             | Event::Searching
             | Event::NotTrusted { .. }
             | Event::CaughtUp { .. }
-            | Event::Refused { .. } => {}
+            | Event::Refused { .. }
+            | Event::Copying { .. }
+            | Event::Imported { .. } => {}
         }
     }
 

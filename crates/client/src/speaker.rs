@@ -55,6 +55,8 @@ pub(crate) struct Speaker {
     notices: VecDeque<String>,
     /// Servers that were named.
     servers: Vec<SocketAddr>,
+    /// The address of the server that serves us, once one does.
+    server: Option<SocketAddr>,
     /// Whether the cluster is open, once a server has said so.
     open: Option<bool>,
     /// Whether the name was asked for, so that another one will not do.
@@ -139,6 +141,7 @@ impl Speaker {
             leftovers: None,
             notices: VecDeque::new(),
             servers: options.servers.clone(),
+            server: None,
             open: None,
             insists: options.name.is_some(),
             is_connected: false,
@@ -151,6 +154,11 @@ impl Speaker {
     /// The session.
     pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// The address of the server that serves us; `None`: none has answered.
+    pub(crate) fn server(&self) -> Option<SocketAddr> {
+        self.server
     }
 
     /// Whether the cluster is open; `None`: no server has answered.
@@ -315,7 +323,8 @@ impl Speaker {
     /// Takes note of what became of us and of our posts.
     fn note(&mut self, event: Event) -> Result<Heard, Fail> {
         match &event {
-            Event::Connected { cluster, open, .. } => {
+            Event::Connected { cluster, open, addr, .. } => {
+                self.server = Some(*addr);
                 self.is_connected = true;
                 self.distrust = None;
                 self.open = Some(*open);

@@ -51,6 +51,10 @@ pub(crate) enum Command {
     Who(WhoArgs),
     /// Print the clusters that can be heard
     Clusters(ShowArgs),
+    /// Write everything that was said, as a file that `import` reads
+    Export(ExportArgs),
+    /// Merge what `export` has written into the cluster
+    Import(ImportArgs),
     /// Remove a server from the cluster for good
     Retire(RetireArgs),
     /// Bring this machine's server, with all that it holds, into another cluster
@@ -271,6 +275,28 @@ pub(crate) struct WhoArgs {
     /// JSON instead of text
     #[arg(long, env = "HOBNOB_JSON", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) json: bool,
+}
+
+/// Options of `export`.
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Only this room; else all, which only somebody on the machine of a server may have, or who has the cluster's secret
+    #[arg(long, env = "HOBNOB_ROOM")]
+    pub(crate) room: Option<RoomName>,
+    /// Only from then on: a span like 10m, 2h or 1d, or a time like 2026-11-22T10:00:00Z; else everything
+    #[arg(long, env = "HOBNOB_SINCE", value_name = "TIME")]
+    pub(crate) since: Option<Since>,
+}
+
+/// Options of `import`.
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The file that `hobnob export` has written; else it is read from standard input
+    pub(crate) file: Option<std::path::PathBuf>,
 }
 
 /// Options of `retire`.

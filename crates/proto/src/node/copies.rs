@@ -54,6 +54,19 @@ impl Copied {
         let covering = self.held.iter().filter(|(id, held)| enough.keepers.contains(id) && held.covers(&self.must));
         covering.count() >= enough.wanted
     }
+
+    /// How many entries the last of those lack who could make enough copies soonest.
+    fn missing(&self, enough: &Enough) -> u64 {
+        let none = VersionVector::default();
+        let lacks = |id: &ServerId| {
+            let held = self.held.get(id).unwrap_or(&none);
+            self.must.beyond(held).map(|(_, first, last)| last - first + 1).sum()
+        };
+        let mut lacking: Vec<u64> = enough.keepers.iter().map(lacks).collect();
+        lacking.sort_unstable();
+        let all = self.must.beyond(&none).map(|(_, first, last)| last - first + 1).sum();
+        enough.wanted.checked_sub(1).map_or(0, |last| lacking.get(last).copied().unwrap_or(all))
+    }
 }
 
 impl Copies {
@@ -77,6 +90,11 @@ impl Copies {
             }
         }
         self.rooms.is_empty()
+    }
+
+    /// How many entries lack copies, counted at whoever needs the fewest to make enough.
+    pub(super) fn missing(&self, enough: &Enough) -> u64 {
+        self.rooms.values().map(|room| room.missing(enough)).sum()
     }
 
     /// Who counts may have changed: what is still lacking.

@@ -71,7 +71,7 @@ impl Node {
         let (enough, now) = (self.enough_beside(), self.now);
         let importing = self.imports.entry(session).or_default();
         let lacking = importing.copies.lacking(&enough);
-        let rooms = lacking.len();
+        let (rooms, missing) = (lacking.len(), importing.copies.missing(&enough));
         if !lacking.is_empty() && importing.compared.is_none_or(|at| now.since(at) >= COMPARE_AGAIN) {
             importing.compared = Some(now);
             let live: Vec<_> = self.heartbeat.live().collect();
@@ -81,7 +81,7 @@ impl Node {
                 }
             }
         }
-        json!({"allowed": true, "lacking": rooms, "copies": self.copies_wanted()})
+        json!({"allowed": true, "lacking": rooms, "missing": missing, "copies": self.copies_wanted()})
     }
 
     /// The copies beside ours that make an entry stored.
