@@ -23,6 +23,9 @@ pub(crate) enum Error {
     /// SQLite says so.
     #[error("{0}")]
     Sqlite(#[from] rusqlite::Error),
+    /// Too much waits.
+    #[error("the disk is too slow: what waits to be written would not fit the memory")]
+    Behind,
     /// It would leave a hole, which no store may have.
     #[error("entry {seq} of {origin} in {room} does not follow {top}")]
     Hole {
@@ -58,7 +61,8 @@ struct Part {
     id: i64,
     top: u64,
     floor: u64,
-    order: (u64, u32),
+    /// The newest entry: its number, and its time.
+    newest: (u64, u64, u32),
     is_dirty: bool,
 }
 
@@ -104,13 +108,15 @@ impl Names {
 
     /// Writes what is new of each part's end, stamped with the slot of running time.
     pub(crate) fn finish(&mut self, connection: &Connection, slot: u64) -> rusqlite::Result<()> {
-        let mut update = connection
-            .prepare_cached("UPDATE parts SET top = ?2, floor = ?3, millis = ?4, counter = ?5 WHERE id = ?1")?;
-        let mut stamp = connection.prepare_cached("INSERT OR REPLACE INTO ages (part, slot, top) VALUES (?1, ?2, ?3)")?;
+        let mut update = connection.prepare_cached(
+            "UPDATE parts SET top = ?2, floor = ?3, last = ?4, millis = ?5, counter = ?6 WHERE id = ?1",
+        )?;
+        let mut stamp =
+            connection.prepare_cached("INSERT OR REPLACE INTO ages (part, slot, top) VALUES (?1, ?2, ?3)")?;
         for part in self.rooms.values_mut().flat_map(|room| room.parts.values_mut()).filter(|part| part.is_dirty) {
-            let (millis, counter) = part.order;
-            let numbers = [part.id, part.top.cast_signed(), part.floor.cast_signed(), millis.cast_signed()];
-            update.execute(params![numbers[0], numbers[1], numbers[2], numbers[3], counter])?;
+            let (last, millis, counter) = part.newest;
+            let [top, floor, last, millis] = [part.top, part.floor, last, millis].map(u64::cast_signed);
+            update.execute(params![part.id, top, floor, last, millis, counter])?;
             stamp.execute([part.id, slot.cast_signed(), part.top.cast_signed()])?;
             part.is_dirty = false;
         }
@@ -133,7 +139,7 @@ impl Names {
             return Err(Error::Hole { room, origin, seq: entry.seq, top: part.top });
         }
         part.top = entry.seq;
-        part.order = (entry.hlc.millis, entry.hlc.counter);
+        part.newest = (entry.seq, entry.hlc.millis, entry.hlc.counter);
         part.is_dirty = true;
         Ok(insert(connection, kept, part.id, author)?)
     }
@@ -234,14 +240,14 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
         None => connection.prepare_cached("INSERT INTO origins (server, boot) VALUES (?1, ?2)")?.insert(columns)?,
     };
     let part = connection
-        .prepare_cached("SELECT id, top, floor, millis, counter FROM parts WHERE room = ?1 AND origin = ?2")?
+        .prepare_cached("SELECT id, top, floor, last, millis, counter FROM parts WHERE room = ?1 AND origin = ?2")?
         .query_row([room, origin], |row| {
             let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
             Ok(Part {
                 id: row.get(0)?,
                 top: unsigned(1)?,
                 floor: unsigned(2)?,
-                order: (unsigned(3)?, row.get(4)?),
+                newest: (unsigned(3)?, unsigned(4)?, row.get(5)?),
                 is_dirty: false,
             })
         })
@@ -250,9 +256,9 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
         Some(part) => Ok(part),
         None => {
             let id = connection
-                .prepare_cached("INSERT INTO parts VALUES (NULL, ?1, ?2, 0, 0, 0, 0, 0)")?
+                .prepare_cached("INSERT INTO parts VALUES (NULL, ?1, ?2, 0, 0, 0, 0, 0, 0)")?
                 .insert([room, origin])?;
-            Ok(Part { id, top: 0, floor: 0, order: (0, 0), is_dirty: false })
+            Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0), is_dirty: false })
         }
     }
 }

@@ -9,10 +9,10 @@
 //! Neither thread knows the node; the driver carries what they say. The file is a directory's: see [`place`].
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc::{self, Sender},
     },
     thread::{self, JoinHandle},
@@ -60,6 +60,15 @@ pub(crate) enum Notice {
     WritableAgain,
 }
 
+/// How much waits to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// Bytes of lines that wait, or are being written.
+    waiting: AtomicUsize,
+    /// Whether that was too much: nothing more is taken, or written, in this run.
+    is_full: AtomicBool,
+}
+
 /// An open store. Dropped, it writes what it was given, and gives its directory free.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -67,7 +76,7 @@ pub(crate) struct Store {
     writes: Option<Sender<Write>>,
     reads: Option<Sender<Read>>,
     threads: Vec<JoinHandle<()>>,
-    waiting: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     /// What the threads say.
     pub(crate) notices: UnboundedReceiver<Notice>,
 }
@@ -83,25 +92,27 @@ impl Store {
         let (notice, notices) = unbounded_channel();
         let (writes, to_write) = mpsc::channel();
         let (reads, to_read) = mpsc::channel();
-        let waiting = Arc::new(AtomicUsize::new(0));
-        let writer = writer::Writer::new(connection, notice.clone(), Arc::clone(&waiting)).map_err(failed)?;
+        let queue = Arc::new(Queue::default());
+        let writer = writer::Writer::new(connection, notice.clone(), Arc::clone(&queue)).map_err(failed)?;
         let reader = reader::Reader::new(reader, notice);
         let threads = vec![
             start("store-write", &path, move || writer.run(&to_write))?,
             start("store-read", &path, move || reader.run(&to_read))?,
         ];
         let (writes, reads) = (Some(writes), Some(reads));
-        Ok((Self { directory, writes, reads, threads, waiting, notices }, restored))
+        Ok((Self { directory, writes, reads, threads, queue, notices }, restored))
     }
 
-    /// To be made durable, after all that was given before. Whether there is room for more; where there is not, the disk
-    /// is hopelessly behind.
-    pub(crate) fn persist(&self, write: Write) -> bool {
-        let waiting = self.waiting.fetch_add(writer::weight(&write), Ordering::Relaxed);
-        if let Some(writes) = &self.writes {
-            let _writer_died = writes.send(write);
+    /// To be made durable, after all that was given before. Where too much waits already, the disk is hopelessly behind:
+    /// from then on nothing is taken, and [`Notice::Unwritable`] follows.
+    pub(crate) fn persist(&self, write: Write) {
+        let Some(writes) = &self.writes else { return };
+        if self.queue.is_full.load(Ordering::Relaxed) {
+            return;
         }
-        waiting < WAITING_BYTES_MAX
+        let waiting = self.queue.waiting.fetch_add(writer::weight(&write), Ordering::Relaxed);
+        self.queue.is_full.store(waiting > WAITING_BYTES_MAX, Ordering::Relaxed);
+        let _writer_died = writes.send(write);
     }
 
     /// To be answered.
@@ -111,10 +122,9 @@ impl Store {
         }
     }
 
-    /// Ends the threads and gives the directory, still locked: to be opened once more.
-    pub(crate) fn close(mut self) -> Directory {
-        self.end();
-        self.directory.clone()
+    /// The same store, opened anew while this one is still there to be read: for the time after trouble.
+    pub(crate) fn reopen(&self, rng: &mut Rng) -> Result<(Self, Restored), OpenError> {
+        Self::open(self.directory.clone(), rng)
     }
 
     /// Ends the threads, once all that was given is done.
@@ -133,7 +143,10 @@ impl Drop for Store {
 }
 
 /// Starts a thread.
-fn start(name: &str, path: &std::path::Path, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+fn start(name: &str, path: &Path, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
     let failed = |error: std::io::Error| OpenError::Failed { path: PathBuf::from(path), why: error.to_string() };
     thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
 }
+
+#[cfg(test)]
+mod tests;

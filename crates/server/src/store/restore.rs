@@ -8,7 +8,7 @@ use std::{
 use hobnob_proto::{
     hlc::Hlc,
     ids::{Boot, Origin, RoomName, ServerId},
-    log::VersionVector,
+    log::{VersionVector, entry::DisplayOrder},
     rng::Rng,
     store::{Head, Restored},
     wire::frame::{Member, RoomRecord},
@@ -53,10 +53,7 @@ pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Restored> {
         cluster: cluster.and_then(|id| id.parse().ok()),
         term: number("term")?.unwrap_or(0),
         members: records::<Member>(connection, "SELECT record FROM members ORDER BY id")?,
-        rooms: records::<RoomRecord>(
-            connection,
-            "SELECT record FROM rooms WHERE record IS NOT NULL ORDER BY name",
-        )?,
+        rooms: records::<RoomRecord>(connection, "SELECT record FROM rooms WHERE record IS NOT NULL ORDER BY name")?,
         logs: heads(connection)?,
     })
 }
@@ -78,13 +75,13 @@ fn records<T: DeserializeOwned>(connection: &Connection, sql: &str) -> rusqlite:
 /// Reads what there is of each room's log.
 fn heads(connection: &Connection) -> rusqlite::Result<Vec<Head>> {
     let mut statement = connection.prepare(
-        "SELECT r.name, o.server, o.boot, p.top, p.floor, p.millis, p.counter
+        "SELECT r.name, o.server, o.boot, p.top, p.floor, p.last, p.millis, p.counter
          FROM parts AS p JOIN rooms AS r ON r.id = p.room JOIN origins AS o ON o.id = p.origin ORDER BY p.room",
     )?;
     let mut rows = statement.query([])?;
     let mut heads: Vec<Head> = Vec::new();
     while let Some(row) = rows.next()? {
-        let Some((room, origin, top, floor, hlc)) = part(row)? else { continue };
+        let Some((room, origin, top, floor, newest)) = part(row)? else { continue };
         if heads.last().is_none_or(|head| head.room != room) {
             let (held, floors) = (VersionVector::default(), VersionVector::default());
             heads.push(Head { room, held, floors, newest: (Hlc::default(), Origin::MIN, 0), entries: 0 });
@@ -92,7 +89,7 @@ fn heads(connection: &Connection) -> rusqlite::Result<Vec<Head>> {
         let head = heads.last_mut().expect("one was put there");
         head.held.raise(origin, top);
         head.floors.raise(origin, floor);
-        head.newest = head.newest.max((hlc, origin, top));
+        head.newest = head.newest.max(newest);
         head.entries += top.saturating_sub(floor);
     }
     heads.sort_by(|a, b| a.room.cmp(&b.room));
@@ -100,9 +97,10 @@ fn heads(connection: &Connection) -> rusqlite::Result<Vec<Head>> {
 }
 
 /// One origin's part of a room; `None` where the row makes no sense.
-fn part(row: &Row<'_>) -> rusqlite::Result<Option<(RoomName, Origin, u64, u64, Hlc)>> {
+fn part(row: &Row<'_>) -> rusqlite::Result<Option<(RoomName, Origin, u64, u64, DisplayOrder)>> {
     let Some(room) = row.get_ref(0)?.as_str().ok().and_then(|name| name.parse().ok()) else { return Ok(None) };
     let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let origin = Origin { id: ServerId(row.get(1)?), boot: Boot(unsigned(2)?) };
-    Ok(Some((room, origin, unsigned(3)?, unsigned(4)?, Hlc { millis: unsigned(5)?, counter: row.get(6)? })))
+    let newest = (Hlc { millis: unsigned(6)?, counter: row.get(7)? }, origin, unsigned(5)?);
+    Ok(Some((room, origin, unsigned(3)?, unsigned(4)?, newest)))
 }

@@ -5,11 +5,7 @@ use std::{str::FromStr, sync::Arc};
 use hobnob_proto::{
     hlc::Hlc,
     ids::{DeviceId, Origin, PersonId, PersonName, RoomName},
-    log::{
-        Entry, Hash,
-        entry::MESSAGE,
-        room::Kept,
-    },
+    log::{Entry, Hash, entry::MESSAGE, room::Kept},
     wire::Frame,
 };
 use rusqlite::{Row, types::ValueRef};

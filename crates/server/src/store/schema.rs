@@ -4,7 +4,8 @@
 //! meta     (key, value)                                     id, boot, cluster, term, running time, last use
 //! rooms    (id, name, record)                               record: the newest fence and successors, as JSON
 //! origins  (id, server, boot)
-//! parts    (id, room, origin, top, floor, swept, millis, counter)   one origin's part of one room's log
+//! parts    (id, room, origin, top, floor, swept, last, millis, counter)   one origin's part of one room's log;
+//!                                                           last: the newest entry there was, and its time
 //! authors  (id, room, person, device, name)
 //! entries  (id = part << 36 | seq, millis, counter, author, client_seq, kind, hash, body)
 //! ages     (part, slot, top)                                what a part held at the end of a slot of running time
@@ -33,7 +34,7 @@ pub(crate) const SEQ_BITS: u32 = 36;
 /// Entries of one part have numbers below this.
 pub(crate) const SEQ_BOUND: u64 = 1 << SEQ_BITS;
 /// The file's name in its directory.
-pub const FILE: &str = "log.db";
+pub(crate) const FILE: &str = "log.db";
 
 /// Each step leads from the version of its place in the list to the next.
 const MIGRATIONS: [&str; VERSION as usize] = ["
@@ -45,7 +46,7 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     CREATE TABLE parts (
         id INTEGER PRIMARY KEY, room INTEGER NOT NULL, origin INTEGER NOT NULL,
         top INTEGER NOT NULL, floor INTEGER NOT NULL, swept INTEGER NOT NULL,
-        millis INTEGER NOT NULL, counter INTEGER NOT NULL, UNIQUE (room, origin)
+        last INTEGER NOT NULL, millis INTEGER NOT NULL, counter INTEGER NOT NULL, UNIQUE (room, origin)
     ) STRICT;
     CREATE TABLE authors (
         id INTEGER PRIMARY KEY, room INTEGER NOT NULL, person BLOB NOT NULL, device INTEGER NOT NULL,

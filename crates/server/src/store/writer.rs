@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::Ordering,
         mpsc::{Receiver, RecvTimeoutError},
     },
     time::{Duration, Instant},
@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Notice,
+    Notice, Queue,
     batch::{Error, Names, get, put},
 };
 
@@ -42,8 +42,7 @@ pub(crate) struct Writer {
     connection: Connection,
     names: Names,
     notices: UnboundedSender<Notice>,
-    /// Bytes of lines that wait, or are being written.
-    waiting: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
     done: u64,
     /// Seconds that this store had run when it was opened.
     ran_before: u64,
@@ -64,11 +63,11 @@ impl Writer {
     pub(crate) fn new(
         connection: Connection,
         notices: UnboundedSender<Notice>,
-        waiting: Arc<AtomicUsize>,
+        queue: Arc<Queue>,
     ) -> rusqlite::Result<Self> {
         let ran_before = get::<i64>(&connection, "ran")?.unwrap_or(0).max(0).cast_unsigned();
         let (names, started) = (Names::default(), Instant::now());
-        Ok(Self { connection, names, notices, waiting, done: 0, ran_before, started, noted: ran_before })
+        Ok(Self { connection, names, notices, queue, done: 0, ran_before, started, noted: ran_before })
     }
 
     /// Writes until nobody can send any more; all that was sent is written by then.
@@ -89,6 +88,9 @@ impl Writer {
 
     /// One transaction with this write and all that wait.
     fn write(&mut self, first: Write, writes: &Receiver<Write>) -> Result<(), Error> {
+        if self.queue.is_full.load(Ordering::Relaxed) {
+            return Err(Error::Behind);
+        }
         self.connection.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
         let (mut count, mut bytes) = (0, 0);
         let mut next = Some(first);
@@ -108,7 +110,7 @@ impl Writer {
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         self.noted = ran;
         self.done += count as u64;
-        self.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.queue.waiting.fetch_sub(bytes, Ordering::Relaxed);
         let _nobody_listens = self.notices.send(Notice::Durable { through: self.done });
         Ok(())
     }
@@ -139,7 +141,7 @@ impl Writer {
         let mut next = Instant::now() + PROBE_EVERY;
         loop {
             match writes.recv_timeout(next.saturating_duration_since(Instant::now())) {
-                Ok(write) => drop(self.waiting.fetch_sub(weight(&write), Ordering::Relaxed)),
+                Ok(write) => drop(self.queue.waiting.fetch_sub(weight(&write), Ordering::Relaxed)),
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
                     next = Instant::now() + PROBE_EVERY;
