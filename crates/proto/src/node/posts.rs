@@ -17,7 +17,7 @@ use super::{
 use crate::{
     ids::{DeviceId, Origin, PersonId, RoomName},
     limits,
-    log::{Entry, Hash, PostKey, VersionVector, entry::MESSAGE},
+    log::{Entry, Hash, PostKey, VersionVector, entry::MESSAGE, room::Standing},
     node::rooms::Upstream,
     session::{Endpoint, SessionId},
     time::Duration,
@@ -156,7 +156,7 @@ impl Node {
                 device: author.device,
                 client_seq: post.seq,
             });
-            key.and_then(|key| room.log.post(key)).is_some_and(|kept| heads.holds(kept.entry.origin, kept.entry.seq))
+            key.and_then(|key| room.log.post(key)).is_some_and(|(_, origin, seq)| heads.holds(origin, seq))
         };
         let (posts, _) = batch(self.relays.of_room(name).filter(is_there));
         for post in posts {
@@ -169,14 +169,15 @@ impl Node {
         let Some(author) = post.author.clone() else { return };
         let Some(room) = self.rooms.get_mut(&post.room) else { return };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
-        if let Some(kept) = room.log.post(key) {
-            if *kept.entry.body != *post.body || *kept.entry.kind != *post.kind {
-                return self.refuse(session, &post, Refusal::Clash);
+        let next = match room.log.standing(key, post.oldest.max(1)) {
+            Standing::Held(held) if held.says(&post.kind, &post.body) => {
+                let (_, origin, seq) = held.order;
+                return self.acknowledge(&post.room, origin, seq, session);
             }
-            let (origin, seq) = (kept.entry.origin, kept.entry.seq);
-            return self.acknowledge(&post.room, origin, seq, session);
-        }
-        let next = room.log.next_post(author.person, author.device, post.oldest.max(1));
+            Standing::Held(_) => return self.refuse(session, &post, Refusal::Clash),
+            Standing::Unknown { .. } => return self.count("post_unknown"),
+            Standing::Missing { next } => next,
+        };
         if post.seq > next {
             if post.seq - next > EARLY_MAX || !self.early.insert(post, self.now) {
                 self.count("early_full");
@@ -272,16 +273,16 @@ impl Node {
     fn send_ack(&mut self, name: &RoomName, origin: Origin, seq: u64, session: SessionId) {
         let wanted = self.copies_wanted();
         let Some(room) = self.rooms.get(name) else { return };
-        let Some(kept) = room.log.get(origin, seq) else { return };
+        // Where it is not known any more whose post that was, its client asks again.
+        let Some((key, hlc)) = room.log.key_of(origin, seq) else { return };
         let copies = room.copies(origin, seq);
-        let entry = &kept.entry;
-        let to = matches!(self.sessions.get(&session), Some(Party::Server(_))).then_some((entry.person, entry.device));
+        let to = matches!(self.sessions.get(&session), Some(Party::Server(_))).then_some((key.person, key.device));
         let ack = Ack {
             room: name.clone(),
-            seq: entry.client_seq,
+            seq: key.client_seq,
             origin,
             entry: seq,
-            hlc: entry.hlc,
+            hlc,
             copies,
             stored: copies >= wanted,
             durable: false,
