@@ -118,8 +118,8 @@ impl Node {
             let Some(from) = follower.awaiting.take() else { continue };
             let start = match from {
                 Start::After(cursor) => cursor,
-                Start::Last(count) => room.log.start_of_last(count, held),
-                Start::Since(millis) => room.log.start_since(millis, held),
+                Start::Last(count) => room.log.start_of_last(count, held).unwrap_or_default(),
+                Start::Since(millis) => room.log.start_since(millis, held).unwrap_or_default(),
             };
             follower.ahead = ahead(held, &start);
             answers.push((session, start, follower.ahead > 0));
@@ -216,7 +216,7 @@ impl Node {
         }
         let Some(room) = self.rooms.get(&pull.room) else { return };
         let max = pull.max.min(limits::PULL_ENTRIES_MAX) as usize;
-        let found = room.log.ranges(&pull.want, max, limits::PULL_BYTES_MAX);
+        let found = room.log.ranges(&pull.want, max, limits::PULL_BYTES_MAX).unwrap_or_default();
         let top = pull.want.iter().map(|&(origin, ..)| (origin, room.held().get(origin))).collect();
         for kept in &found {
             self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
