@@ -159,6 +159,9 @@ pub(crate) struct ChatArgs {
 pub(crate) struct BareArgs {
     #[command(flatten)]
     pub(crate) chat: ChatArgs,
+    /// Keep messages in memory and write no file, where this process serves
+    #[arg(long, env = "HOBNOB_IN_MEMORY", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) in_memory: bool,
     /// Never serve: only chat
     #[arg(long, env = "HOBNOB_NO_SERVE", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) no_serve: bool,

@@ -242,7 +242,7 @@ impl Driver {
 
     /// Tells the log, and whoever started us.
     fn tell(&mut self, event: Event) {
-        log::event(&event);
+        log::event(&event, self.store.is_none());
         match &event {
             Event::Ready { me, cluster, founded } => {
                 let ready = Ready { me: *me, cluster: *cluster, founded: *founded, addrs: self.around.network.addrs() };
