@@ -41,8 +41,8 @@ impl Client {
             }
             Frame::Heads { rooms } if serves => self.heads(&rooms, now),
             Frame::Pulled(pulled) if serves => {
-                if let Some(receiver) = self.rooms.get_mut(&pulled.room).and_then(Room::receiver) {
-                    receiver.pulled(&pulled, now);
+                if let Some(room) = self.rooms.get_mut(&pulled.room) {
+                    room.pulled(&pulled, now, &mut self.events);
                 }
             }
             Frame::Ack(ack) => self.outbox.ack(ack, now, &mut self.events),

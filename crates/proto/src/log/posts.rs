@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
 
 use crate::{
-    ids::{DeviceId, Origin, PersonId},
+    ids::{DeviceId, PersonId},
     log::{
         Entry, Hash, PostKey,
         entry::DisplayOrder,
@@ -57,12 +57,6 @@ impl Posts {
         Self { devices: BTreeMap::new(), idle: BTreeSet::new(), uses: 0, records: 0, complete }
     }
 
-    /// How many posts are here.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.records
-    }
-
     /// An entry is in memory.
     pub(super) fn insert(&mut self, entry: &Entry) {
         self.add(entry, None);
@@ -105,15 +99,6 @@ impl Posts {
             next if next > to => Standing::Unknown { from: to + 1 },
             next => Standing::Missing { next },
         }
-    }
-
-    /// The post of an entry that may be in memory no longer.
-    pub(super) fn key_of(&self, origin: Origin, seq: u64) -> Option<(PostKey, DisplayOrder)> {
-        self.devices.iter().find_map(|(&(person, device), numbers)| {
-            let is_it = |record: &Record| (record.order.1, record.order.2) == (origin, seq);
-            let (&client_seq, record) = numbers.posts.iter().find(|(_, record)| is_it(record))?;
-            Some((PostKey { person, device, client_seq }, record.order))
-        })
     }
 
     /// The disk is asked for a device's posts.

@@ -245,14 +245,6 @@ impl RoomLog {
         }
     }
 
-    /// Whose post an entry is, and when it was made: in memory, or in the index of posts.
-    pub fn key_of(&self, origin: Origin, seq: u64) -> Option<(PostKey, Hlc)> {
-        if let Some(kept) = self.get(origin, seq) {
-            return Some((kept.entry.post_key(), kept.entry.hlc));
-        }
-        self.posts.key_of(origin, seq).map(|(key, order)| (key, order.0))
-    }
-
     /// The disk is asked for a device's posts: keeps what is known of it until [`Self::learn`], or
     /// [`Self::forget_expected`].
     pub fn expect(&mut self, person: PersonId, device: DeviceId) {
@@ -318,6 +310,17 @@ impl RoomLog {
                 (origin, part.first - 1 + before as u64)
             })
             .collect()
+    }
+
+    /// The cursor that covers what is not in memory.
+    pub fn start_of_tail(&self) -> VersionVector {
+        self.parts.iter().map(|(&origin, part)| (origin, part.first - 1)).collect()
+    }
+
+    /// A start as a follower hears it. Where nothing that is kept lies before it, but once did, it begins at nothing: so the
+    /// follower asks for what is gone, and hears that it is.
+    pub fn told(&self, start: VersionVector) -> VersionVector {
+        if self.floors.covers(&start) { VersionVector::default() } else { start }
     }
 
     // ---- ranges

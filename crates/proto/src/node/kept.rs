@@ -239,6 +239,7 @@ impl Node {
             self.acks.entry(session).or_default().insert(name.clone());
         }
         self.tell_waiters(name, news.into_iter(), true);
+        self.trim(name);
     }
 
     /// The disk cannot be written to: what is not durable never will be, and rooms go to servers that can write.

@@ -168,7 +168,7 @@ impl Node {
     }
 
     /// At the home: sequences a post, or finds that it has been.
-    fn admit(&mut self, session: SessionId, post: Post) {
+    pub(super) fn admit(&mut self, session: SessionId, post: Post) {
         let Some(author) = post.author.clone() else { return };
         let Some(room) = self.rooms.get_mut(&post.room) else { return };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
@@ -314,7 +314,7 @@ impl Node {
         self.say(session, &Frame::Ack(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to }));
     }
 
-    fn refuse(&mut self, session: SessionId, post: &Post, why: Refusal) {
+    pub(super) fn refuse(&mut self, session: SessionId, post: &Post, why: Refusal) {
         let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
         let to = post.author.as_ref().filter(|_| is_server).map(|author| (author.person, author.device));
         self.say(session, &Frame::Refuse(Refuse { room: post.room.clone(), seq: post.seq, why, to }));
