@@ -195,7 +195,8 @@ pub enum Event {
         /// Whether the copies are on disk.
         durable: bool,
     },
-    /// A post of ours will not be stored: settled, and the text is still the caller's.
+    /// A post of ours will not be stored: settled, and the text is still the caller's. After [`Refusal::CannotStore`] it is
+    /// not settled: it is kept, and repeated until some home can write.
     Refused {
         /// Where.
         room: RoomName,

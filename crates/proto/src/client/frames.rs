@@ -46,7 +46,7 @@ impl Client {
                 }
             }
             Frame::Ack(ack) => self.outbox.ack(ack, now, &mut self.events),
-            Frame::Refuse(refuse) => self.outbox.refuse(refuse, &mut self.events),
+            Frame::Refuse(refuse) => self.outbox.refuse(refuse, now, &mut self.events),
             Frame::Welcome(welcome) => self.welcome(session, &welcome, now),
             Frame::NotWelcome { why, suggestion } if serves && self.primary.as_mut().is_some_and(Link::give_up_hi) => {
                 self.not_welcome(now);
