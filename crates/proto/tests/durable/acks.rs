@@ -50,13 +50,22 @@ fn a_slow_second_disk_holds_back_stored_only_and_is_not_reminded_for_ever() {
     let (mut world, anna, home) = settled(&[true, true]);
     let other = others(&world, home)[0];
     world.disk(other).sync = Duration::from_secs(20);
+    let sent_in_10_secs = |world: &mut World| {
+        let before = world.sent;
+        world.run_secs(10);
+        world.sent - before
+    };
+    let quiet = sent_in_10_secs(&mut world);
     let since = world.now;
     world.post(anna, 1);
     world.run_secs(1);
     let quick = world.told_after(anna, 1, false, since).unwrap();
     assert!(quick < Duration::from_millis(10), "{quick:?}");
     assert_eq!(world.told_after(anna, 1, true, since), None);
-    world.run_secs(20);
+    world.run_secs(8);
+    let reminding = sent_in_10_secs(&mut world);
+    assert!(reminding < quiet + 25, "{reminding} datagrams where {quiet} are usual");
+    world.run_secs(2);
     let slow = world.told_after(anna, 1, true, since).unwrap();
     assert!(slow > Duration::from_secs(20) && slow < Duration::from_millis(20_010), "told at once: {slow:?}");
 }

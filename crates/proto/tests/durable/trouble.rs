@@ -1,8 +1,11 @@
-//! Disks that cannot be written to.
+//! Disks that cannot be written to, or are slow when somebody leaves.
 
-use hobnob_proto::wire::frame::Refusal;
+use hobnob_proto::{
+    node::{Event, Stop},
+    wire::frame::Refusal,
+};
 
-use crate::world::{Told, World, room};
+use crate::world::{Hold, Told, World, entries, port, room};
 
 #[test]
 fn a_server_that_cannot_write_hands_over_and_posts_arrive_by_another_home() {
@@ -68,4 +71,26 @@ fn a_server_alone_that_cannot_write_refuses_and_the_post_is_kept() {
     world.run_secs(10);
     assert!(matches!(world.told_since(anna, 2, since).last(), Some(Told::Ack { stored: true, .. })));
     assert!(world.disk(1).model.held(&room()).iter().map(|(_, seq)| seq).sum::<u64>() == 2);
+}
+
+#[test]
+fn who_leaves_goes_once_others_have_all_of_it_on_disk() {
+    let mut world = World::with(&[true, true, true]);
+    let anna = world.person(1, 1);
+    world.run_secs(1);
+    let home = world.home().unwrap();
+    let others = (1..=3).filter(|id| *id != home);
+    others.clone().for_each(|id| world.disk(id).hold = Hold::From(entries));
+    world.post(anna, 1);
+    world.run_millis(500);
+    world.leave(home);
+    world.run_secs(5);
+    let stops = |world: &World| -> Vec<_> {
+        let stops = world.events.iter().filter(|(at, _, event)| *at == port(home) && matches!(event, Event::Stopped(_)));
+        stops.map(|(.., event)| event.clone()).collect()
+    };
+    assert_eq!(stops(&world), []);
+    others.for_each(|id| world.disk(id).hold = Hold::Nothing);
+    world.run_secs(1);
+    assert_eq!(stops(&world), [Event::Stopped(Stop::Left)]);
 }

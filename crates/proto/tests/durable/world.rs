@@ -1,7 +1,7 @@
 //! Servers with disks whose syncs take as long as a test says, and people, on a network that loses nothing.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     net::SocketAddr,
     time::Duration,
 };
@@ -35,7 +35,7 @@ const WALL_MILLIS: u64 = 1_700_000_000_000;
 pub(crate) const ROOM: &str = "tea";
 
 /// Which writes a disk does not get to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Hold {
     Nothing,
     /// Any, from the first of these on: writes become durable in their order.
@@ -88,7 +88,6 @@ pub(crate) struct World {
     pub(crate) events: Vec<(u16, Time, Event)>,
     /// What people were told of their posts: who, when, the number of the post.
     pub(crate) told: Vec<(u16, Time, u64, Told)>,
-    cuts: BTreeSet<(u16, u16)>,
     runs: u8,
 }
 
@@ -166,13 +165,8 @@ impl World {
         self.step(port(id), Input::Unwritable);
     }
 
-    /// Nothing passes between these two.
-    pub(crate) fn cut(&mut self, one: u32, other: u32) {
-        self.cuts.extend([(port(one), port(other)), (port(other), port(one))]);
-    }
-
-    pub(crate) fn heal(&mut self) {
-        self.cuts.clear();
+    pub(crate) fn leave(&mut self, id: u32) {
+        self.step(port(id), Input::Leave);
     }
 
     // ---- people
@@ -367,9 +361,6 @@ impl World {
     }
 
     fn deliver(&mut self, from: SocketAddr, port: u16, bytes: &[u8]) {
-        if self.cuts.contains(&(from.port(), port)) {
-            return;
-        }
         if let Some(person) = self.people.get_mut(&port) {
             person.handle(client::Input::Datagram { from, bytes }, self.now);
             self.after_client(port);
