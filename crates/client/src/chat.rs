@@ -294,6 +294,7 @@ impl Chat {
             | Event::CaughtUp { .. }
             | Event::Refused { .. }
             | Event::Copying { .. }
+            | Event::Floors { .. }
             | Event::Imported { .. } => {}
         }
     }

@@ -163,6 +163,9 @@ pub(crate) struct ChatArgs {
 pub(crate) struct BareArgs {
     #[command(flatten)]
     pub(crate) chat: ChatArgs,
+    /// Keep messages in memory and write no file, where this process serves
+    #[arg(long, env = "HOBNOB_IN_MEMORY", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) in_memory: bool,
     /// Never serve: only chat
     #[arg(long, env = "HOBNOB_NO_SERVE", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) no_serve: bool,
@@ -188,7 +191,11 @@ pub(crate) struct ServerArgs {
     /// The UDP port for sessions (0: any); else 5001, or the next that is free
     #[arg(long, env = "HOBNOB_PORT")]
     pub(crate) port: Option<u16>,
-    /// Keep messages in memory and write no file. This version always does: what all servers forget at once is gone
+    /// The directory to keep messages in; else the one under $XDG_STATE_HOME/hobnob/servers (or ~/.local/state) that a server
+    /// of this cluster's name, and of this id, used last and that is free
+    #[arg(long, env = "HOBNOB_DATA_DIR", value_name = "D", conflicts_with = "in_memory")]
+    pub(crate) data_dir: Option<std::path::PathBuf>,
+    /// Keep messages in memory and write no file: what this server has to itself is gone when it ends
     #[arg(long, env = "HOBNOB_IN_MEMORY", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) in_memory: bool,
     /// On how many servers a message is to be before it counts as stored

@@ -14,6 +14,8 @@
 //!
 //! A server that keeps nothing (`--in-memory`) has no store, and issues neither writes nor reads.
 
+pub mod model;
+
 use crate::{
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     log::{VersionVector, entry::DisplayOrder, room::Kept},
@@ -66,6 +68,13 @@ pub struct Restored {
     pub rooms: Vec<RoomRecord>,
     /// What there is of each room's log.
     pub logs: Vec<Head>,
+}
+
+impl Restored {
+    /// Cluster time is not before this: that of the newest entry, milliseconds since 1970.
+    pub fn newest_millis(&self) -> u64 {
+        self.logs.iter().map(|head| head.newest.0.millis).max().unwrap_or_default()
+    }
 }
 
 /// What there is of a room's log on disk.

@@ -119,6 +119,11 @@ async fn copy(
                     file.write(&mark)?;
                 }
             }
+            Some(Heard::Event(Event::Floors { room, floors })) if room == *here => {
+                for mark in room_marks(here, &floors) {
+                    file.write(&mark)?;
+                }
+            }
             Some(Heard::Event(Event::Message { entry, .. })) if entry.room == *here => {
                 file.line(&record::line(entry))?;
                 file.entries += 1;

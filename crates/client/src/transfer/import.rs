@@ -46,9 +46,10 @@ const TOLD_MAX: u64 = 10;
 pub(crate) async fn import(options: Options, file: Option<PathBuf>) -> Result<(), Fail> {
     let input: Box<dyn Read + Send> = match &file {
         None => Box::new(io::stdin()),
-        Some(path) => Box::new(File::open(path).map_err(|why| {
-            Fail::new(Fail::FAILED, format!("cannot open {}: {why}", path.display()))
-        })?),
+        Some(path) => Box::new(
+            File::open(path)
+                .map_err(|why| Fail::new(Fail::FAILED, format!("cannot open {}: {why}", path.display())))?,
+        ),
     };
     let (mut speaker, _) = authorized(options, Ask::Import).await?;
     let mut lines = lines::read(input);
@@ -303,9 +304,11 @@ mod tests {
         fn check(bytes: usize, expected: usize) {
             let mut importing = Importing::default();
             let lines = (1..).map(|n| Line { n, said: entry(n, bytes) });
-            let taken = lines.take_while(|line| importing.has_place(Some(line)) && {
-                let said = entry(line.n, bytes);
-                importing.take(Line { n: line.n, said }).is_some()
+            let taken = lines.take_while(|line| {
+                importing.has_place(Some(line)) && {
+                    let said = entry(line.n, bytes);
+                    importing.take(Line { n: line.n, said }).is_some()
+                }
             });
             assert_eq!(taken.count(), expected, "{bytes} bytes each");
         }

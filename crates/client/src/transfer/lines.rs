@@ -140,7 +140,10 @@ mod tests {
         check(&whole.replace("\"seq\":3", "\"seq\":4"), "its content does not have the hash that it carries");
         check(&whole.replace("\"hi\"", &format!("\"{}\"", "x".repeat(20_000))), "it is longer than any message");
         check(&whole[..40], "it is no line of an export");
-        check(&whole.replace("\"seq\":3", "\"seq\":9007199254740992"), "its content does not have the hash that it carries");
+        check(
+            &whole.replace("\"seq\":3", "\"seq\":9007199254740992"),
+            "its content does not have the hash that it carries",
+        );
         check(r#"{"hobnob":"room","room":"tea","floors":{"1.7":3}}"#, "room tea, 1 floors");
         check(r#"{"hobnob":"room","room":"tea"}"#, "room tea, 0 floors");
         check(r#"{"hobnob":"end","entries":3}"#, "end of 3");

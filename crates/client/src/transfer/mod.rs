@@ -9,7 +9,8 @@
 //! ```
 //!
 //! A `room` line stands before the entries of its room. It names, for origins whose first entries are not in the file, the
-//! last number that is missing: they were no longer kept, or are from before the time that was asked for. Within a room
+//! last number that is missing: they were no longer kept, or are from before the time that was asked for. What is found to be
+//! kept no longer while the room is written stands in another `room` line of the same room. Within a room
 //! each origin's entries come in their order; that is what an import needs. A file without its `end` was cut.
 //!
 //! Both ways nothing is held but what is under way, whatever the length of the log.

@@ -120,7 +120,10 @@ fn a_part_of_the_history_may_be_asked_for() {
     talk(&place, 3);
     let tea = export(&place, &server, &["--room", "#tea"]);
     let rooms_of = |text: &str| -> Vec<Value> {
-        text.lines().filter(|line| is_entry(line)).map(|line| serde_json::from_str::<Value>(line).unwrap()["room"].clone()).collect()
+        text.lines()
+            .filter(|line| is_entry(line))
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["room"].clone())
+            .collect()
     };
     assert_eq!(rooms_of(&tea.out), vec![json!("tea"); 6]);
     assert_eq!(export(&place, &server, &["--room", "nowhere"]).code, Some(1));

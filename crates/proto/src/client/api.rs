@@ -181,12 +181,28 @@ pub enum Event {
         /// How many entries there are beyond that.
         entries: u64,
     },
+    /// Of a room that is being copied, everything up to these numbers is no longer kept; what comes next of these origins
+    /// lies above.
+    Floors {
+        /// Which.
+        room: RoomName,
+        /// By origin, the last number that is not there.
+        floors: VersionVector,
+    },
     /// What became of a line of an import.
     Imported {
         /// Its number.
         n: u64,
         /// What became of it.
         outcome: Outcome,
+    },
+    /// A room had more history than is kept.
+    HistoryGone {
+        /// Which room.
+        room: RoomName,
+        /// When the first message of what is kept was sent (cluster time, milliseconds since 1970); `None` where there is
+        /// none.
+        before: Option<u64>,
     },
     /// All history that there was on joining has been shown.
     CaughtUp {
@@ -221,7 +237,8 @@ pub enum Event {
         /// Whether the copies are on disk.
         durable: bool,
     },
-    /// A post of ours will not be stored: settled, and the text is still the caller's.
+    /// A post of ours will not be stored: settled, and the text is still the caller's. After [`Refusal::CannotStore`] it is
+    /// not settled: it is kept, and repeated until some home can write.
     Refused {
         /// Where.
         room: RoomName,

@@ -5,7 +5,7 @@
 //!   | Ask: import (may I?) ----------------> |
 //!   | Import (line n), many under way -----> |  held, on its way to the disk and to who follows the room
 //!   | <--- Imported (what became of n) ----- |  said once it is on the disk
-//!   | Ask: import (how many rooms lack?) --> |  Compare -> all: they pull what they lack, and say what they hold
+//!   | Ask: import (how many rooms lack?) --> |  Compare -> all: they pull what they lack, and say what they keep
 //! ```
 //!
 //! An import is a merge: an entry that is held is known, and is not kept twice. The server that is asked need not be the
@@ -24,7 +24,7 @@ use super::{
 use crate::{
     ids::{Origin, RoomName, ServerId},
     limits,
-    log::{Entry, room::Inserted},
+    log::Entry,
     session::SessionId,
     time::{Duration, Time},
     wire::{
@@ -84,14 +84,14 @@ impl Node {
         json!({"allowed": true, "lacking": rooms, "missing": missing, "copies": self.copies_wanted()})
     }
 
-    /// The copies beside ours that make an entry stored.
+    /// Whose copies make an entry stored together with ours, if that counts.
     fn enough_beside(&self) -> Enough {
-        let others = self.heartbeat.live().map(|peer| peer.id).collect();
-        Enough::beside(self.copies_wanted(), others)
+        let others = self.heartbeat.live().map(|peer| peer.id).filter(|id| self.members.keeps(*id)).collect();
+        Enough::beside(self.copies_wanted().saturating_sub(u32::from(self.is_keeper())), others)
     }
 
-    /// A server says what it holds.
-    pub(super) fn on_heads_for_imports(&mut self, id: ServerId, rooms: &Vectors) {
+    /// A server says what it has kept.
+    pub(super) fn on_keeps_for_imports(&mut self, id: ServerId, rooms: &Vectors) {
         if self.imports.is_empty() {
             return;
         }
@@ -142,7 +142,7 @@ impl Node {
     }
 
     /// Keeps an entry, unless something speaks against it.
-    fn import_entry(&mut self, entry: Entry, _floor: u64) -> Outcome {
+    fn import_entry(&mut self, entry: Entry, floor: u64) -> Outcome {
         if !entry.is_intact() {
             return Outcome::Rotten;
         }
@@ -154,28 +154,31 @@ impl Node {
             return Outcome::Full;
         }
         let (me, name) = (self.me, entry.room.clone());
-        let Some(room) = self.rooms.get_mut(&name) else { return Outcome::Full };
-        let (origin, seq, held) = (entry.origin, entry.seq, room.held().get(entry.origin));
+        let (origin, seq) = (entry.origin, entry.seq);
+        let held = self.rooms.get(&name).map_or(0, |room| room.held().get(origin));
         if seq <= held {
-            return match room.log.insert(entry) {
-                Inserted::Conflict { .. } => Outcome::Conflict,
-                _ => Outcome::Known,
-            };
+            return self.compare_import(&entry);
         }
+        let is_new = held == 0;
+        let origins = self.rooms.get(&name).map_or(0, |room| room.held().origins());
         if origin == me {
             // Nobody else may write our part.
             return Outcome::Invalid;
         }
-        if held == 0 && room.held().origins() >= limits::ORIGINS_MAX {
+        if is_new && origins >= limits::ORIGINS_MAX {
             return Outcome::Full;
         }
-        if seq != held + 1 {
+        if is_new && floor > 0 && seq == floor + 1 {
+            self.take_floors(&name, &[(origin, floor)].into_iter().collect());
+        }
+        let Some(room) = self.rooms.get_mut(&name) else { return Outcome::Full };
+        if seq != room.held().get(origin) + 1 {
             return Outcome::Hole;
         }
         let mut ready = room.receiver.note(&entry);
         ready.insert(0, entry);
-        if let &Upstream::Server { session: home, joined: true, .. } = &room.upstream {
-            // The home learns so what there is to be pulled here.
+        if let (None, &Upstream::Server { session: home, joined: true, .. }) = (&room.durable, &room.upstream) {
+            // The home learns so what there is to be pulled here; where there is a disk, once it is on it.
             self.acks.entry(home).or_default().insert(name.clone());
         }
         for entry in ready {
@@ -185,13 +188,22 @@ impl Node {
         Outcome::Kept
     }
 
+    /// An entry whose name is held: the same, unless memory knows better.
+    fn compare_import(&mut self, entry: &Entry) -> Outcome {
+        let held = self.rooms.get(&entry.room).and_then(|room| room.log.get(entry.origin, entry.seq));
+        let is_other = held.is_some_and(|kept| kept.entry.hash != entry.hash);
+        // A rotten one is mended so; another content is kept aside.
+        self.mends(entry);
+        if is_other { Outcome::Conflict } else { Outcome::Known }
+    }
+
     /// Tells what became of lines, once that is sure.
     pub(super) fn send_imported(&mut self) {
         let mut lines = Vec::new();
         for (&session, importing) in &mut self.imports {
             let rooms = &self.rooms;
             let is_safe = |_: &u64, (name, origin, seq, _): &mut (RoomName, Origin, u64, Outcome)| {
-                rooms.get(name).is_some_and(|room| room.held().holds(*origin, *seq))
+                rooms.get(name).is_some_and(|room| room.durable().holds(*origin, *seq))
             };
             for (n, (name, origin, seq, outcome)) in importing.unsafe_yet.extract_if(.., is_safe) {
                 importing.copies.want(&name, origin, seq);
