@@ -178,7 +178,7 @@ fn without_server(
 fn needs_another(around: Around) -> bool {
     match around {
         Around::Nobody => true,
-        Around::Cluster { servers, fits } => fits && servers < SERVERS_WANTED,
+        Around::Cluster { servers, fits, .. } => fits && servers < SERVERS_WANTED,
     }
 }
 

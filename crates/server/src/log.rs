@@ -17,6 +17,11 @@ pub(crate) fn event(event: &Event, in_memory: bool) {
         }
         Event::Leader { leader: Some(leader), term } => tracing::info!(leader = leader.0, term, "leader"),
         Event::Leader { leader: None, term } => tracing::warn!(term, "no leader"),
+        Event::Conflict { room, origin, seq } => tracing::error!(
+            %room, %origin, seq,
+            "two messages have one name: a data directory was copied, or put back from a backup while others went on; \
+             both are kept, see `hobnob check`"
+        ),
         Event::Stopped(stop) => stopped(stop, in_memory),
     }
 }
