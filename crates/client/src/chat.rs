@@ -275,6 +275,7 @@ impl Chat {
                     self.status(&format!("you are in #{room} now; {before} before you"));
                 }
             }
+            Event::HistoryGone { room, before } => self.status(&text::history_gone(&room, before)),
             Event::Message { entry, late, .. } => self.message(&entry, late),
             Event::Acked { room, seq, copies, stored, durable, .. } => self.acked(room, seq, copies, stored, durable),
             Event::Servers { up } => {
@@ -292,7 +293,10 @@ impl Chat {
             | Event::Searching
             | Event::NotTrusted { .. }
             | Event::CaughtUp { .. }
-            | Event::Refused { .. } => {}
+            | Event::Refused { .. }
+            | Event::Copying { .. }
+            | Event::Floors { .. }
+            | Event::Imported { .. } => {}
         }
     }
 

@@ -5,7 +5,7 @@
 //! people to standard error, and says by [`Fail`] what went wrong. They want a current-thread tokio runtime with I/O and
 //! time enabled; wherever one of them reads standard input, a plain thread does, which ends with the process.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, path::PathBuf};
 
 use hobnob_proto::{
     ids::{ClusterId, ClusterName, PersonName, RoomName, ServerId},
@@ -34,6 +34,7 @@ mod stdin;
 mod table;
 mod terminal;
 mod text;
+mod transfer;
 
 /// What every client command takes.
 #[derive(Clone, Debug)]
@@ -138,6 +139,17 @@ pub async fn who(options: Options, json: bool) -> Result<(), Fail> {
 /// Prints the clusters that answer within a second.
 pub async fn clusters(options: Options, json: bool) -> Result<(), Fail> {
     ask::clusters(options, json).await
+}
+
+/// Writes all entries to standard output, of [`Options::room`] or of all rooms, from `since` on or from the beginning.
+pub async fn export(options: Options, since: Option<Since>) -> Result<(), Fail> {
+    transfer::export::export(options, since).await
+}
+
+/// Merges an export into the cluster: that file, or standard input. Fails with [`Fail::FAILED`] where not all of it could be
+/// used, and with [`Fail::NOT_STORED`] where it does not get to enough servers in time.
+pub async fn import(options: Options, file: Option<PathBuf>) -> Result<(), Fail> {
+    transfer::import::import(options, file).await
 }
 
 /// Removes a server from the cluster for good; without `server`, the one that runs on this machine.

@@ -8,7 +8,7 @@ use hobnob_proto::{
     log::{Entry, VersionVector, entry::MESSAGE},
     wire::frame::{Ask, Start},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::{
     Fail, Options, Since, TailOptions,
@@ -18,6 +18,7 @@ use crate::{
     speaker::{self, Heard, Speaker},
     stdin,
     text::{self, printable},
+    transfer::record,
 };
 
 /// How long `send` waits for a message to be stored.
@@ -275,7 +276,7 @@ fn is_shown(entry: &Entry, json: bool) -> bool {
 }
 
 fn print(entry: &Entry, json: bool, late: bool) -> Result<Reader, Fail> {
-    output::line(&if json { to_json(entry).to_string() } else { plain(entry, late) })
+    output::line(&if json { record::line(entry.clone()) } else { plain(entry, late) })
 }
 
 /// A message as one line for people: `anna: text`, or `anna (late, 10:02): text` where it belongs above a line that has
@@ -283,15 +284,6 @@ fn print(entry: &Entry, json: bool, late: bool) -> Result<Reader, Fail> {
 pub(crate) fn plain(entry: &Entry, late: bool) -> String {
     let mark = if late { format!(" (late, {})", text::time_of_day(entry.hlc.millis)) } else { String::new() };
     format!("{}{mark}: {}", printable(entry.from.as_str()), printable(&entry.body))
-}
-
-/// An entry as `tail --json` prints it.
-fn to_json(entry: &Entry) -> Value {
-    json!({
-        "room": entry.room, "origin": entry.origin, "seq": entry.seq, "hlc": entry.hlc, "from": entry.from,
-        "person": entry.person, "device": entry.device, "client_seq": entry.client_seq, "kind": entry.kind,
-        "body": entry.body, "hash": entry.hash,
-    })
 }
 
 #[cfg(test)]
@@ -319,12 +311,6 @@ pub(crate) mod tests {
             body: body.into(),
             hash: Hash([0; 16]),
         }
-    }
-
-    #[test]
-    fn json_of_an_entry_has_the_names_that_programs_rely_on() {
-        let expected = r#"{"body":"hi\u001b[2J","client_seq":5,"device":"AAAAAAAAAAQ","from":"anna","hash":"AAAAAAAAAAAAAAAAAAAAAA","hlc":[7,0],"kind":"message","origin":[1,2],"person":"AQEBAQEBAQEBAQEBAQEBAQ","room":"tea","seq":3}"#;
-        assert_eq!(to_json(&message("tea", 7, "anna", "hi\x1b[2J")).to_string(), expected);
     }
 
     #[test]

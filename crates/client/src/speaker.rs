@@ -55,6 +55,8 @@ pub(crate) struct Speaker {
     notices: VecDeque<String>,
     /// Servers that were named.
     servers: Vec<SocketAddr>,
+    /// The address of the server that serves us, once one does.
+    server: Option<SocketAddr>,
     /// Whether the cluster is open, once a server has said so.
     open: Option<bool>,
     /// Whether the name was asked for, so that another one will not do.
@@ -139,6 +141,7 @@ impl Speaker {
             leftovers: None,
             notices: VecDeque::new(),
             servers: options.servers.clone(),
+            server: None,
             open: None,
             insists: options.name.is_some(),
             is_connected: false,
@@ -151,6 +154,11 @@ impl Speaker {
     /// The session.
     pub(crate) fn session(&mut self) -> &mut Session {
         &mut self.session
+    }
+
+    /// The address of the server that serves us; `None`: none has answered.
+    pub(crate) fn server(&self) -> Option<SocketAddr> {
+        self.server
     }
 
     /// Whether the cluster is open; `None`: no server has answered.
@@ -237,6 +245,10 @@ impl Speaker {
                 let hint = suggestion.as_ref().map(|name| format!(" (free: {name})")).unwrap_or_default();
                 Err(Fail::new(Fail::NOT_ALLOWED, format!("{why}{hint}")))
             }
+            Event::HistoryGone { room, before } => {
+                output::status(&text::history_gone(room, *before));
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -315,7 +327,8 @@ impl Speaker {
     /// Takes note of what became of us and of our posts.
     fn note(&mut self, event: Event) -> Result<Heard, Fail> {
         match &event {
-            Event::Connected { cluster, open, .. } => {
+            Event::Connected { cluster, open, addr, .. } => {
+                self.server = Some(*addr);
                 self.is_connected = true;
                 self.distrust = None;
                 self.open = Some(*open);
@@ -339,6 +352,12 @@ impl Speaker {
                 device.renew()?;
                 self.session.command(Command::NewDevice { device: device.id() });
             }
+            Event::Refused { room, why: Refusal::CannotStore, .. } => {
+                let why = format!(
+                    "the server of #{room} cannot write to its disk: your message waits here, and is sent again"
+                );
+                return Ok(Heard::Notice(why));
+            }
             Event::Refused { room, seq, why } => {
                 let body = device.body(&room, seq).unwrap_or_default().to_owned();
                 device.settle(&room, seq);
@@ -355,6 +374,7 @@ fn refusal(why: Refusal) -> String {
     match why {
         Refusal::TooLong => format!("it is longer than {} bytes: send it in pieces", limits::BODY_BYTES_MAX),
         Refusal::Clash => "its number is taken: send it again".to_owned(),
+        Refusal::CannotStore => "the server cannot write to its disk".to_owned(),
         Refusal::UnknownKind => "the server is too old for this kind of message".to_owned(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::{
     io::{IsTerminal as _, Write as _},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use hobnob_client::{Fail, Notices, Options};
@@ -11,6 +11,10 @@ use hobnob_proto::{ids::ClusterName, node::Stop};
 use hobnob_server::{
     Exit, Ready,
     background::{self, Running},
+    store::{
+        Keep,
+        place::{self, Past},
+    },
 };
 use tokio::sync::mpsc::unbounded_channel;
 
@@ -22,6 +26,8 @@ use crate::{
 
 /// How long it listens for a cluster before it starts one.
 const LOOK_FOR: Duration = Duration::from_millis(400);
+/// After so long a cluster of this machine alone is one of another day.
+const ANOTHER_DAY: Duration = Duration::from_hours(12);
 /// A cluster of so many servers needs no more.
 const SERVERS_WANTED: usize = 3;
 
@@ -44,12 +50,12 @@ pub(crate) async fn run(args: BareArgs) -> Result<(), Fail> {
     let say = |line: String| {
         let _nobody_listens = notice.send(line);
     };
-    let server =
-        if options.servers.is_empty() { serve_beside(&options, args.no_serve, terminal, say).await? } else { None };
+    let serve = Serve { never: args.no_serve, in_memory: args.in_memory, terminal };
+    let server = if options.servers.is_empty() { serve_beside(&options, serve, say).await? } else { None };
     let result = talk(options, terminal, notices).await;
     match server {
         Some(server) => {
-            let left = leave(server).await;
+            let left = leave(server, args.in_memory).await;
             result.and(left)
         }
         None => result,
@@ -70,15 +76,21 @@ fn is_terminal(plain: bool) -> bool {
     !plain && std::io::stdin().is_terminal() && std::io::stdout().is_terminal()
 }
 
-/// Looks around, starts a server where one is needed, and says what it found and did.
-async fn serve_beside(
-    options: &Options,
-    no_serve: bool,
+/// How to serve beside the chat.
+#[derive(Clone, Copy, Debug)]
+struct Serve {
+    /// Not at all.
+    never: bool,
+    /// Without a file.
+    in_memory: bool,
+    /// With somebody at a terminal who can be asked.
     terminal: bool,
-    say: impl Fn(String),
-) -> Result<Option<Running>, Fail> {
+}
+
+/// Looks around, starts a server where one is needed, and says what it found and did.
+async fn serve_beside(options: &Options, serve: Serve, say: impl Fn(String)) -> Result<Option<Running>, Fail> {
     let around = find::look(options, LOOK_FOR).await?;
-    if no_serve || !needs_another(around) {
+    if serve.never || !needs_another(around) {
         say(found(around, &options.cluster));
         return Ok(None);
     }
@@ -86,18 +98,61 @@ async fn serve_beside(
         secret: options.secret.clone(),
         interfaces: options.interfaces.clone(),
         discovery_port: options.discovery_port,
+        keep: keep(around, &options.cluster, serve)?,
         ..hobnob_server::Options::new(options.cluster.clone())
     };
     match background::spawn(server).await {
         Ok(Ok((running, ready))) => {
             // A terminal is told of memory with its first message.
-            let memory = if terminal || around != Around::Nobody { "" } else { " Messages are kept in memory only." };
+            let say_so = serve.in_memory && !serve.terminal && around == Around::Nobody;
+            let memory = if say_so { " Messages are kept in memory only." } else { "" };
             say(serving(around, &options.cluster, &ready, options.secret.is_none()) + memory);
             Ok(Some(running))
         }
         Ok(Err(exit)) => without_server(around, &options.cluster, serve::end(Ok(exit)), say),
         Err(error) => without_server(around, &options.cluster, serve::end(Err(error)), say),
     }
+}
+
+/// Where the server is to keep what it is told: where this machine kept it when it was last in that cluster. Alone, a
+/// cluster of another day is taken up again only by whoever says so.
+fn keep(around: Around, cluster: &ClusterName, serve: Serve) -> Result<Keep, Fail> {
+    match around {
+        _ if serve.in_memory => Ok(Keep::Memory),
+        Around::Cluster { id, .. } => Ok(Keep::Of(id)),
+        Around::Nobody => {
+            let past = place::latest(cluster).map_err(|error| Fail::new(Fail::FAILED, error.to_string()))?;
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            Ok(match past {
+                Some(past) if is_of_another_day(&past, now) => match serve.terminal && is_wanted(&past, cluster, now) {
+                    true => Keep::Latest,
+                    false => Keep::New,
+                },
+                _ => Keep::Latest,
+            })
+        }
+    }
+}
+
+/// Whether it holds messages that may be no longer what people here talk about.
+fn is_of_another_day(past: &Past, now: Duration) -> bool {
+    past.entries > 0 && now.saturating_sub(Duration::from_secs(past.used_secs)) > ANOTHER_DAY
+}
+
+/// Asks at the terminal whether to take it up again. Without an answer: no, since it is still there another time.
+fn is_wanted(past: &Past, cluster: &ClusterName, now: Duration) -> bool {
+    eprint!("{} [y/N] ", question(past, cluster, now));
+    let mut answer = String::new();
+    let is_read = std::io::stdin().read_line(&mut answer).is_ok();
+    is_read && matches!(answer.trim().chars().next(), Some('y' | 'Y'))
+}
+
+/// What it asks.
+fn question(past: &Past, cluster: &ClusterName, now: Duration) -> String {
+    let hours = now.saturating_sub(Duration::from_secs(past.used_secs)).as_secs() / 3_600;
+    let ago = if hours < 48 { format!("{hours} hours") } else { format!("{} days", hours / 24) };
+    let messages = if past.entries == 1 { "1 message" } else { &format!("{} messages", past.entries) };
+    format!("Nobody is here. This machine has {messages} of a cluster {cluster}, last used {ago} ago. Open it again?")
 }
 
 /// A server could not be started: no harm where the cluster has others.
@@ -123,7 +178,7 @@ fn without_server(
 fn needs_another(around: Around) -> bool {
     match around {
         Around::Nobody => true,
-        Around::Cluster { servers, fits } => fits && servers < SERVERS_WANTED,
+        Around::Cluster { servers, fits, .. } => fits && servers < SERVERS_WANTED,
     }
 }
 
@@ -150,13 +205,13 @@ fn serving(around: Around, cluster: &ClusterName, ready: &Ready, open: bool) -> 
 }
 
 /// Hands everything over. A signal meanwhile ends it at once.
-async fn leave(server: Running) -> Result<(), Fail> {
+async fn leave(server: Running, in_memory: bool) -> Result<(), Fail> {
     let exit = tokio::select! {
         exit = server.leave() => exit,
         () = hobnob_client::told_to_end() => Ok(Exit::AtOnce),
     };
     if let Ok(Exit::Stopped(stop)) = &exit
-        && let Some(word) = last_word(stop)
+        && let Some(word) = last_word(stop, in_memory)
     {
         // A terminal that has gone takes no word.
         let _unread = writeln!(std::io::stderr(), "{word}");
@@ -165,11 +220,14 @@ async fn leave(server: Running) -> Result<(), Fail> {
 }
 
 /// What people are told of messages that no server has any more, or not enough.
-fn last_word(stop: &Stop) -> Option<&'static str> {
+fn last_word(stop: &Stop, in_memory: bool) -> Option<&'static str> {
     match stop {
         Stop::LeftUnfinished => Some("Not everything could be handed over: the others have what was stored."),
-        Stop::LeftAlone { messages: true } => {
+        Stop::LeftAlone { messages: true } if in_memory => {
             Some("This was the last server: its messages were in memory, and are gone.")
+        }
+        Stop::LeftAlone { messages: true } => {
+            Some("This was the last server: its messages are on this machine's disk, for the next start here.")
         }
         Stop::LeftAlone { messages: false } | Stop::Left | Stop::IdTaken { .. } | Stop::Retired => None,
     }
@@ -187,10 +245,10 @@ mod tests {
             assert_eq!(needs_another(around), expected, "{around:?}");
         }
         check(Around::Nobody, true);
-        check(Around::Cluster { servers: 1, fits: true }, true);
-        check(Around::Cluster { servers: 2, fits: true }, true);
-        check(Around::Cluster { servers: 3, fits: true }, false);
-        check(Around::Cluster { servers: 1, fits: false }, false);
+        check(Around::Cluster { id: ClusterId(7), servers: 1, fits: true }, true);
+        check(Around::Cluster { id: ClusterId(7), servers: 2, fits: true }, true);
+        check(Around::Cluster { id: ClusterId(7), servers: 3, fits: true }, false);
+        check(Around::Cluster { id: ClusterId(7), servers: 1, fits: false }, false);
     }
 
     #[test]
@@ -207,8 +265,33 @@ mod tests {
         }
         check(Around::Nobody, "No cluster found: started one, hobnob, as server 1 at 127.0.0.1:5001.");
         check(
-            Around::Cluster { servers: 1, fits: true },
+            Around::Cluster { id: ClusterId(7), servers: 1, fits: true },
             "Found cluster hobnob, 1 server. This machine serves too, as server 1 at",
+        );
+    }
+
+    #[test]
+    fn a_cluster_of_another_day_is_not_taken_up_by_itself() {
+        fn check(entries: u64, hours_ago: u64, expected: Option<&str>) {
+            let now = Duration::from_hours(1_000);
+            let used_secs = now.as_secs() - hours_ago * 3_600;
+            let past = Past { id: None, cluster: Some(ClusterId(7)), used_secs, entries };
+            let asked = is_of_another_day(&past, now).then(|| question(&past, &"ship".parse().unwrap(), now));
+            assert_eq!(asked.as_deref(), expected);
+        }
+        check(0, 100, None);
+        check(9, 12, None);
+        check(
+            1,
+            13,
+            Some(
+                "Nobody is here. This machine has 1 message of a cluster ship, last used 13 hours ago. Open it again?",
+            ),
+        );
+        check(
+            9,
+            100,
+            Some("Nobody is here. This machine has 9 messages of a cluster ship, last used 4 days ago. Open it again?"),
         );
     }
 }

@@ -51,6 +51,10 @@ pub(crate) enum Command {
     Who(WhoArgs),
     /// Print the clusters that can be heard
     Clusters(ShowArgs),
+    /// Write everything that was said, as a file that `import` reads
+    Export(ExportArgs),
+    /// Merge what `export` has written into the cluster
+    Import(ImportArgs),
     /// Remove a server from the cluster for good
     Retire(RetireArgs),
     /// Bring this machine's server, with all that it holds, into another cluster
@@ -159,6 +163,9 @@ pub(crate) struct ChatArgs {
 pub(crate) struct BareArgs {
     #[command(flatten)]
     pub(crate) chat: ChatArgs,
+    /// Keep messages in memory and write no file, where this process serves
+    #[arg(long, env = "HOBNOB_IN_MEMORY", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
+    pub(crate) in_memory: bool,
     /// Never serve: only chat
     #[arg(long, env = "HOBNOB_NO_SERVE", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) no_serve: bool,
@@ -184,7 +191,11 @@ pub(crate) struct ServerArgs {
     /// The UDP port for sessions (0: any); else 5001, or the next that is free
     #[arg(long, env = "HOBNOB_PORT")]
     pub(crate) port: Option<u16>,
-    /// Keep messages in memory and write no file. This version always does: what all servers forget at once is gone
+    /// The directory to keep messages in; else the one under $XDG_STATE_HOME/hobnob/servers (or ~/.local/state) that a server
+    /// of this cluster's name, and of this id, used last and that is free
+    #[arg(long, env = "HOBNOB_DATA_DIR", value_name = "D", conflicts_with = "in_memory")]
+    pub(crate) data_dir: Option<std::path::PathBuf>,
+    /// Keep messages in memory and write no file: what this server has to itself is gone when it ends
     #[arg(long, env = "HOBNOB_IN_MEMORY", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) in_memory: bool,
     /// On how many servers a message is to be before it counts as stored
@@ -271,6 +282,28 @@ pub(crate) struct WhoArgs {
     /// JSON instead of text
     #[arg(long, env = "HOBNOB_JSON", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) json: bool,
+}
+
+/// Options of `export`.
+#[derive(Args, Debug)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// Only this room; else all, which only somebody on the machine of a server may have, or who has the cluster's secret
+    #[arg(long, env = "HOBNOB_ROOM")]
+    pub(crate) room: Option<RoomName>,
+    /// Only from then on: a span like 10m, 2h or 1d, or a time like 2026-11-22T10:00:00Z; else everything
+    #[arg(long, env = "HOBNOB_SINCE", value_name = "TIME")]
+    pub(crate) since: Option<Since>,
+}
+
+/// Options of `import`.
+#[derive(Args, Debug)]
+pub(crate) struct ImportArgs {
+    #[command(flatten)]
+    pub(crate) client: ClientArgs,
+    /// The file that `hobnob export` has written; else it is read from standard input
+    pub(crate) file: Option<std::path::PathBuf>,
 }
 
 /// Options of `retire`.

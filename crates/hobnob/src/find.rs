@@ -8,7 +8,7 @@ use hobnob_client::{Fail, Options, net::Net};
 use hobnob_proto::{
     client::{Client, Event, Input, Output},
     config::ClientConfig,
-    ids::{DeviceId, PersonName},
+    ids::{ClusterId, DeviceId, PersonName},
     limits,
     rng::Rng,
     session::keys::KeyPair,
@@ -23,6 +23,8 @@ pub(crate) enum Around {
     Nobody,
     /// A cluster that we may join, or at least ask.
     Cluster {
+        /// Which.
+        id: ClusterId,
         /// How many servers it says it has.
         servers: usize,
         /// Whether it has the secret that we have, or neither has one. Else its servers will not talk to us.
@@ -35,7 +37,7 @@ impl Around {
     fn without_trust(self) -> Self {
         match self {
             Self::Nobody => Self::Nobody,
-            Self::Cluster { servers, .. } => Self::Cluster { servers, fits: false },
+            Self::Cluster { id, servers, .. } => Self::Cluster { id, servers, fits: false },
         }
     }
 }
@@ -77,8 +79,8 @@ fn perform(client: &mut Client, options: &Options, net: &Net) -> Option<Around> 
     while let Some(output) = client.poll() {
         match output {
             Output::Broadcast { bytes } => net.broadcast(&bytes),
-            Output::Event(Event::Found { name, servers, open, .. }) if name == options.cluster => {
-                found = Some(Around::Cluster { servers, fits: open == options.secret.is_none() });
+            Output::Event(Event::Found { name, cluster, servers, open, .. }) if name == options.cluster => {
+                found = Some(Around::Cluster { id: cluster, servers, fits: open == options.secret.is_none() });
             }
             // Said of what was found with the same datagram: another secret.
             Output::Event(Event::NotTrusted { .. }) => found = found.map(Around::without_trust),

@@ -53,6 +53,8 @@ fn run(cli: Cli) -> Result<(), Fail> {
         Command::Rooms(args) => in_runtime(hobnob_client::rooms(args.client.options(None, None)?, args.json)),
         Command::Clusters(args) => in_runtime(hobnob_client::clusters(args.client.options(None, None)?, args.json)),
         Command::Who(args) => in_runtime(hobnob_client::who(args.client.options(None, args.room)?, args.json)),
+        Command::Export(args) => in_runtime(hobnob_client::export(args.client.options(None, args.room)?, args.since)),
+        Command::Import(args) => in_runtime(hobnob_client::import(args.client.options(None, None)?, args.file)),
         Command::Retire(args) => {
             let server = args.id.map(hobnob_proto::ids::ServerId);
             in_runtime(hobnob_client::retire(args.client.options(None, None)?, server))

@@ -10,6 +10,7 @@ use hobnob_proto::{
 use hobnob_server::{
     Exit, Options, Ready,
     control::{self, Handle},
+    store::Keep,
 };
 
 use crate::cli::{LogFormat, ServerArgs};
@@ -36,6 +37,11 @@ fn options(args: &ServerArgs) -> Result<Options, Fail> {
         interfaces: args.network.interfaces.clone(),
         discovery_port: args.network.discovery_port,
         peers: args.peers.iter().map(crate::cli::HostPort::look_up).collect::<Result<Vec<SocketAddr>, Fail>>()?,
+        keep: match &args.data_dir {
+            _ if args.in_memory => Keep::Memory,
+            Some(directory) => Keep::In(directory.clone()),
+            None => Keep::Latest,
+        },
         ..Options::new(args.network.cluster.clone())
     })
 }

@@ -85,6 +85,12 @@ pub const STRANDED_MAX: usize = 4_096;
 pub const ORIGINS_MAX: usize = 65_536;
 /// Entries pushed beyond what a follower has acknowledged; past that it pulls.
 pub const PUSH_AHEAD_MAX: u64 = 1_024;
+/// Lines of an import that are under way, or held and not on the disk yet, for each session.
+pub const IMPORT_AHEAD_MAX: usize = 512;
+/// Bytes of their bodies; the first goes whatever its length.
+pub const IMPORT_AHEAD_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of the kind of an entry that is imported.
+pub const KIND_BYTES_MAX: usize = 32;
 /// Entries that one pull may ask for.
 pub const PULL_ENTRIES_MAX: u32 = 1_024;
 /// Cluster time is below this, in milliseconds since 1970: a leader that says more is not followed.

@@ -15,6 +15,8 @@ use std::{
 use hobnob_proto::{
     limits,
     node::{Event, Input, Node, Output},
+    rng::Rng,
+    store::Restored,
 };
 use tokio::{net::UdpSocket, time::sleep_until};
 
@@ -24,6 +26,7 @@ use crate::{
     control::{Control, Order},
     log,
     network::Network,
+    store::{Notice, Store},
     udp::Sockets,
 };
 
@@ -34,21 +37,58 @@ const DISCOVERY_BATCH: usize = 32;
 /// The least time between two ticks: bounds what a deadline that stands still could cost.
 const TICK_GAP: Duration = Duration::from_millis(1);
 
-/// A node with its sockets.
+/// What is around a node, and outlives it.
+#[derive(Debug)]
+pub(crate) struct Around {
+    /// Where its datagrams come and go.
+    pub(crate) sockets: Sockets,
+    /// Whoever started it.
+    pub(crate) control: Control,
+    /// Which interfaces there are.
+    pub(crate) network: Network,
+}
+
+/// A node with its sockets and its store.
 #[derive(Debug)]
 pub(crate) struct Driver {
     node: Node,
-    sockets: Sockets,
+    around: Around,
     clock: Clock,
-    control: Control,
-    network: Network,
+    store: Option<Store>,
+    rng: Rng,
     exit: Option<Exit>,
+    /// The store, opened anew after trouble.
+    reopened: Option<(Store, Restored)>,
     /// Errors of the network, by what failed and how. They change nothing: whatever was lost is sent again.
     errors: BTreeMap<(&'static str, io::ErrorKind), u64>,
 }
 
+/// How a run of a node ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The server has ended.
+    Exit(Exit),
+    /// Its store failed, and has been opened anew: another node is to go on.
+    Reopened(Box<Reopened>),
+}
+
+/// What the next node begins with.
+#[derive(Debug)]
+pub(crate) struct Reopened {
+    /// The store.
+    pub(crate) store: Store,
+    /// What it holds.
+    pub(crate) restored: Restored,
+    /// What the last node had.
+    pub(crate) around: Around,
+    /// Where randomness comes from.
+    pub(crate) rng: Rng,
+}
+
 /// What ended a wait.
 enum Wake {
+    /// The store says something.
+    Notice(Notice),
     /// Something may have arrived, or is due.
     Turn,
     /// Whoever started us wants something.
@@ -57,20 +97,21 @@ enum Wake {
 
 impl Driver {
     /// A driver that has done nothing yet.
-    pub(crate) fn new(node: Node, sockets: Sockets, clock: Clock, control: Control, network: Network) -> Self {
-        Self { node, sockets, clock, control, network, exit: None, errors: BTreeMap::new() }
+    pub(crate) fn new(node: Node, around: Around, clock: Clock, store: Option<Store>, rng: Rng) -> Self {
+        Self { node, around, clock, store, rng, exit: None, reopened: None, errors: BTreeMap::new() }
     }
 
-    /// Runs until the node stops, or is told to stop at once.
-    pub(crate) async fn run(mut self) -> Exit {
+    /// Runs until the node stops, or is told to stop at once, or its store has failed and can be written to again.
+    pub(crate) async fn run(mut self) -> End {
         self.until_writable().await;
         self.tell_network();
         let mut next_tick = self.clock.now();
         loop {
-            if self.network.look(&mut self.sockets) {
+            if self.around.network.look(&mut self.around.sockets) {
                 self.tell_network();
             }
             self.drain();
+            self.hear_store();
             let now = self.clock.now();
             if now >= next_tick.max(self.node.deadline()) {
                 self.node.handle(Input::Tick, now);
@@ -81,16 +122,22 @@ impl Driver {
             }
             if let Some(exit) = self.exit.take() {
                 tracing::debug!(errors = ?self.errors, "stopped");
-                return exit;
+                return End::Exit(exit);
             }
-            let wake_at = self.clock.instant(next_tick.max(self.node.deadline())).min(self.network.next().into());
+            if let Some((store, restored)) = self.reopened.take() {
+                return End::Reopened(Box::new(Reopened { store, restored, around: self.around, rng: self.rng }));
+            }
+            let Around { sockets, control, network } = &mut self.around;
+            let wake_at = self.clock.instant(next_tick.max(self.node.deadline())).min(network.next().into());
             let wake = tokio::select! {
-                () = readable(&self.sockets) => Wake::Turn,
+                () = readable(sockets) => Wake::Turn,
                 () = sleep_until(wake_at) => Wake::Turn,
-                Some(order) = self.control.orders.recv() => Wake::Order(order),
+                Some(notice) = next_notice(self.store.as_mut()) => Wake::Notice(notice),
+                Some(order) = control.orders.recv() => Wake::Order(order),
             };
             match wake {
                 Wake::Turn => {}
+                Wake::Notice(notice) => self.hear(notice),
                 Wake::Order(Order::Leave) => self.node.handle(Input::Leave, self.clock.now()),
                 Wake::Order(Order::StopAtOnce) => self.exit = Some(Exit::AtOnce),
             }
@@ -99,7 +146,7 @@ impl Driver {
 
     /// Waits until the runtime knows that the sockets can be written to; before that it would drop what is sent first.
     async fn until_writable(&self) {
-        for socket in self.sockets.session.iter() {
+        for socket in self.around.sockets.session.iter() {
             if let Err(error) = socket.writable().await {
                 tracing::warn!(%error, "a socket cannot be written to");
             }
@@ -108,7 +155,7 @@ impl Driver {
 
     /// Hands a batch from each socket to the node.
     fn drain(&mut self) {
-        let Self { node, sockets, clock, errors, .. } = self;
+        let Self { node, around: Around { sockets, .. }, clock, errors, .. } = self;
         for session in sockets.session.iter() {
             receive(session, SESSION_BATCH, node, *clock, errors);
         }
@@ -117,17 +164,64 @@ impl Driver {
         }
     }
 
+    /// Hands to the node what the store has said meanwhile.
+    fn hear_store(&mut self) {
+        while let Some(notice) = self.store.as_mut().and_then(|store| store.notices.try_recv().ok()) {
+            self.hear(notice);
+        }
+    }
+
+    /// What the store says.
+    fn hear(&mut self, notice: Notice) {
+        let now = self.clock.now();
+        match notice {
+            Notice::Durable { through } => self.node.handle(Input::Durable { through }, now),
+            Notice::Answer(answer) => self.node.handle(Input::Answer(&answer), now),
+            Notice::Unwritable { why } => {
+                tracing::error!(
+                    why,
+                    "the disk cannot be written to: nothing new is stored here and other servers take the rooms over; \
+                     what is stored can be read. Make room on the disk or mend it: this server sees that by itself"
+                );
+                self.node.handle(Input::Unwritable, now);
+            }
+            Notice::WritableAgain => self.reopen(),
+        }
+    }
+
+    /// The disk takes something again.
+    fn reopen(&mut self) {
+        let Some(store) = &self.store else { return };
+        match store.reopen(&mut self.rng) {
+            Ok(reopened) => {
+                tracing::info!("the disk can be written to again: starts anew with what is stored");
+                self.reopened = Some(reopened);
+            }
+            Err(error) => tracing::warn!(%error, "the disk can be written to, but the log cannot be opened yet"),
+        }
+    }
+
     /// The one place where the node's wishes become effects.
     fn perform(&mut self, output: Output) {
         match output {
             Output::Send { to, bytes } => {
-                if let Err(error) = self.sockets.session.send(to, &bytes) {
+                if let Err(error) = self.around.sockets.session.send(to, &bytes) {
                     count(&mut self.errors, "send", &error);
                 }
             }
             Output::Broadcast { bytes } => {
-                let Self { sockets, errors, .. } = self;
-                sockets.broadcast(&bytes, |error| count(errors, "broadcast", error));
+                let Self { around, errors, .. } = self;
+                around.sockets.broadcast(&bytes, |error| count(errors, "broadcast", error));
+            }
+            Output::Persist(write) => {
+                if let Some(store) = &self.store {
+                    store.persist(write);
+                }
+            }
+            Output::Read(read) => {
+                if let Some(store) = &self.store {
+                    store.read(read);
+                }
             }
             Output::Event(event) => self.tell(event),
         }
@@ -135,10 +229,10 @@ impl Driver {
 
     /// Tells the node of our interfaces and addresses, and whoever started us of the addresses.
     fn tell_network(&mut self) {
-        let addrs = self.network.addrs();
-        let input = Input::Network { addrs: &addrs, interfaces: self.network.choices() };
+        let addrs = self.around.network.addrs();
+        let input = Input::Network { addrs: &addrs, interfaces: self.around.network.choices() };
         self.node.handle(input, self.clock.now());
-        self.control.ready.send_if_modified(|ready| {
+        self.around.control.ready.send_if_modified(|ready| {
             let Some(ready) = ready else { return false };
             let is_news = ready.addrs != addrs;
             ready.addrs = addrs;
@@ -148,23 +242,31 @@ impl Driver {
 
     /// Tells the log, and whoever started us.
     fn tell(&mut self, event: Event) {
-        log::event(&event);
+        log::event(&event, self.store.is_none());
         match &event {
             Event::Ready { me, cluster, founded } => {
-                let ready = Ready { me: *me, cluster: *cluster, founded: *founded, addrs: self.network.addrs() };
-                self.control.ready.send_replace(Some(ready));
+                let ready = Ready { me: *me, cluster: *cluster, founded: *founded, addrs: self.around.network.addrs() };
+                self.around.control.ready.send_replace(Some(ready));
             }
-            Event::Adopted { cluster } => self.control.ready.send_modify(|ready| {
+            Event::Adopted { cluster } => self.around.control.ready.send_modify(|ready| {
                 if let Some(ready) = ready {
                     ready.cluster = *cluster;
                 }
             }),
             Event::Stopped(stop) => self.exit = Some(Exit::Stopped(stop.clone())),
-            Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Leader { .. } => {}
+            Event::Conflict { .. } | Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Leader { .. } => {}
         }
-        if let Some(events) = &self.control.events {
+        if let Some(events) = &self.around.control.events {
             let _nobody_listens = events.send(event);
         }
+    }
+}
+
+/// Waits for the next word of the store; for ever where there is none.
+async fn next_notice(store: Option<&mut Store>) -> Option<Notice> {
+    match store {
+        Some(store) => store.notices.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,14 +13,17 @@ use hobnob_proto::{
     config::ServerConfig,
     ids::{ClusterId, ClusterName, Origin, ServerId},
     node::{Node, Stop},
+    rng::Rng,
     session::keys::{Secret, Suite},
+    store::Restored,
 };
 
 use crate::{
     clock::Clock,
     control::Control,
-    driver::Driver,
+    driver::{Around, Driver, End},
     network::Network,
+    store::{Directory, Keep, OpenError, Store},
     udp::{DiscoveryError, Session, Sockets},
 };
 
@@ -33,6 +36,7 @@ mod log;
 mod network;
 #[cfg(unix)]
 pub mod signals;
+pub mod store;
 mod udp;
 
 /// The session port where none was asked for, if it is free.
@@ -60,6 +64,8 @@ pub struct Options {
     /// Session addresses of servers that no broadcast reaches. Where there is one, a discovery port that cannot be
     /// used is no error.
     pub peers: Vec<SocketAddr>,
+    /// Where it keeps what it is told.
+    pub keep: Keep,
 }
 
 impl Options {
@@ -74,6 +80,7 @@ impl Options {
             interfaces: Vec::new(),
             discovery_port: DISCOVERY_PORT_DEFAULT,
             peers: Vec::new(),
+            keep: Keep::Latest,
         }
     }
 }
@@ -159,6 +166,9 @@ pub enum Error {
     /// The system gives no random numbers.
     #[error("this machine gives no random numbers: {0}")]
     Entropy(getrandom::Error),
+    /// What it keeps cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
     /// The runtime or its thread could not be started.
     #[error("the server cannot be started: {0}")]
     Runtime(#[source] std::io::Error),
@@ -190,27 +200,48 @@ pub async fn run(options: Options, control: Control) -> Result<Exit, Error> {
     }
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(Error::Entropy)?;
+    let mut rng = Rng::from_seed(seed);
+    let (mut store, mut restored) = match Directory::choose(&options.keep, &options.cluster, options.id)? {
+        Some(directory) => {
+            tracing::info!(directory = %directory.path().display(), "keeps messages");
+            let (store, restored) = Store::open(directory, &mut rng)?;
+            (Some(store), Some(restored))
+        }
+        None => (None, None),
+    };
     let network = Network::new(options.interfaces.clone(), port, choices);
-    let addrs = network.addrs();
-    tracing::debug!(?addrs, discovery_port = options.discovery_port, "sockets are open");
+    tracing::debug!(addrs = ?network.addrs(), discovery_port = options.discovery_port, "sockets are open");
     let clock = Clock::start();
-    let node = Node::new(config(options, port, addrs), seed, clock.now());
-    Ok(Driver::new(node, sockets, clock, control, network).run().await)
+    let mut around = Around { sockets, control, network };
+    loop {
+        rng.fill(&mut seed);
+        let node = Node::new(config(&options, port, around.network.addrs(), restored), seed, clock.now());
+        let driver = Driver::new(node, around, clock, store, rng);
+        match driver.run().await {
+            End::Exit(exit) => return Ok(exit),
+            // The disk can be written to again: a new boot goes on with what is durable.
+            End::Reopened(again) => {
+                (store, restored) = (Some(again.store), Some(again.restored));
+                (around, rng) = (again.around, again.rng);
+            }
+        }
+    }
 }
 
 /// The node's configuration.
-fn config(options: Options, session_port: u16, addrs: Vec<SocketAddr>) -> ServerConfig {
+fn config(options: &Options, session_port: u16, addrs: Vec<SocketAddr>, store: Option<Restored>) -> ServerConfig {
     let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     ServerConfig {
         id: options.id,
-        cluster: options.cluster,
-        secret: options.secret,
+        cluster: options.cluster.clone(),
+        secret: options.secret.clone(),
         replicas: options.replicas.max(1),
         session_port,
         addrs,
-        peers: options.peers,
+        peers: options.peers.clone(),
         suite: faster_suite(),
         wall_millis: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        store,
     }
 }
 

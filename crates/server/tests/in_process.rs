@@ -9,6 +9,7 @@ use hobnob_server::{
     Error, Exit, Options, background,
     control::{self, Order},
     run,
+    store::Keep,
 };
 use tokio::{sync::mpsc::unbounded_channel, time::timeout};
 
@@ -21,6 +22,7 @@ fn options(discovery_port: u16) -> Options {
         port: Some(0),
         interfaces: vec!["lo".into()],
         discovery_port,
+        keep: Keep::Memory,
         ..Options::new(format!("in-process-{discovery_port}").parse().unwrap())
     }
 }

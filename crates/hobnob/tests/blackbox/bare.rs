@@ -20,14 +20,14 @@ fn without_a_terminal_or_any_input_it_says_what_it_did_and_exits_0() {
 #[test]
 fn the_last_to_leave_says_what_becomes_of_the_messages() {
     let place = Place::new();
-    let ended = place.run_with_input(&[], "one\n");
-    assert_eq!(ended.code, Some(0), "{}", ended.err);
-    assert!(
-        ended.err.contains("This was the last server: its messages were in memory, and are gone."),
-        "{}",
-        ended.err
-    );
-    assert!(!ended.err.contains("handed over"), "{}", ended.err);
+    let check = |args: &[&str], expected: &str| {
+        let ended = place.run_with_input(args, "one\n");
+        assert_eq!(ended.code, Some(0), "{}", ended.err);
+        assert!(ended.err.contains(expected), "{}", ended.err);
+        assert!(!ended.err.contains("handed over"), "{}", ended.err);
+    };
+    check(&["--in-memory"], "This was the last server: its messages were in memory, and are gone.");
+    check(&[], "This was the last server: its messages are on this machine's disk, for the next start here.");
 }
 
 #[test]

@@ -18,4 +18,5 @@ mod planned;
 mod posts;
 #[cfg(target_os = "linux")]
 mod terminal;
+mod transfer;
 mod usage;

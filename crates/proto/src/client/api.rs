@@ -5,8 +5,11 @@ use std::net::SocketAddr;
 use crate::{
     hlc::Hlc,
     ids::{ClusterId, ClusterName, DeviceId, Origin, PersonName, RoomName, ServerId},
-    log::Entry,
-    wire::frame::{Ask, Refusal, Start},
+    log::{Entry, VersionVector},
+    wire::{
+        frame::{Ask, Refusal, Start},
+        import::{Import, Outcome},
+    },
 };
 
 /// What happens to a client.
@@ -39,6 +42,21 @@ pub enum Command {
         room: RoomName,
         /// From where on.
         from: Start,
+    },
+    /// Copy a room: [`Event::Copying`], then [`Event::Message`] for each entry that there is, also for those that repeat a
+    /// post, each origin's in order, at last [`Event::CaughtUp`]. It goes on until [`Command::Part`]. Bounds as for a join.
+    Copy {
+        /// Which.
+        room: RoomName,
+        /// From where on.
+        from: Start,
+    },
+    /// Have lines of an export kept; each is answered by [`Event::Imported`]. The caller sees to it that no more than
+    /// [`limits::IMPORT_AHEAD_MAX`](crate::limits::IMPORT_AHEAD_MAX) lines and
+    /// [`limits::IMPORT_AHEAD_BYTES_MAX`](crate::limits::IMPORT_AHEAD_BYTES_MAX) bytes of bodies are under way.
+    Import {
+        /// With growing numbers.
+        lines: Vec<Import>,
     },
     /// Follow a room no longer.
     Part {
@@ -154,6 +172,38 @@ pub enum Event {
         /// How many entries of history will follow.
         history: u64,
     },
+    /// A room is being copied.
+    Copying {
+        /// Which.
+        room: RoomName,
+        /// Up to where nothing will come.
+        start: VersionVector,
+        /// How many entries there are beyond that.
+        entries: u64,
+    },
+    /// Of a room that is being copied, everything up to these numbers is no longer kept; what comes next of these origins
+    /// lies above.
+    Floors {
+        /// Which.
+        room: RoomName,
+        /// By origin, the last number that is not there.
+        floors: VersionVector,
+    },
+    /// What became of a line of an import.
+    Imported {
+        /// Its number.
+        n: u64,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// A room had more history than is kept.
+    HistoryGone {
+        /// Which room.
+        room: RoomName,
+        /// When the first message of what is kept was sent (cluster time, milliseconds since 1970); `None` where there is
+        /// none.
+        before: Option<u64>,
+    },
     /// All history that there was on joining has been shown.
     CaughtUp {
         /// In which room.
@@ -187,7 +237,8 @@ pub enum Event {
         /// Whether the copies are on disk.
         durable: bool,
     },
-    /// A post of ours will not be stored: settled, and the text is still the caller's.
+    /// A post of ours will not be stored: settled, and the text is still the caller's. After [`Refusal::CannotStore`] it is
+    /// not settled: it is kept, and repeated until some home can write.
     Refused {
         /// Where.
         room: RoomName,

@@ -11,7 +11,7 @@
 //! room is a cursor, and a new server goes on from there: nothing lost, nothing shown twice.
 //!
 //! [`finder`] finds servers, [`link`] is a session with one of them, [`moves`] chooses whose, and [`hearing`] compares two;
-//! [`room`], [`outbox`] and [`asks`] are what is open; [`frames`] takes what servers say, [`speak`] says what is due.
+//! [`room`], [`outbox`], [`asks`] and [`imports`] are what is open; [`frames`] takes what servers say, [`speak`] says what is due.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,6 +22,7 @@ use self::{
     asks::Asks,
     finder::Finder,
     hearing::Uneven,
+    imports::Imports,
     link::Link,
     moves::{Go, Lookup},
     outbox::Outbox,
@@ -37,7 +38,7 @@ use crate::{
     rng::Rng,
     session::{self, Endpoint, SessionId},
     time::{Duration, Time},
-    wire::{Frame, frame::Start},
+    wire::Frame,
 };
 
 mod api;
@@ -45,6 +46,7 @@ mod asks;
 mod finder;
 mod frames;
 mod hearing;
+mod imports;
 mod link;
 mod moves;
 mod outbox;
@@ -98,6 +100,7 @@ pub struct Client {
     rooms: BTreeMap<RoomName, Room>,
     outbox: Outbox,
     asks: Asks,
+    imports: Imports,
     /// The number of the next hi.
     number: u64,
     /// The number of the next ping.
@@ -145,6 +148,7 @@ impl Client {
             rooms: BTreeMap::new(),
             outbox: Outbox::default(),
             asks: Asks::default(),
+            imports: Imports::default(),
             ping: 1,
             outputs: VecDeque::new(),
             events: VecDeque::new(),
@@ -231,7 +235,9 @@ impl Client {
 
     fn command(&mut self, command: Command, now: Time) {
         match command {
-            Command::Join { room, from } => self.join(room, from, now),
+            Command::Join { room, from } => self.join(Room::new(room.clone(), from), room, now),
+            Command::Copy { room, from } => self.join(Room::copied(room.clone(), from), room, now),
+            Command::Import { lines } => self.imports.push(lines),
             Command::Part { room } => {
                 if self.rooms.remove(&room).is_some() {
                     self.say_to_primary(&Frame::Part { room });
@@ -251,11 +257,10 @@ impl Client {
         }
     }
 
-    fn join(&mut self, name: RoomName, from: Start, now: Time) {
+    fn join(&mut self, mut room: Room, name: RoomName, now: Time) {
         if self.rooms.contains_key(&name) || self.rooms.len() >= limits::ROOMS_PER_CLIENT_MAX {
             return;
         }
-        let mut room = Room::new(name.clone(), from);
         room.moved(now);
         self.rooms.insert(name, room);
     }

@@ -213,6 +213,7 @@ impl Client {
             }
             self.outbox.moved();
             self.asks.moved();
+            self.imports.moved();
             self.finder.stop();
         }
         if let Some(old) = self.leaving.take() {

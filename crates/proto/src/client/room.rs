@@ -15,7 +15,11 @@ use crate::{
     limits,
     log::{Entry, VersionVector, entry::DisplayOrder},
     time::{Duration, Time},
-    wire::{Frame, frame::Start, vectors},
+    wire::{
+        Frame,
+        frame::{Pulled, Start},
+        vectors,
+    },
 };
 
 /// Entries of history that are held back at most.
@@ -44,6 +48,10 @@ pub(super) struct Room {
     target: VersionVector,
     /// Whether the first join has been answered.
     started: bool,
+    /// Whether all entries are given out as they come, rather than each post once and in order.
+    copies: bool,
+    /// Whether some of what was asked for is no longer kept, and that is still to be said.
+    gone: bool,
 }
 
 /// The answer to a join, as far as it has come. Parts of several repetitions add up: what a later one says of an origin
@@ -90,7 +98,15 @@ impl Room {
             history: None,
             target: VersionVector::default(),
             started: false,
+            copies: false,
+            gone: false,
         }
+    }
+
+    /// A room to be copied from `from` on: every entry is given out, each origin's in order. It waits for what is missing
+    /// for as long as it takes.
+    pub(super) fn copied(name: RoomName, from: Start) -> Self {
+        Self { copies: true, ..Self::new(name, from) }
     }
 
     /// What is held without a hole.
@@ -158,8 +174,13 @@ impl Room {
             let history =
                 heads.beyond(&cursor).fold(0_u64, |sum, (_, first, last)| sum.saturating_add(last - first + 1));
             self.history = Some(History { held_back: BTreeMap::new(), progress_at: now });
+            let room = self.name.clone();
+            events.push_back(if self.copies {
+                Event::Copying { room, start: cursor.clone(), entries: history }
+            } else {
+                Event::Joined { room, history }
+            });
             self.receiver = Some(Receiver::new(self.name.clone(), cursor));
-            events.push_back(Event::Joined { room: self.name.clone(), history });
         }
         if let Some(receiver) = &mut self.receiver {
             receiver.moved(now);
@@ -174,10 +195,14 @@ impl Room {
     /// Takes an entry whose hash is right.
     pub(super) fn entry(&mut self, entry: Entry, now: Time, events: &mut VecDeque<Event>) {
         let Some(receiver) = &mut self.receiver else { return };
-        let mut released = receiver.entry(entry, now);
-        if released.is_empty() {
-            return;
+        let released = receiver.entry(entry, now);
+        if !released.is_empty() {
+            self.release(released, now, events);
         }
+    }
+
+    /// Shows what has no hole before it, or holds it back while there is history to come.
+    fn release(&mut self, mut released: Vec<Entry>, now: Time, events: &mut VecDeque<Event>) {
         let Some(history) = &mut self.history else {
             released.sort_unstable_by_key(Entry::order);
             for entry in released {
@@ -186,6 +211,10 @@ impl Room {
             return;
         };
         history.progress_at = now;
+        if self.copies {
+            events.extend(released.into_iter().map(|entry| Event::Message { entry, history: true, late: false }));
+            return self.catch_up(now, events);
+        }
         history.held_back.extend(released.into_iter().map(|entry| (entry.order(), entry)));
         if history.held_back.len() > HELD_BACK_MAX {
             let portion: Vec<_> =
@@ -197,10 +226,25 @@ impl Room {
         self.catch_up(now, events);
     }
 
+    /// The answer to a pull has ended; it may say that what was asked for is no longer kept.
+    pub(super) fn pulled(&mut self, pulled: &Pulled, now: Time, events: &mut VecDeque<Event>) {
+        let Some(receiver) = self.receiver() else { return };
+        let covered = receiver.held().covers(&pulled.floors);
+        let freed = receiver.give_up(&pulled.floors, now);
+        receiver.pulled(pulled, now);
+        if !covered {
+            if self.copies {
+                events.push_back(Event::Floors { room: self.name.clone(), floors: pulled.floors.clone() });
+            }
+            self.gone = true;
+            self.release(freed, now, events);
+        }
+    }
+
     /// Shows the history once it is complete, or no longer grows.
     pub(super) fn catch_up(&mut self, now: Time, events: &mut VecDeque<Event>) {
         let (Some(history), Some(receiver)) = (&self.history, &self.receiver) else { return };
-        let given_up = self.join.is_none() && history.progress_at + PATIENCE <= now;
+        let given_up = !self.copies && self.join.is_none() && history.progress_at + PATIENCE <= now;
         if !receiver.held().covers(&self.target) && !given_up {
             return;
         }
@@ -210,6 +254,7 @@ impl Room {
         for entry in past {
             self.show(entry, events);
         }
+        self.say_gone(None, events);
         events.push_back(Event::CaughtUp { room: self.name.clone() });
         for entry in live {
             self.show(entry, events);
@@ -221,15 +266,23 @@ impl Room {
         if let Some(join) = self.join {
             return Some(join.at);
         }
-        let patience = self.history.as_ref().map(|history| history.progress_at + PATIENCE);
+        let patience = self.history.as_ref().filter(|_| !self.copies).map(|history| history.progress_at + PATIENCE);
         let receiver = self.receiver.as_ref().and_then(Receiver::deadline);
         [patience, receiver].into_iter().flatten().min()
+    }
+
+    /// Says once that what lies before is no longer kept.
+    fn say_gone(&mut self, before: Option<u64>, events: &mut VecDeque<Event>) {
+        if std::mem::take(&mut self.gone) {
+            events.push_back(Event::HistoryGone { room: self.name.clone(), before });
+        }
     }
 
     fn show(&mut self, entry: Entry, events: &mut VecDeque<Event>) {
         if !self.shown.insert(entry.post_key()) {
             return;
         }
+        self.say_gone(Some(entry.hlc.millis), events);
         let order = entry.order();
         let late = self.newest.is_some_and(|newest| order < newest);
         self.newest = self.newest.max(Some(order));

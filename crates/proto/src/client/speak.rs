@@ -38,6 +38,7 @@ impl Client {
             for ask in self.asks.poll(now) {
                 self.say_to_primary(&ask);
             }
+            self.speak_of_imports(now);
         }
         for room in self.rooms.values_mut() {
             room.catch_up(now, &mut self.events);
@@ -151,6 +152,14 @@ impl Client {
         }
     }
 
+    fn speak_of_imports(&mut self, now: Time) {
+        let Some(session) = self.primary.as_ref().map(|primary| primary.session) else { return };
+        for import in self.imports.poll(now) {
+            let n = import.n;
+            self.endpoint.send_large(session, || FragmentOf::Import(n), &Frame::Import(import).to_line());
+        }
+    }
+
     /// Since when anything that our server was asked waits for its answer.
     fn waiting_since(&self) -> Option<Time> {
         if !self.is_served() {
@@ -168,7 +177,7 @@ impl Client {
         let mut wake = primary.chain(standby).chain(searching).min();
         if self.is_served() {
             let rooms = self.rooms.values().filter_map(Room::deadline);
-            let open = rooms.chain(self.outbox.deadline()).chain(self.asks.deadline());
+            let open = rooms.chain(self.outbox.deadline()).chain(self.asks.deadline()).chain(self.imports.deadline());
             let standby_at = Some(self.standby_at).filter(|at| self.standby.is_none() && *at > now);
             let uneven = self.uneven.iter().map(Uneven::deadline);
             let go = self.go.iter().map(Go::deadline);

@@ -45,6 +45,14 @@ impl Node {
                 Ok(what) => self.answer(session, id, vec![json!(what)]),
                 Err(why) => self.say(session, &Frame::AnswerError { id, why }),
             },
+            Ask::Export { room } => {
+                let head = self.export_head(session, room.as_ref());
+                self.answer(session, id, vec![head]);
+            }
+            Ask::Import => {
+                let state = self.import_state(session);
+                self.answer(session, id, vec![state]);
+            }
             Ask::Join { cluster } => match self.join_cluster(session, cluster) {
                 Ok(what) => self.answer(session, id, vec![json!(what)]),
                 Err(why) => self.say(session, &Frame::AnswerError { id, why }),
@@ -98,7 +106,7 @@ impl Node {
             let lag = self.heartbeat.lag().as_millis() as u64;
             let load = homes + self.load.rate() as usize;
             return json!({"id": member.id, "addr": self.config.addrs.first(), "role": role, "load": load,
-                "sessions": self.devices.len(), "lag_ms": lag,
+                "sessions": self.devices.len(), "lag_ms": lag, "writable": self.kept.is_writable(),
                 "state": if self.is_on_probation(self.me.id) { "probation" } else { "up" }});
         }
         let peer = self.peers.get(&member.id);
@@ -115,7 +123,7 @@ impl Node {
         let (load, sessions, lag) =
             beat.map_or((0, 0, 0), |beat| (beat.load as usize + homes, beat.sessions, beat.lag));
         json!({"id": member.id, "addr": addr, "role": role, "load": load, "sessions": sessions, "lag_ms": lag,
-            "state": state})
+            "writable": !(live && self.is_unwritable(member.id)), "state": state})
     }
 
     fn room_items(&self) -> Vec<Value> {
@@ -206,7 +214,7 @@ impl Node {
 
     /// Whether whoever asks may decide about this server: in an open cluster, somebody on its machine; in a closed one
     /// every client, which has shown that it knows the secret.
-    fn has_authority(&self, session: SessionId) -> bool {
+    pub(super) fn has_authority(&self, session: SessionId) -> bool {
         self.config.secret.is_some() || self.endpoint.addr(session).is_some_and(|addr| addr.ip().is_loopback())
     }
 }

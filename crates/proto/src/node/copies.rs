@@ -1,27 +1,73 @@
-//! Copies of what a leaver holds: it goes when enough others hold all of it.
+//! Copies: how many there are of an entry, and when a leaver may go, since enough others have kept all that it holds.
+//!
+//! A copy counts where it is kept: on the disk of a member, or in its memory where no member has a disk. How many there are
+//! to be is never shrunk to what happens to be alive.
 //!
 //! Each room is looked at when somebody says what they hold of it, and forgotten once it is covered: so leaving with many
 //! rooms costs as much as there are rooms and peers, and not the square of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{Node, rooms::Room};
 use crate::{
-    ids::{RoomName, ServerId},
+    ids::{Origin, RoomName, ServerId},
     log::VersionVector,
     wire::frame::Vectors,
 };
 
-/// What must be held by others.
-#[derive(Debug)]
+/// Whose copies of a room count.
+pub(super) struct Counted<'a> {
+    kept: Vec<&'a VersionVector>,
+    wanted: u32,
+    on_disks: bool,
+}
+
+/// How it stands with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// On how many servers it is kept.
+    pub(super) copies: u32,
+    /// Whether that is enough.
+    pub(super) stored: bool,
+    /// Whether they have it on disk.
+    pub(super) durable: bool,
+}
+
+impl Counted<'_> {
+    /// How it stands with this entry.
+    pub(super) fn of(&self, origin: Origin, seq: u64) -> Verdict {
+        let copies = self.kept.iter().filter(|kept| kept.holds(origin, seq)).count() as u32;
+        Verdict { copies, stored: copies >= self.wanted, durable: self.on_disks && copies > 0 }
+    }
+}
+
+impl Node {
+    /// Whose copies of a room count: ours and those of members that follow it here, each in its newest boot.
+    pub(super) fn counted<'a>(&self, room: &'a Room) -> Counted<'a> {
+        let newest = |origin: Origin| room.holders.range(origin..).nth(1).is_none_or(|(next, _)| next.id != origin.id);
+        let others = room.holders.iter().filter(|(origin, _)| newest(**origin) && self.members.keeps(origin.id));
+        let ours = self.is_keeper().then(|| room.durable());
+        let kept = others.map(|(_, kept)| kept).chain(ours).collect();
+        Counted { kept, wanted: self.copies_wanted(), on_disks: self.members.have_disks() }
+    }
+
+    /// On how many servers a message has to be to count as stored.
+    pub(super) fn copies_wanted(&self) -> u32 {
+        self.config.replicas.min(self.members.keepers().count() as u32).max(1)
+    }
+}
+
+/// What must be kept by others.
+#[derive(Debug, Default)]
 pub(super) struct Copies {
     rooms: BTreeMap<RoomName, Copied>,
 }
 
-/// A room that not enough others hold yet.
-#[derive(Debug)]
+/// A room that not enough others have kept yet.
+#[derive(Debug, Default)]
 struct Copied {
     must: VersionVector,
-    /// What others hold, as they said.
+    /// What others have kept, as they said.
     held: BTreeMap<ServerId, VersionVector>,
 }
 
@@ -42,10 +88,30 @@ impl Enough {
     }
 }
 
+impl Enough {
+    /// So many of `others`, whether they are there or not.
+    pub(super) fn beside(wanted: u32, others: BTreeSet<ServerId>) -> Self {
+        Self { keepers: others, wanted: wanted as usize }
+    }
+}
+
 impl Copied {
     fn is_covered(&self, enough: &Enough) -> bool {
         let covering = self.held.iter().filter(|(id, held)| enough.keepers.contains(id) && held.covers(&self.must));
         covering.count() >= enough.wanted
+    }
+
+    /// How many entries the last of those lack who could make enough copies soonest.
+    fn missing(&self, enough: &Enough) -> u64 {
+        let none = VersionVector::default();
+        let lacks = |id: &ServerId| {
+            let held = self.held.get(id).unwrap_or(&none);
+            self.must.beyond(held).map(|(_, first, last)| last - first + 1).sum()
+        };
+        let mut lacking: Vec<u64> = enough.keepers.iter().map(lacks).collect();
+        lacking.sort_unstable();
+        let all = self.must.beyond(&none).map(|(_, first, last)| last - first + 1).sum();
+        enough.wanted.checked_sub(1).map_or(0, |last| lacking.get(last).copied().unwrap_or(all))
     }
 }
 
@@ -55,7 +121,12 @@ impl Copies {
         Self { rooms: must.map(|(name, must)| (name, Copied { must, held: BTreeMap::new() })).collect() }
     }
 
-    /// A server says what it holds of some rooms; whether nothing is lacking any more.
+    /// One more entry must be held.
+    pub(super) fn want(&mut self, name: &RoomName, origin: Origin, seq: u64) {
+        self.rooms.entry(name.clone()).or_default().must.raise(origin, seq);
+    }
+
+    /// A server says what it has kept of some rooms; whether nothing is lacking any more.
     pub(super) fn hear(&mut self, id: ServerId, rooms: &Vectors, enough: &Enough) -> bool {
         for (name, held) in rooms {
             let Some(room) = self.rooms.get_mut(name) else { continue };
@@ -65,6 +136,11 @@ impl Copies {
             }
         }
         self.rooms.is_empty()
+    }
+
+    /// How many entries lack copies, counted at whoever needs the fewest to make enough.
+    pub(super) fn missing(&self, enough: &Enough) -> u64 {
+        self.rooms.values().map(|room| room.missing(enough)).sum()
     }
 
     /// Who counts may have changed: what is still lacking.
@@ -77,7 +153,7 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Boot, Origin};
+    use crate::ids::Boot;
 
     fn ids(ids: &[u32]) -> BTreeSet<ServerId> {
         ids.iter().copied().map(ServerId).collect()

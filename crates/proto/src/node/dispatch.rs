@@ -26,9 +26,10 @@ impl Node {
             Frame::Pull(pull) => self.on_pull(session, &pull),
             Frame::Pulled(pulled) => self.on_pulled(&pulled),
             Frame::Cursor { rooms } => self.on_cursor(session, rooms),
-            Frame::Heads { rooms } => {
-                self.on_heads(session, &rooms);
-                self.on_peer_heads(id, &rooms);
+            Frame::Heads { rooms } => self.on_heads(session, &rooms),
+            Frame::Keeps { rooms } => {
+                self.on_keeps(id, &rooms);
+                self.on_keeps_for_imports(id, &rooms);
             }
             Frame::Join { room, from } => self.on_join(session, &room, from),
             Frame::Joined { room, heads, .. } => self.on_joined(session, &room, &heads),
@@ -59,6 +60,8 @@ impl Node {
             Frame::Fragment(_)
             | Frame::Hi(_)
             | Frame::Ask { .. }
+            | Frame::Import(_)
+            | Frame::Imported { .. }
             | Frame::Bye
             | Frame::Ping { .. }
             | Frame::Welcome(_)
@@ -91,6 +94,7 @@ impl Node {
             Frame::Cursor { rooms } => self.on_cursor(session, rooms),
             Frame::Post(post) => self.on_post(session, post),
             Frame::Ask { id, ask } => self.on_ask(session, id, ask),
+            Frame::Import(import) => self.on_import(session, import),
             Frame::Ping { n } => self.on_ping(session, n),
             Frame::Bye => {
                 self.endpoint.close(session);

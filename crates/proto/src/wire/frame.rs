@@ -14,7 +14,10 @@ use crate::{
     hlc::Hlc,
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
     log::{Entry, VersionVector},
-    wire::number,
+    wire::{
+        import::{Import, Outcome},
+        number,
+    },
 };
 
 pub use super::records::{
@@ -37,7 +40,7 @@ pub enum Frame {
     Pull(Pull),
     /// The end of the answer to a pull.
     Pulled(Pulled),
-    /// "This is what I hold": acknowledges entries.
+    /// "This is what I hold": acknowledges entries. A server with a disk says what is durable there.
     Cursor {
         /// For each room that changed, the whole vector.
         rooms: Vectors,
@@ -75,7 +78,7 @@ pub enum Frame {
     Post(Post),
     /// What became of a post.
     Ack(Ack),
-    /// A post that is refused, for good.
+    /// A post that is refused: for good, but for [`Refusal::CannotStore`].
     Refuse(Refuse),
 
     // A client to its server.
@@ -90,6 +93,8 @@ pub enum Frame {
         #[serde(flatten)]
         ask: Ask,
     },
+    /// A line of an export, to be kept as if it had been pulled from another server; repeated until it is answered.
+    Import(Import),
     /// The client leaves.
     Bye,
     /// Asks for a [`Frame::Pong`] with the same number.
@@ -141,6 +146,12 @@ pub enum Frame {
         id: u64,
         /// A sentence that says what to do.
         why: String,
+    },
+    /// What became of lines of an import.
+    Imported {
+        /// First and last number, and what became of all of these.
+        #[serde(deserialize_with = "number::spans")]
+        lines: Vec<(u64, u64, Outcome)>,
     },
     /// "I do not serve this session": say [`Frame::Hi`] again, with a higher number, if I am to.
     HiFirst {
@@ -212,9 +223,14 @@ pub enum Frame {
     Clients(Clients),
     /// "Send me your whole list of clients".
     ClientsReq,
-    /// "My logs differ from yours": answered by heads of all rooms that it names.
+    /// "My logs differ from yours": answered by heads of all rooms that it names, and by what of them is kept.
     Compare {
         /// What the sender holds.
+        rooms: Vectors,
+    },
+    /// "This is what I have kept": of what a server with a disk holds, what is durable there.
+    Keeps {
+        /// For each room, the whole vector.
         rooms: Vectors,
     },
     /// A room's last home to its new one: "I sequence nothing more, and this is what I hold". Repeated until it is answered
@@ -306,6 +322,9 @@ pub struct Pulled {
     pub sent: u32,
     /// The highest seq that can be served, for each origin that was asked for.
     pub top: VersionVector,
+    /// Of these, up to where they are no longer kept, where that was asked for: a vector covers it from now on.
+    #[serde(default, skip_serializing_if = "VersionVector::is_empty")]
+    pub floors: VersionVector,
 }
 
 /// A message on its way to its home.
@@ -399,6 +418,8 @@ pub enum Refusal {
     Clash,
     /// The server does not know this kind.
     UnknownKind,
+    /// The room's home cannot write to its disk. The only refusal that settles nothing: keep the post, and repeat it.
+    CannotStore,
 }
 
 /// A client says who it is; its key has already been proved by the handshake.
@@ -471,6 +492,14 @@ pub enum Ask {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         server: Option<ServerId>,
     },
+    /// Whether the asker may copy all rooms, or this one; what cluster it is, and what time there.
+    Export {
+        /// Which.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        room: Option<RoomName>,
+    },
+    /// Whether the asker may import, and how many rooms that it has imported to lack copies on other servers.
+    Import,
     /// Come over to another cluster, with all that the server that is asked holds.
     Join {
         /// Which.

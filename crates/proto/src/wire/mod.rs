@@ -3,6 +3,7 @@
 pub mod fragment;
 pub mod frame;
 pub mod greeting;
+pub mod import;
 pub mod number;
 pub mod packet;
 mod records;

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Deserializer, de::Error as _};
 
-use crate::ids::Origin;
+use crate::{ids::Origin, wire::import::Outcome};
 
 /// All integers in JSON are below this.
 pub const BOUND: u64 = 1 << 53;
@@ -47,6 +47,12 @@ pub fn ranges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(Origin,
     Ok(ranges.into_iter().map(|(origin, first, last)| (origin, first.0, last.0)).collect())
 }
 
+/// Spans of lines of an import: first, last, and what became of them.
+pub fn spans<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<(u64, u64, Outcome)>, D::Error> {
+    let spans = Vec::<(Safe, Safe, Outcome)>::deserialize(deserializer)?;
+    Ok(spans.into_iter().map(|(first, last, outcome)| (first.0, last.0, outcome)).collect())
+}
+
 /// A number below [`BOUND`], where there is no field to say so at.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(transparent)]
@@ -69,6 +75,10 @@ mod tests {
         check(r#"{"t":"pull","room":"a","id":1,"want":[[[1,1],1,N]],"max":1}"#, safe);
         check(r#"{"t":"post","room":"a","seq":N,"oldest":1,"kind":"message","body":""}"#, safe);
         check(r#"{"t":"post","room":"a","seq":1,"oldest":N,"kind":"message","body":""}"#, safe);
+        check(r#"{"t":"import","n":N,"what":{"room":"a"}}"#, safe);
+        check(r#"{"t":"import","n":1,"what":{"room":"a"},"floor":N}"#, safe);
+        check(r#"{"t":"imported","lines":[[N,1,"kept"]]}"#, safe);
+        check(r#"{"t":"imported","lines":[[1,N,"kept"]]}"#, safe);
         check(r#"{"t":"cursor","rooms":{"a":{"1.1":N}}}"#, safe);
         check(r#"{"t":"cursor","rooms":{"a":{"1.N":1}}}"#, 1 << 52);
         check(r#"{"t":"election","say":"election","term":N}"#, safe);

@@ -1,0 +1,252 @@
+//! Imports: what a client reads from an export is kept here as if it had been pulled from another server.
+//!
+//! ```text
+//! client                               server
+//!   | Ask: import (may I?) ----------------> |
+//!   | Import (line n), many under way -----> |  held, on its way to the disk and to who follows the room
+//!   | <--- Imported (what became of n) ----- |  said once it is on the disk
+//!   | Ask: import (how many rooms lack?) --> |  Compare -> all: they pull what they lack, and say what they keep
+//! ```
+//!
+//! An import is a merge: an entry that is held is known, and is not kept twice. The server that is asked need not be the
+//! home of a room: it then holds more than the home, which pulls that, as after a partition. What waits here is bounded by
+//! what a client has under way; a line that finds no place is dropped, and comes again.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{
+    Node,
+    copies::{Copies, Enough},
+    rooms::Upstream,
+};
+use crate::{
+    ids::{Origin, RoomName, ServerId},
+    limits,
+    log::Entry,
+    session::SessionId,
+    time::{Duration, Time},
+    wire::{
+        Frame,
+        frame::Vectors,
+        import::{Import, Item, Outcome},
+        vectors,
+    },
+};
+
+/// Between two questions what others hold.
+const COMPARE_AGAIN: Duration = Duration::from_millis(500);
+/// Spans of lines that one frame tells of.
+const SPANS_PER_FRAME: usize = 20;
+
+/// What a session imports.
+#[derive(Debug, Default)]
+pub(super) struct Importing {
+    /// Lines whose entries are held, and are to be safe before that is said.
+    unsafe_yet: BTreeMap<u64, (RoomName, Origin, u64, Outcome)>,
+    /// Lines that can be answered.
+    decided: BTreeMap<u64, Outcome>,
+    /// What others must hold before the import is done.
+    copies: Copies,
+    /// When others were last asked.
+    compared: Option<Time>,
+}
+
+impl Node {
+    /// Whether a client may copy all rooms, or one; and of what.
+    pub(super) fn export_head(&self, session: SessionId, room: Option<&RoomName>) -> Value {
+        if room.is_none() && !self.has_authority(session) {
+            return refusal("export all rooms (one room anybody may: --room)");
+        }
+        json!({"allowed": true, "cluster": self.config.cluster, "cluster_id": self.cluster_id(),
+            "server": self.me.id, "time": self.cluster_millis()})
+    }
+
+    /// Whether a client may import, and how many rooms lack copies of what it has imported.
+    pub(super) fn import_state(&mut self, session: SessionId) -> Value {
+        if !self.has_authority(session) {
+            return refusal("import");
+        }
+        let (enough, now) = (self.enough_beside(), self.now);
+        let importing = self.imports.entry(session).or_default();
+        let lacking = importing.copies.lacking(&enough);
+        let (rooms, missing) = (lacking.len(), importing.copies.missing(&enough));
+        if !lacking.is_empty() && importing.compared.is_none_or(|at| now.since(at) >= COMPARE_AGAIN) {
+            importing.compared = Some(now);
+            let live: Vec<_> = self.heartbeat.live().collect();
+            for line in vectors::lines(lacking, |rooms| Frame::Compare { rooms }) {
+                for session in live.iter().filter_map(|peer| self.peers.get(&peer.id)?.session()) {
+                    self.endpoint.send(session, line.as_bytes());
+                }
+            }
+        }
+        json!({"allowed": true, "lacking": rooms, "missing": missing, "copies": self.copies_wanted()})
+    }
+
+    /// Whose copies make an entry stored together with ours, if that counts.
+    fn enough_beside(&self) -> Enough {
+        let others = self.heartbeat.live().map(|peer| peer.id).filter(|id| self.members.keeps(*id)).collect();
+        Enough::beside(self.copies_wanted().saturating_sub(u32::from(self.is_keeper())), others)
+    }
+
+    /// A server says what it has kept.
+    pub(super) fn on_keeps_for_imports(&mut self, id: ServerId, rooms: &Vectors) {
+        if self.imports.is_empty() {
+            return;
+        }
+        let enough = self.enough_beside();
+        for importing in self.imports.values_mut() {
+            importing.copies.hear(id, rooms, &enough);
+        }
+    }
+
+    /// A client imports a line.
+    pub(super) fn on_import(&mut self, session: SessionId, import: Import) {
+        if !self.has_authority(session) {
+            return self.count("import_not_allowed");
+        }
+        let waiting = self.imports.get(&session).map_or(0, |importing| importing.unsafe_yet.len());
+        if waiting >= limits::IMPORT_AHEAD_MAX {
+            return self.count("import_full");
+        }
+        let Import { n, what, floor } = import;
+        let (outcome, dot) = match what {
+            Item::Room(name) => (self.import_room(&name), None),
+            Item::Entry(entry) => {
+                let dot = (entry.room.clone(), entry.origin, entry.seq);
+                (self.import_entry(entry, floor), Some(dot))
+            }
+        };
+        let importing = self.imports.entry(session).or_default();
+        match (outcome, dot) {
+            (Outcome::Kept | Outcome::Known, Some((name, origin, seq))) => {
+                importing.unsafe_yet.insert(n, (name, origin, seq, outcome));
+            }
+            (outcome, _) => {
+                importing.decided.insert(n, outcome);
+            }
+        }
+    }
+
+    /// There is such a room, from now on at the latest.
+    fn import_room(&mut self, name: &RoomName) -> Outcome {
+        let is_known = self.records.get(name).is_some();
+        if self.room(name).is_none() {
+            return Outcome::Full;
+        }
+        if !is_known {
+            self.ask_place(name);
+        }
+        if is_known { Outcome::Known } else { Outcome::Kept }
+    }
+
+    /// Keeps an entry, unless something speaks against it.
+    fn import_entry(&mut self, entry: Entry, floor: u64) -> Outcome {
+        if !entry.is_intact() {
+            return Outcome::Rotten;
+        }
+        let is_bounded = entry.body.len() <= limits::BODY_BYTES_MAX && entry.kind.len() <= limits::KIND_BYTES_MAX;
+        if !is_bounded || entry.seq == 0 || entry.hlc.millis >= limits::CLUSTER_MILLIS_BOUND {
+            return Outcome::Invalid;
+        }
+        if self.import_room(&entry.room) == Outcome::Full {
+            return Outcome::Full;
+        }
+        let (me, name) = (self.me, entry.room.clone());
+        let (origin, seq) = (entry.origin, entry.seq);
+        let held = self.rooms.get(&name).map_or(0, |room| room.held().get(origin));
+        if seq <= held {
+            return self.compare_import(&entry);
+        }
+        let is_new = held == 0;
+        let origins = self.rooms.get(&name).map_or(0, |room| room.held().origins());
+        if origin == me {
+            // Nobody else may write our part.
+            return Outcome::Invalid;
+        }
+        if is_new && origins >= limits::ORIGINS_MAX {
+            return Outcome::Full;
+        }
+        if is_new && floor > 0 && seq == floor + 1 {
+            self.take_floors(&name, &[(origin, floor)].into_iter().collect());
+        }
+        let Some(room) = self.rooms.get_mut(&name) else { return Outcome::Full };
+        if seq != room.held().get(origin) + 1 {
+            return Outcome::Hole;
+        }
+        let mut ready = room.receiver.note(&entry);
+        ready.insert(0, entry);
+        if let (None, &Upstream::Server { session: home, joined: true, .. }) = (&room.durable, &room.upstream) {
+            // The home learns so what there is to be pulled here; where there is a disk, once it is on it.
+            self.acks.entry(home).or_default().insert(name.clone());
+        }
+        for entry in ready {
+            self.keep(&name, entry, None);
+        }
+        self.wake_room(&name);
+        Outcome::Kept
+    }
+
+    /// An entry whose name is held: the same, unless memory knows better.
+    fn compare_import(&mut self, entry: &Entry) -> Outcome {
+        let held = self.rooms.get(&entry.room).and_then(|room| room.log.get(entry.origin, entry.seq));
+        let is_other = held.is_some_and(|kept| kept.entry.hash != entry.hash);
+        // A rotten one is mended so; another content is kept aside.
+        self.mends(entry);
+        if is_other { Outcome::Conflict } else { Outcome::Known }
+    }
+
+    /// Tells what became of lines, once that is sure.
+    pub(super) fn send_imported(&mut self) {
+        let mut lines = Vec::new();
+        for (&session, importing) in &mut self.imports {
+            let rooms = &self.rooms;
+            let is_safe = |_: &u64, (name, origin, seq, _): &mut (RoomName, Origin, u64, Outcome)| {
+                rooms.get(name).is_some_and(|room| room.durable().holds(*origin, *seq))
+            };
+            for (n, (name, origin, seq, outcome)) in importing.unsafe_yet.extract_if(.., is_safe) {
+                importing.copies.want(&name, origin, seq);
+                importing.decided.insert(n, outcome);
+            }
+            let spans = spans(std::mem::take(&mut importing.decided));
+            let frames = spans.chunks(SPANS_PER_FRAME).map(|lines| Frame::Imported { lines: lines.to_vec() });
+            lines.extend(frames.map(|frame| (session, frame.to_line())));
+        }
+        for (session, line) in lines {
+            self.endpoint.send(session, line.as_bytes());
+        }
+    }
+}
+
+/// Neighbours that have come to the same as one span.
+fn spans(decided: BTreeMap<u64, Outcome>) -> Vec<(u64, u64, Outcome)> {
+    let mut spans: Vec<(u64, u64, Outcome)> = Vec::new();
+    for (n, outcome) in decided {
+        match spans.last_mut() {
+            Some((_, last, same)) if *last + 1 == n && *same == outcome => *last = n,
+            _ => spans.push((n, n, outcome)),
+        }
+    }
+    spans
+}
+
+/// That only some may do this.
+fn refusal(what: &str) -> Value {
+    let why = format!("only somebody on the machine of a server may {what}: run this command there");
+    json!({"allowed": false, "why": why})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_of_one_outcome_are_one_span() {
+        use Outcome::{Hole, Kept, Known};
+        let decided = [(3, Kept), (4, Kept), (5, Hole), (6, Kept), (8, Kept), (9, Known)];
+        let expected = [(3, 4, Kept), (5, 5, Hole), (6, 6, Kept), (8, 8, Kept), (9, 9, Known)];
+        assert_eq!(spans(decided.into_iter().collect()), expected);
+        assert_eq!(spans(BTreeMap::new()), []);
+    }
+}

@@ -1,0 +1,152 @@
+//! The store: what [`hobnob_proto::store`] asks for, in a SQLite file.
+//!
+//! ```text
+//! driver -- Write --> writer thread -- one transaction for many, synced --> log.db
+//! driver -- Read ---> reader thread <-------------------------------------- log.db
+//! driver <- Notice -- both
+//! ```
+//!
+//! Neither thread knows the node; the driver carries what they say. The file is a directory's: see [`place`].
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        mpsc::{self, Sender},
+    },
+    thread::{self, JoinHandle},
+};
+
+use hobnob_proto::{
+    rng::Rng,
+    store::{Answer, Read, Restored, Write},
+};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+pub use self::{
+    place::{Directory, Keep},
+    schema::OpenError,
+};
+
+mod batch;
+mod find;
+pub mod place;
+mod reader;
+mod restore;
+mod rows;
+mod schema;
+mod writer;
+
+/// Bytes of entries that may wait to be written: a disk that is so far behind counts as one that cannot be written to.
+const WAITING_BYTES_MAX: usize = 256 << 20;
+
+/// What the store's threads say.
+#[derive(Debug)]
+pub(crate) enum Notice {
+    /// All writes up to this one are durable.
+    Durable {
+        /// Its number: the first is 1.
+        through: u64,
+    },
+    /// To a read, or about what was found rotten.
+    Answer(Answer),
+    /// Nothing more will be written in this run.
+    Unwritable {
+        /// What the disk says.
+        why: String,
+    },
+    /// The disk would take something again: a store that is opened anew can be written to.
+    WritableAgain,
+}
+
+/// How much waits to be written.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// Bytes of lines that wait, or are being written.
+    waiting: AtomicUsize,
+    /// Whether that was too much: nothing more is taken, or written, in this run.
+    is_full: AtomicBool,
+}
+
+/// An open store. Dropped, it writes what it was given, and gives its directory free.
+#[derive(Debug)]
+pub(crate) struct Store {
+    directory: Directory,
+    writes: Option<Sender<Write>>,
+    reads: Option<Sender<Read>>,
+    threads: Vec<JoinHandle<()>>,
+    queue: Arc<Queue>,
+    /// What the threads say.
+    pub(crate) notices: UnboundedReceiver<Notice>,
+}
+
+impl Store {
+    /// Opens the store of a directory, whose boot is raised then: durably, before this returns.
+    pub(crate) fn open(directory: Directory, rng: &mut Rng) -> Result<(Self, Restored), OpenError> {
+        let path = directory.file();
+        let failed = |error: rusqlite::Error| OpenError::from_sqlite(&path, &error);
+        let mut connection = schema::open(&path)?;
+        let restored = restore::restore(&mut connection, &path, rng)?;
+        let reader = schema::open_to_read(&path)?;
+        let (notice, notices) = unbounded_channel();
+        let (writes, to_write) = mpsc::channel();
+        let (reads, to_read) = mpsc::channel();
+        let queue = Arc::new(Queue::default());
+        let writer = writer::Writer::new(connection, notice.clone(), Arc::clone(&queue)).map_err(failed)?;
+        let reader = reader::Reader::new(reader, notice);
+        let threads = vec![
+            start("store-write", &path, move || writer.run(&to_write))?,
+            start("store-read", &path, move || reader.run(&to_read))?,
+        ];
+        let (writes, reads) = (Some(writes), Some(reads));
+        Ok((Self { directory, writes, reads, threads, queue, notices }, restored))
+    }
+
+    /// To be made durable, after all that was given before. Where too much waits already, the disk is hopelessly behind:
+    /// from then on nothing is taken, and [`Notice::Unwritable`] follows.
+    pub(crate) fn persist(&self, write: Write) {
+        let Some(writes) = &self.writes else { return };
+        if self.queue.is_full.load(Ordering::Relaxed) {
+            return;
+        }
+        let waiting = self.queue.waiting.fetch_add(writer::weight(&write), Ordering::Relaxed);
+        self.queue.is_full.store(waiting > WAITING_BYTES_MAX, Ordering::Relaxed);
+        let _writer_died = writes.send(write);
+    }
+
+    /// To be answered.
+    pub(crate) fn read(&self, read: Read) {
+        if let Some(reads) = &self.reads {
+            let _reader_died = reads.send(read);
+        }
+    }
+
+    /// The same store, opened anew while this one is still there to be read: for the time after trouble.
+    pub(crate) fn reopen(&self, rng: &mut Rng) -> Result<(Self, Restored), OpenError> {
+        Self::open(self.directory.clone(), rng)
+    }
+
+    /// Ends the threads, once all that was given is done.
+    fn end(&mut self) {
+        (self.writes, self.reads) = (None, None);
+        for thread in self.threads.drain(..) {
+            let _it_panicked = thread.join();
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Starts a thread.
+fn start(name: &str, path: &Path, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, OpenError> {
+    let failed = |error: std::io::Error| OpenError::Failed { path: PathBuf::from(path), why: error.to_string() };
+    thread::Builder::new().name(name.into()).spawn(run).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests;
