@@ -103,8 +103,8 @@ async fn wait_until_stored(speaker: &mut Speaker, mut progress: Option<&mut Prog
 /// An import that runs.
 #[derive(Debug, Default)]
 struct Importing {
-    /// Lines that are under way, and how many bytes of body each has.
-    open: BTreeMap<u64, usize>,
+    /// Lines that are under way, and how many bytes of body each has; `None`: it is no entry.
+    open: BTreeMap<u64, Option<usize>>,
     bytes: usize,
     /// Of the room whose entries come now.
     floors: (Option<RoomName>, Floors),
@@ -190,7 +190,7 @@ impl Importing {
                     self.floors.1.extend(floors);
                 }
                 self.rooms.insert(room.clone());
-                self.open.insert(n, 0);
+                self.open.insert(n, None);
                 Some(Import { n, what: Item::Room(room), floor: 0 })
             }
             Said::Entry(entry) => {
@@ -198,7 +198,7 @@ impl Importing {
                 let floor = self.floors.1.get(&entry.origin).copied().unwrap_or_default();
                 let is_first = self.floors.0.as_ref() == Some(&entry.room) && entry.seq == floor + 1;
                 self.bytes += entry.body.len();
-                self.open.insert(n, entry.body.len());
+                self.open.insert(n, Some(entry.body.len()));
                 let what = Item::Entry(std::sync::Arc::unwrap_or_clone(entry));
                 Some(Import { n, what, floor: if is_first { floor } else { 0 } })
             }
@@ -222,8 +222,9 @@ impl Importing {
     /// What became of a line.
     fn answered(&mut self, n: u64, outcome: Outcome) {
         let Some(size) = self.open.remove(&n) else { return };
-        self.bytes -= size;
+        self.bytes -= size.unwrap_or_default();
         match outcome {
+            Outcome::Kept | Outcome::Known if size.is_none() => {}
             Outcome::Kept => self.kept += 1,
             Outcome::Known => self.known += 1,
             Outcome::Rotten => self.trouble(n, "its content does not have the hash that it carries"),
@@ -256,8 +257,8 @@ impl Importing {
     /// What was done, as a sentence.
     fn summary(&self) -> String {
         let rooms = text::count(self.rooms.len() as u64, "room");
-        let lines = self.kept + self.known;
-        format!("{} of {rooms} imported: {} new, {} known", text::count(lines, "line"), self.kept, self.known)
+        let messages = text::count(self.kept + self.known, "message");
+        format!("{messages} of {rooms} imported: {} new, {} known", self.kept, self.known)
     }
 
     /// Whether all is there.

@@ -65,8 +65,11 @@ fn all_servers_are_wiped_and_one_file_brings_back_rooms_names_and_history() {
     assert_eq!(file.lines().filter(|line| is_entry(line)).count(), 4 * LINES);
     let before = ["tea", "milk"].map(|room| shown(&place, &servers[0], room));
     let rooms_before = rooms(&place, &servers[0]);
-    servers.iter_mut().for_each(|server| drop(server.process.kill()));
+    for server in &mut servers {
+        server.process.kill();
+    }
     drop(servers);
+    std::fs::remove_dir_all(place.home.join("state/hobnob/servers")).unwrap();
 
     let first = place.server(1);
     assert_eq!(rooms(&place, &first), [(json!("lobby"), json!(0))], "nothing is left");

@@ -19,7 +19,10 @@ use hobnob_proto::{
     session::keys::{KeyPair, Suite},
     store::{Answer, Write, model::Model},
     time::Time,
-    wire::frame::{Fence, Refusal, Start},
+    wire::{
+        frame::{Fence, Refusal, Start},
+        import::Outcome,
+    },
 };
 
 /// How long a datagram takes.
@@ -28,6 +31,8 @@ const LATENCY: Duration = Duration::from_micros(500);
 const SYNC: Duration = Duration::from_millis(2);
 /// The first port of people; servers are below.
 const PEOPLE: u16 = 40_000;
+/// The numbers of people who are on the machine of a server begin with this.
+pub(crate) const HERE: u16 = 100;
 /// What clocks on the wall say when a world begins.
 const WALL_MILLIS: u64 = 1_700_000_000_000;
 
@@ -88,11 +93,14 @@ pub(crate) struct World {
     pub(crate) events: Vec<(u16, Time, Event)>,
     /// What people were told of their posts: who, when, the number of the post.
     pub(crate) told: Vec<(u16, Time, u64, Told)>,
+    /// What became of lines that were imported.
+    pub(crate) imported: Vec<(u64, Outcome)>,
     runs: u8,
 }
 
 fn addr(port: u16) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], port))
+    // People from here on are on the machine of whatever server they ask.
+    SocketAddr::from((if port >= PEOPLE + HERE { [127, 0, 0, 1] } else { [192, 0, 2, 1] }, port))
 }
 
 pub(crate) fn port(id: u32) -> u16 {
@@ -194,7 +202,7 @@ impl World {
         self.command(person, client::Command::Post { room: room(), seq, body: format!("line {seq}") });
     }
 
-    fn command(&mut self, person: u16, command: client::Command) {
+    pub(crate) fn command(&mut self, person: u16, command: client::Command) {
         self.people.get_mut(&person).unwrap().handle(client::Input::Command(command), self.now);
         self.after_client(person);
     }
@@ -213,6 +221,7 @@ impl World {
                 client::Output::Event(client::Event::Refused { seq, why, .. }) => {
                     self.told.push((port, self.now, seq, Told::Refused(why)));
                 }
+                client::Output::Event(client::Event::Imported { n, outcome }) => self.imported.push((n, outcome)),
                 client::Output::Event(_) => {}
             }
         }
