@@ -342,7 +342,7 @@ impl Node {
         let key = keys::cluster_key(config.secret.as_ref(), &config.cluster, cluster);
         let discovery = discovery::Config {
             key: keys::discovery_key(config.secret.as_ref(), &config.cluster),
-            peers: config.peers.clone(),
+            peers: restored.asked(&config.peers, id),
         };
         let mut node = Self {
             interfaces: Vec::new(),

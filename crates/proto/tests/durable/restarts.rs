@@ -105,6 +105,46 @@ fn after_the_power_was_off_all_is_there_and_a_repeated_post_has_its_old_dot() {
     assert!((1..=3).all(|id| world.held(id) == (5, 5)), "nothing is there twice");
 }
 
+#[test]
+fn who_comes_over_to_another_cluster_finds_itself_there_when_it_starts_again() {
+    let mut world = World::with(&[true]);
+    let anna = world.person(1, 1);
+    world.post(anna, 1);
+    world.run_secs(1);
+    world.insert_disk(2);
+    world.start(2);
+    world.run_secs(3);
+    let cluster = world.view(1).cluster;
+    let kept = |world: &mut World, id| {
+        let disk = world.disk(id);
+        let members: Vec<_> = disk.model.members().map(|member| (member.id.0, member.memory)).collect();
+        (disk.model.cluster(), members)
+    };
+    for id in 1..=2 {
+        assert_eq!(kept(&mut world, id), (cluster, vec![(1, false), (2, false)]), "at {id}");
+    }
+    world.kill(1);
+    world.kill(2);
+    world.start(2);
+    world.run_secs(3);
+    assert_eq!((world.view(2).cluster, world.held(2)), (cluster, (1, 1)));
+    let founded = world
+        .events
+        .iter()
+        .filter(|(at, _, event)| *at == port(2) && matches!(event, Event::Ready { founded: true, .. }));
+    assert_eq!(founded.count(), 0, "it goes on with what there was");
+}
+
+#[test]
+fn members_find_each_other_again_where_no_broadcast_passes() {
+    let mut world = World::with(&[true, true]);
+    world.is_mute = true;
+    (1..=2).for_each(|id| world.kill(id));
+    (1..=2).for_each(|id| world.start(id));
+    world.run_secs(6);
+    assert!((1..=2).all(|id| world.view(id).live.len() == 2 && world.view(id).leader.map(|id| id.0) == Some(2)));
+}
+
 /// What servers take for the room's fence, they find there when they start again.
 fn assert_is_on_all_disks(world: &mut World) {
     let fence: Option<Fence> = world.fence();
