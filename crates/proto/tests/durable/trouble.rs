@@ -86,7 +86,8 @@ fn who_leaves_goes_once_others_have_all_of_it_on_disk() {
     world.leave(home);
     world.run_secs(5);
     let stops = |world: &World| -> Vec<_> {
-        let stops = world.events.iter().filter(|(at, _, event)| *at == port(home) && matches!(event, Event::Stopped(_)));
+        let stops =
+            world.events.iter().filter(|(at, _, event)| *at == port(home) && matches!(event, Event::Stopped(_)));
         stops.map(|(.., event)| event.clone()).collect()
     };
     assert_eq!(stops(&world), []);
