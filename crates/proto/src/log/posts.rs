@@ -57,6 +57,12 @@ impl Posts {
         Self { devices: BTreeMap::new(), idle: BTreeSet::new(), uses: 0, records: 0, complete }
     }
 
+    /// How many posts are here.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.records
+    }
+
     /// An entry is in memory.
     pub(super) fn insert(&mut self, entry: &Entry) {
         self.add(entry, None);

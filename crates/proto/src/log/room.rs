@@ -431,4 +431,6 @@ impl RoomLog {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
