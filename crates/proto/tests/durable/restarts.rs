@@ -136,6 +136,26 @@ fn who_comes_over_to_another_cluster_finds_itself_there_when_it_starts_again() {
 }
 
 #[test]
+fn a_server_that_starts_again_follows_a_room_in_which_nothing_was_said() {
+    let mut world = World::with(&[true, true]);
+    world.person(1, 1);
+    world.run_secs(1);
+    // The room stays where it is.
+    let home = world.home().unwrap();
+    let other = 3 - home;
+    let fence = world.fence();
+    world.kill(other);
+    world.start(other);
+    world.run_secs(12);
+    assert_eq!(world.fence(), fence);
+    let bert = world.person(2, home);
+    let since = world.now;
+    world.post(bert, 1);
+    world.run_secs(1);
+    assert_eq!(world.acks_since(bert, 1, since), [(1, false, true), (2, true, true)]);
+}
+
+#[test]
 fn members_find_each_other_again_where_no_broadcast_passes() {
     let mut world = World::with(&[true, true]);
     world.is_mute = true;
