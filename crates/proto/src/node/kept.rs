@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What others decided (their epochs, their fences, members) is written too, but waited for by nobody: they made it durable,
-//! and tell it again. Writes become durable in their order, several at a time (group commit: DeWitt et al.,
+//! and tell it again. Writes become durable in their order, several at a time (group commit, as in
 //! "Implementation techniques for main memory database systems", 1984), so what waits stands in one queue, and costs a
 //! room's name and a dot for each entry.
 //!

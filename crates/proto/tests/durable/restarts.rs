@@ -45,11 +45,15 @@ fn a_successor_goes_on_once_its_fence_is_durable() {
     let last = world.fence().unwrap();
     let home = last.home.id.0;
     let others: Vec<_> = (1..=3).filter(|id| *id != home).collect();
-    others.iter().for_each(|id| world.disk(*id).hold = Hold::From(fences));
+    for id in &others {
+        world.disk(*id).hold = Hold::From(fences);
+    }
     world.kill(home);
     world.run_secs(2);
     assert_eq!(world.fence(), Some(last), "nobody has taken it");
-    others.iter().for_each(|id| world.disk(*id).hold = Hold::Nothing);
+    for id in &others {
+        world.disk(*id).hold = Hold::Nothing;
+    }
     world.run_millis(100);
     assert!(world.fence().unwrap() > last && world.home() != Some(home));
 }
