@@ -70,6 +70,13 @@ pub struct Restored {
     pub logs: Vec<Head>,
 }
 
+impl Restored {
+    /// Cluster time is not before this: that of the newest entry, milliseconds since 1970.
+    pub fn newest_millis(&self) -> u64 {
+        self.logs.iter().map(|head| head.newest.0.millis).max().unwrap_or_default()
+    }
+}
+
 /// What there is of a room's log on disk.
 #[derive(Clone, Debug)]
 pub struct Head {

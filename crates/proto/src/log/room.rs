@@ -17,6 +17,7 @@ use crate::{
         entry::{DisplayOrder, Hash},
     },
     planted::{self, Bug},
+    store::Head,
     wire::Frame,
 };
 
@@ -52,15 +53,28 @@ pub struct RoomLog {
     display: BTreeSet<DisplayOrder>,
     posts: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, DisplayOrder>>,
     newest: Hlc,
+    /// What is on disk and not in memory.
+    below: VersionVector,
+    /// How many entries are on disk that are not in memory.
+    unloaded: usize,
 }
 
 impl RoomLog {
+    /// A log of which all is on disk.
+    pub fn restored(head: &Head) -> Self {
+        let mut below = head.held.clone();
+        below.merge(&head.floors);
+        let unloaded = usize::try_from(head.entries).unwrap_or(usize::MAX);
+        Self { newest: head.newest.0, below, unloaded, ..Self::default() }
+    }
+
     /// Adds the next entry of its origin.
     pub fn insert(&mut self, entry: Entry) -> Inserted {
         let part = self.parts.entry(entry.origin).or_default();
-        let next = part.len() as u64 + 1;
+        let below = self.below.get(entry.origin);
+        let next = below + part.len() as u64 + 1;
         if entry.seq != next {
-            return match part.get(entry.seq.wrapping_sub(1) as usize) {
+            return match part.get(entry.seq.wrapping_sub(below + 1) as usize) {
                 Some(kept) if kept.entry.hash == entry.hash => Inserted::Known,
                 Some(kept) => Inserted::Conflict { held: kept.entry.hash },
                 None => Inserted::Hole,
@@ -84,17 +98,17 @@ impl RoomLog {
 
     /// One entry.
     pub fn get(&self, origin: Origin, seq: u64) -> Option<&Kept> {
-        self.parts.get(&origin)?.get(usize::try_from(seq.checked_sub(1)?).ok()?)
+        self.parts.get(&origin)?.get(usize::try_from(seq.checked_sub(self.below.get(origin) + 1)?).ok()?)
     }
 
     /// How many entries there are.
     pub fn len(&self) -> usize {
-        self.display.len()
+        self.display.len() + self.unloaded
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.display.is_empty()
+        self.len() == 0
     }
 
     /// The newest time of all entries.

@@ -6,7 +6,7 @@
 
 use super::{Node, Party, Timer, rooms::Upstream};
 use crate::{
-    ids::{RoomName, ServerId},
+    ids::{Origin, RoomName},
     limits,
     log::{Entry, VersionVector, room::Kept},
     session::SessionId,
@@ -33,8 +33,8 @@ pub(super) struct Follower {
     acknowledged: VersionVector,
     /// Entries that it has not acknowledged.
     ahead: u64,
-    /// Which server it is, if it is one.
-    pub(super) server: Option<ServerId>,
+    /// Which server it is, if it is one, in which boot.
+    pub(super) server: Option<Origin>,
 }
 
 /// How many entries `held` has beyond `cursor`.
@@ -66,11 +66,14 @@ impl Node {
     /// A client or a server wants to follow a room.
     pub(super) fn on_join(&mut self, session: SessionId, name: &RoomName, from: Start) {
         let server = match self.sessions.get(&session) {
-            Some(Party::Server(id)) => Some(*id),
+            Some(Party::Server(id)) => match self.peers.get(id) {
+                Some(peer) => Some(peer.origin),
+                None => return self.count("frame_out_of_place"),
+            },
             Some(Party::Client(client)) if client.is_served() => None,
             _ => return self.count("frame_out_of_place"),
         };
-        if let Some(id) = server
+        if let Some(Origin { id, .. }) = server
             && self.records.get(name).is_none_or(|record| record.fence.home != self.me)
         {
             // The asker does not hear the home, or its directory or ours is behind: tell it what we know.
@@ -93,10 +96,9 @@ impl Node {
         let Some(room) = self.room(name) else { return };
         let follower = Follower { awaiting: Some(from), acknowledged: cursor.clone(), ahead: 0, server };
         let is_new = room.followers.insert(session, follower).is_none();
-        if let Some(id) = server {
-            room.holders.insert(id, cursor.clone());
+        if server.is_some() {
+            // What it holds, it need not have kept: that, its cursor says.
             self.learn_from(session, name, &cursor);
-            self.check_stored(name, &cursor);
         } else if is_new {
             self.client_rooms_changed(session);
         }
@@ -139,26 +141,33 @@ impl Node {
     /// A follower acknowledges.
     pub(super) fn on_cursor(&mut self, session: SessionId, rooms: Vectors) {
         let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
+        let mut is_news = false;
         for (name, cursor) in rooms {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             if is_server && room.upstream == Upstream::Home && !room.followers.contains_key(&session) {
                 // It heard sooner than we did that the room is ours.
-                self.on_join(session, &name, Start::After(cursor));
-                continue;
+                self.on_join(session, &name, Start::After(cursor.clone()));
             }
+            let Some(room) = self.rooms.get_mut(&name) else { continue };
             let Some(follower) = room.followers.get_mut(&session) else { continue };
+            is_news |= !follower.acknowledged.covers(&cursor);
             follower.acknowledged.merge(&cursor);
             follower.ahead = ahead(room.receiver.held(), &follower.acknowledged);
-            if let Some(id) = follower.server {
-                room.holders.entry(id).or_default().merge(&cursor);
+            if let Some(server) = follower.server {
+                room.holders.entry(server).or_default().merge(&cursor);
                 self.learn_from(session, &name, &cursor);
-                self.check_stored(&name, &cursor);
+                self.tell_waiters(&name, cursor.iter().map(|(origin, top)| (origin, 0, top)), false);
             }
         }
-        self.heads_backoff.remove(&session);
-        let behind = self.behind(session);
         let timer = Timer::Heads(session);
-        if behind.is_empty() { self.timers.clear(&timer) } else { self.timers.set(timer, self.now + HEADS_AGAIN) }
+        if self.behind(session).is_empty() {
+            self.heads_backoff.remove(&session);
+            self.timers.clear(&timer);
+        } else if is_news || !self.timers.is_set(&timer) {
+            // Who has nothing new to say has heard us, and waits for its disk: it is reminded less and less.
+            self.heads_backoff.remove(&session);
+            self.timers.set(timer, self.now + HEADS_AGAIN);
+        }
     }
 
     /// Where a following server holds more than we do, pull it: after a partition both sides have something.
@@ -262,6 +271,10 @@ impl Node {
         let mine: Vec<_> =
             rooms.keys().filter_map(|name| Some((name.clone(), self.rooms.get(name)?.held().clone()))).collect();
         for line in vectors::lines(mine, |rooms| Frame::Heads { rooms }) {
+            self.endpoint.send(session, line.as_bytes());
+        }
+        let kept = rooms.keys().filter_map(|name| Some((name.clone(), self.rooms.get(name)?.durable().clone())));
+        for line in vectors::lines(kept, |rooms| Frame::Keeps { rooms }) {
             self.endpoint.send(session, line.as_bytes());
         }
         self.on_heads(session, rooms);

@@ -43,6 +43,7 @@ mod dispatch;
 mod followers;
 mod gossip;
 mod handoff;
+mod kept;
 mod lead;
 mod leave;
 mod lists;
@@ -51,6 +52,7 @@ mod network;
 mod peers;
 mod posts;
 mod probation;
+mod restore;
 mod rooms;
 pub mod view;
 mod waiting;
@@ -242,6 +244,8 @@ pub struct Node {
     stage: Stage,
     /// Whether it has served, in any cluster: who has come over to another one joins again, and is no newcomer.
     has_served: bool,
+    /// Whether it began in the cluster of an earlier run.
+    has_reopened: bool,
     me: Origin,
     cluster: cluster::Cluster,
     key: KeyPair,
@@ -285,6 +289,7 @@ pub struct Node {
     granted: Option<leave::Granted>,
     balance: Balance,
     load: Load,
+    kept: kept::Kept,
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
     out: VecDeque<Output>,
@@ -293,11 +298,17 @@ pub struct Node {
 
 impl Node {
     /// A server that starts to look for others with its first [`Input::Tick`].
-    pub fn new(config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
+    pub fn new(mut config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
         let mut rng = Rng::from_seed(seed);
         let boot = Boot::new(config.wall_millis / 1000, None, &mut rng);
-        let me = Origin { id: config.id.unwrap_or(ServerId(0)), boot };
-        let cluster = ClusterId(u128::from(rng.u64()) << 64 | u128::from(rng.u64()));
+        let new_cluster = ClusterId(u128::from(rng.u64()) << 64 | u128::from(rng.u64()));
+        let has_store = config.store.is_some();
+        let restored = config.store.take().unwrap_or_default();
+        let boot = restored.boot.unwrap_or(boot);
+        let id = config.id.or(restored.id);
+        let me = Origin { id: id.unwrap_or(ServerId(0)), boot };
+        let kept = kept::Kept::new(has_store, restored.id.map(|id| Origin { id, boot }), restored.term);
+        let cluster = restored.cluster.unwrap_or(new_cluster);
         let key = keys::cluster_key(config.secret.as_ref(), &config.cluster, cluster);
         let discovery = discovery::Config {
             key: keys::discovery_key(config.secret.as_ref(), &config.cluster),
@@ -307,16 +318,17 @@ impl Node {
             interfaces: Vec::new(),
             now,
             started: now,
-            stage: if config.id.is_some() { Stage::Joining } else { Stage::Choosing },
+            stage: if id.is_some() { Stage::Joining } else { Stage::Choosing },
             has_served: false,
+            has_reopened: false,
             me,
             cluster: cluster::Cluster::found(cluster, now),
-            clock_offset: config.wall_millis.saturating_sub(now.as_millis()),
+            clock_offset: config.wall_millis.max(restored.newest_millis()).saturating_sub(now.as_millis()),
             endpoint: Endpoint::new(Some(key.clone()), rng.fork()),
             discovery: Discovery::new(discovery, rng.fork(), now),
             heartbeat: Heartbeat::new(heartbeat::Config::default(), rng.fork(), now),
             probations: Probations::default(),
-            election: Election::new(me, 0, rng.fork()),
+            election: Election::new(me, restored.term, rng.fork()),
             sync: None,
             records: Rooms::new(),
             members: Members::new(),
@@ -344,6 +356,7 @@ impl Node {
             granted: None,
             balance: Balance::default(),
             load: Load::default(),
+            kept,
             timers: Timers::default(),
             counters: BTreeMap::new(),
             out: VecDeque::new(),
@@ -353,6 +366,7 @@ impl Node {
             config,
         };
         node.timers.set(Timer::Second, now + Duration::from_secs(1));
+        node.restore(restored);
         if node.stage == Stage::Joining {
             node.begin();
         }
@@ -373,7 +387,9 @@ impl Node {
             Input::Tick => self.tick(),
             Input::Leave => self.leave(leave::Why::Asked),
             Input::Network { addrs, interfaces } => self.set_network(addrs, interfaces),
-            Input::Durable { .. } | Input::Answer(_) | Input::Unwritable => {}
+            Input::Durable { through } => self.on_durable(through),
+            Input::Unwritable => self.on_unwritable(),
+            Input::Answer(_) => {}
         }
         self.settle();
     }
