@@ -8,7 +8,7 @@
 //! ```
 //!
 //! What others decided (their epochs, their fences, members) is written too, but waited for by nobody: they made it durable,
-//! and tell it again. Writes become durable in their order, several at a time (group commit: DeWitt et al.,
+//! and tell it again. Writes become durable in their order, several at a time (group commit, as in
 //! "Implementation techniques for main memory database systems", 1984), so what waits stands in one queue, and costs a
 //! room's name and a dot for each entry.
 //!
@@ -28,6 +28,10 @@ use crate::{
         frame::{Epoch, Member, RoomRecord},
     },
 };
+
+/// Entries that wait for a disk, past which no more are taken in: a disk that stands still fills no memory, and whoever has
+/// something for us says it again.
+const WAITING_MAX: usize = 65_536;
 
 /// The node's side of its store.
 #[derive(Debug, Default)]
@@ -93,6 +97,11 @@ impl Kept {
     /// Whether who we are is durable: nothing is sequenced before.
     pub(super) fn is_me_durable(&self) -> bool {
         !self.writes() || self.durable >= self.me_written
+    }
+
+    /// Whether the disk is so far behind that nothing more is to be taken in.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting.len() >= WAITING_MAX
     }
 
     /// The fences that we have made, and that have not taken effect.

@@ -337,12 +337,13 @@ impl Node {
         let boot = restored.boot.unwrap_or(boot);
         let id = config.id.or(restored.id);
         let me = Origin { id: id.unwrap_or(ServerId(0)), boot };
-        let kept = kept::Kept::new(has_store, restored.id.map(|id| Origin { id, boot }), restored.term);
+        let written = restored.boot.and(restored.id).map(|id| Origin { id, boot });
+        let kept = kept::Kept::new(has_store, written, restored.term);
         let cluster = restored.cluster.unwrap_or(new_cluster);
         let key = keys::cluster_key(config.secret.as_ref(), &config.cluster, cluster);
         let discovery = discovery::Config {
             key: keys::discovery_key(config.secret.as_ref(), &config.cluster),
-            peers: config.peers.clone(),
+            peers: restored.asked(&config.peers, id),
         };
         let mut node = Self {
             interfaces: Vec::new(),

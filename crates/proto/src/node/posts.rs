@@ -186,9 +186,9 @@ impl Node {
         if !self.kept.is_writable() {
             return self.refuse(session, &post, Refusal::CannotStore);
         }
-        if !self.kept.is_me_durable() {
-            // It is repeated, and by then we may write under our name.
-            return self.count("post_before_me");
+        if !self.kept.is_me_durable() || self.kept.is_behind() {
+            // It is repeated, and by then we may write under our name, and have written what came before.
+            return self.count("post_too_soon");
         }
         if post.seq > next {
             if post.seq - next > EARLY_MAX || !self.early.insert(post, self.now) {

@@ -14,21 +14,21 @@ impl Node {
     pub(super) fn restore(&mut self, restored: Restored) {
         let is_empty = restored.logs.iter().all(|head| head.held.origins() == 0 && head.floors.origins() == 0);
         self.has_reopened = restored.cluster.is_some();
-        match restored.cluster {
-            Some(id) => self.cluster = Cluster::reopen(id, is_empty, self.now),
-            None => {
-                let id = self.cluster.id;
-                self.persist(Write::Cluster(id));
-            }
+        if let Some(id) = restored.cluster {
+            self.cluster = Cluster::reopen(id, is_empty, self.now);
+        } else {
+            self.persist(Write::Cluster(self.cluster.id));
         }
         for member in restored.members {
             self.members.merge(member);
         }
-        for record in restored.rooms {
-            self.records.merge(record);
-        }
         for head in &restored.logs {
             self.restore_room(head);
+        }
+        for record in restored.rooms {
+            // One in which nothing was said is followed too: that we know where it lives will be no news.
+            self.room(&record.room);
+            self.records.merge(record);
         }
         self.logs = self.logs_digest();
     }

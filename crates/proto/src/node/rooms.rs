@@ -283,6 +283,10 @@ impl Node {
             self.count("entry_bad");
             return;
         }
+        if self.kept.is_behind() {
+            // It is pulled once the disk has caught up.
+            return self.count("entry_too_soon");
+        }
         let (name, now) = (entry.room.clone(), self.now);
         let me = self.me;
         let Some(room) = self.room(&name) else { return };

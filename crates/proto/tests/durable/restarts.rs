@@ -45,11 +45,15 @@ fn a_successor_goes_on_once_its_fence_is_durable() {
     let last = world.fence().unwrap();
     let home = last.home.id.0;
     let others: Vec<_> = (1..=3).filter(|id| *id != home).collect();
-    others.iter().for_each(|id| world.disk(*id).hold = Hold::From(fences));
+    for id in &others {
+        world.disk(*id).hold = Hold::From(fences);
+    }
     world.kill(home);
     world.run_secs(2);
     assert_eq!(world.fence(), Some(last), "nobody has taken it");
-    others.iter().for_each(|id| world.disk(*id).hold = Hold::Nothing);
+    for id in &others {
+        world.disk(*id).hold = Hold::Nothing;
+    }
     world.run_millis(100);
     assert!(world.fence().unwrap() > last && world.home() != Some(home));
 }
@@ -103,6 +107,66 @@ fn after_the_power_was_off_all_is_there_and_a_repeated_post_has_its_old_dot() {
     let after: Vec<_> = dots(&world, since).into_iter().map(|(dot, _)| dot).collect();
     assert_eq!(after, before.into_iter().map(|(dot, _)| dot).collect::<Vec<_>>());
     assert!((1..=3).all(|id| world.held(id) == (5, 5)), "nothing is there twice");
+}
+
+#[test]
+fn who_comes_over_to_another_cluster_finds_itself_there_when_it_starts_again() {
+    let mut world = World::with(&[true]);
+    let anna = world.person(1, 1);
+    world.post(anna, 1);
+    world.run_secs(1);
+    world.insert_disk(2);
+    world.start(2);
+    world.run_secs(3);
+    let cluster = world.view(1).cluster;
+    let kept = |world: &mut World, id| {
+        let disk = world.disk(id);
+        let members: Vec<_> = disk.model.members().map(|member| (member.id.0, member.memory)).collect();
+        (disk.model.cluster(), members)
+    };
+    for id in 1..=2 {
+        assert_eq!(kept(&mut world, id), (cluster, vec![(1, false), (2, false)]), "at {id}");
+    }
+    world.kill(1);
+    world.kill(2);
+    world.start(2);
+    world.run_secs(3);
+    assert_eq!((world.view(2).cluster, world.held(2)), (cluster, (1, 1)));
+    let founded = world
+        .events
+        .iter()
+        .filter(|(at, _, event)| *at == port(2) && matches!(event, Event::Ready { founded: true, .. }));
+    assert_eq!(founded.count(), 0, "it goes on with what there was");
+}
+
+#[test]
+fn a_server_that_starts_again_follows_a_room_in_which_nothing_was_said() {
+    let mut world = World::with(&[true, true]);
+    world.person(1, 1);
+    world.run_secs(1);
+    // The room stays where it is.
+    let home = world.home().unwrap();
+    let other = 3 - home;
+    let fence = world.fence();
+    world.kill(other);
+    world.start(other);
+    world.run_secs(12);
+    assert_eq!(world.fence(), fence);
+    let bert = world.person(2, home);
+    let since = world.now;
+    world.post(bert, 1);
+    world.run_secs(1);
+    assert_eq!(world.acks_since(bert, 1, since), [(1, false, true), (2, true, true)]);
+}
+
+#[test]
+fn members_find_each_other_again_where_no_broadcast_passes() {
+    let mut world = World::with(&[true, true]);
+    world.is_mute = true;
+    (1..=2).for_each(|id| world.kill(id));
+    (1..=2).for_each(|id| world.start(id));
+    world.run_secs(6);
+    assert!((1..=2).all(|id| world.view(id).live.len() == 2 && world.view(id).leader.map(|id| id.0) == Some(2)));
 }
 
 /// What servers take for the room's fence, they find there when they start again.

@@ -106,6 +106,8 @@ pub(crate) struct World {
     /// What else people were told.
     heard: Vec<(u16, client::Event)>,
     runs: u8,
+    /// Whether broadcasts reach nobody.
+    pub(crate) is_mute: bool,
 }
 
 fn addr(port: u16) -> SocketAddr {
@@ -407,7 +409,8 @@ impl World {
                 self.step_disk(port);
             } else if wire.is_some_and(|at| at <= self.now) {
                 let Some((_, (from, to, bytes))) = self.wires.pop_first() else { return };
-                let ports: Vec<_> = if to.port() == 0 { self.nodes.keys().copied().collect() } else { vec![to.port()] };
+                let all = || self.nodes.keys().copied().filter(|_| !self.is_mute);
+                let ports: Vec<_> = if to.port() > 0 { vec![to.port()] } else { all().collect() };
                 for port in ports {
                     self.deliver(from, port, &bytes);
                 }
