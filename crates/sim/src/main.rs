@@ -11,6 +11,7 @@ use std::{
 };
 
 use clap::Parser;
+use hobnob_proto::planted::{self, Bug};
 use hobnob_sim::{
     profile::{MINUTES_MIN, Wanted},
     run::{self, Outcome},
@@ -66,6 +67,19 @@ struct Args {
     /// No crash, cut, pause or restart.
     #[arg(long)]
     calm: bool,
+    /// Run with a bug that is made on purpose; only in a build with the feature `planted`.
+    #[arg(long, value_parser = bug)]
+    planted: Option<Bug>,
+}
+
+/// A bug by its name.
+fn bug(name: &str) -> Result<Bug, String> {
+    if !planted::ENABLED {
+        return Err("no bug can be planted in this build: use `cargo run --features planted`".to_owned());
+    }
+    let names: Vec<_> = Bug::ALL.iter().map(|bug| bug.name()).collect();
+    let bug = Bug::ALL.iter().find(|bug| bug.name() == name).copied();
+    bug.ok_or_else(|| format!("the bugs are: {}", names.join(", ")))
 }
 
 impl Args {
@@ -79,6 +93,7 @@ impl Args {
             duplication: self.duplication,
             reordering: self.reordering,
             calm: self.calm,
+            planted: self.planted,
         }
     }
 
@@ -92,7 +107,8 @@ impl Args {
 
     /// The command that replays a seed with the same wishes.
     fn replay(&self, seed: u64) -> String {
-        let mut command = format!("cargo run --release -p hobnob-sim -- --seed {seed} --trace");
+        let features = if self.planted.is_some() { " --features planted" } else { "" };
+        let mut command = format!("cargo run --release -p hobnob-sim{features} -- --seed {seed} --trace");
         let wishes = [
             ("minutes", self.minutes),
             ("servers", self.servers),
@@ -106,6 +122,9 @@ impl Args {
         }
         if self.calm {
             command += " --calm";
+        }
+        if let Some(bug) = self.planted {
+            command.extend([" --planted ", bug.name()]);
         }
         command
     }

@@ -2,6 +2,7 @@
 
 use hobnob_proto::{
     ids::{RoomName, ServerId},
+    planted::Bug,
     rng::Rng,
     time::Duration,
 };
@@ -34,6 +35,8 @@ pub struct Wanted {
     pub reordering: Option<u32>,
     /// No crash, cut or pause.
     pub calm: bool,
+    /// A bug is in all servers and clients of the run.
+    pub planted: Option<Bug>,
 }
 
 /// How long the phases of a run are.

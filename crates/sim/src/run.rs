@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use hobnob_proto::time::{Duration, Time};
+use hobnob_proto::{
+    planted,
+    time::{Duration, Time},
+};
 
 use crate::{
     dice::{self, Dice as _},
@@ -43,6 +46,7 @@ pub struct Outcome {
 
 /// Does one run.
 pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
+    planted::plant(wanted.planted);
     let mut rng = dice::from_number(seed);
     let profile = Profile::draw(&mut rng.fork(), wanted);
     let mut trace = Trace::new(detail);
@@ -66,6 +70,7 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
     let mut traffic = Traffic::new(&profile, rng.fork());
     traffic.begin(&mut world);
     let violation = phases(&profile, &mut world, &mut traffic).err();
+    planted::plant(None);
     Outcome {
         seed,
         hash: world.trace().hash(),

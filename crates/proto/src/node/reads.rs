@@ -267,13 +267,8 @@ impl Node {
         found: Option<&[Kept]>,
     ) {
         let Some(room) = self.rooms.get_mut(name) else { return };
-        let learnt = match found {
-            Some(found) => room.log.learn(device.0, device.1, from, found),
-            None => {
-                room.log.forget_expected(device.0, device.1);
-                false
-            }
-        };
+        let learnt = found.is_some_and(|found| room.log.learn(device.0, device.1, from, found));
+        room.log.forget_expected(device.0, device.1);
         let posts = self.unplaced.take_device(name, device);
         let (true, Some(first)) = (self.sessions.contains_key(&session), posts.first()) else { return };
         if !learnt || round > ROUNDS_MAX {
@@ -296,5 +291,35 @@ impl Node {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_and_all_sessions_ask_so_much_and_no_more() {
+        /// How many questions find a place, of so many sessions with so many each.
+        fn check(sessions: u32, questions: usize, expected: usize) {
+            let mut reads = Reads::default();
+            for session in (1..=sessions).map(SessionId) {
+                for _ in 0..questions {
+                    if reads.has_place_for(session) {
+                        reads.last += 1;
+                        let asker = Asker::Join(Start::Last(9));
+                        let pending = Pending { at: Time::ZERO, room: RoomName::lobby(), session, asker };
+                        reads.pending.insert(reads.last, pending);
+                    }
+                }
+            }
+            assert_eq!(reads.pending.len(), expected, "{sessions} with {questions}");
+            (1..=sessions).map(SessionId).for_each(|session| reads.forget(session));
+            assert_eq!(reads.pending.len(), 0, "nobody is left");
+        }
+        check(1, 9, 9);
+        check(1, 999, READS_PER_SESSION_MAX);
+        check(3, 999, 3 * READS_PER_SESSION_MAX);
+        check(999, 999, READS_MAX);
     }
 }

@@ -346,3 +346,25 @@ proptest! {
         prop_assert_eq!(got.len(), world.got.len(), "each once");
     }
 }
+
+#[test]
+fn what_is_given_up_counts_as_held_and_frees_what_is_above() {
+    /// Of 1.1 #1..#9 these have arrived, and up to `floor` it is given up: which are free then, and how many are held.
+    fn check(arrived: &[u64], floor: u64, freed: &[u64], held: u64) {
+        let origin = Origin { id: ServerId(1), boot: Boot(1) };
+        let mut receiver = Receiver::new(room(), VersionVector::default());
+        receiver.heads(&[(origin, 9)].into_iter().collect(), Time::ZERO);
+        for seq in arrived {
+            receiver.entry(Entry { origin, seq: *seq, ..entry(1, 1) }, Time::ZERO);
+        }
+        let free = receiver.give_up(&[(origin, floor)].into_iter().collect(), Time::ZERO);
+        assert_eq!(free.iter().map(|entry| entry.seq).collect::<Vec<_>>(), freed, "{arrived:?}, {floor}");
+        assert_eq!((receiver.held().get(origin), receiver.is_complete()), (held, held >= 9), "{arrived:?}, {floor}");
+    }
+    check(&[], 5, &[], 5);
+    check(&[], 9, &[], 9);
+    check(&[], 12, &[], 12);
+    check(&[1, 2, 3], 2, &[], 3);
+    check(&[4, 6, 7], 5, &[6, 7], 7);
+    check(&[4, 8], 5, &[], 5);
+}
