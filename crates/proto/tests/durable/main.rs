@@ -4,5 +4,6 @@
 
 mod acks;
 mod restarts;
+mod tails;
 mod trouble;
 mod world;

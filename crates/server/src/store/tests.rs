@@ -4,8 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use hobnob_proto::{
     hlc::Hlc,
-    ids::{Boot, DeviceId, Origin, PersonId, RoomName, ServerId},
-    log::{Entry, Hash, VersionVector, entry::MESSAGE, room::Kept},
+    ids::{Boot, DeviceId, Origin, PersonId, ServerId},
+    log::{Entry, Hash, entry::MESSAGE, room::Kept},
     store::{Answer, Found, Read, What},
 };
 
@@ -31,7 +31,7 @@ impl TestDir {
 
     pub(crate) fn try_open(&self) -> Result<(Store, Restored), OpenError> {
         let directory = place::lock(&self.0).unwrap().expect("nobody else has it");
-        Store::open(directory, &mut Rng::from_seed([3; 32]))
+        Store::open(directory, Retention::default(), &mut Rng::from_seed([3; 32]))
     }
 }
 
