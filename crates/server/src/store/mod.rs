@@ -24,6 +24,7 @@ use hobnob_proto::{
     rng::Rng,
     store::{Answer, Read, Restored, Write},
 };
+use rusqlite::Connection;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub use self::{
@@ -102,9 +103,19 @@ impl Store {
         retention: Retention,
         rng: &mut Rng,
     ) -> Result<(Self, Restored), OpenError> {
+        let connection = schema::open(&directory.file())?;
+        Self::start(directory, retention, connection, rng)
+    }
+
+    /// The same, of a file that is open for writing.
+    fn start(
+        directory: Directory,
+        retention: Retention,
+        mut connection: Connection,
+        rng: &mut Rng,
+    ) -> Result<(Self, Restored), OpenError> {
         let path = directory.file();
         let failed = |error: rusqlite::Error| OpenError::from_sqlite(&path, &error);
-        let mut connection = schema::open(&path)?;
         let restored = restore::restore(&mut connection, &path, rng)?;
         let reader = schema::open_to_read(&path)?;
         let (notice, notices) = unbounded_channel();

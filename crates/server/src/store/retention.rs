@@ -21,7 +21,7 @@ pub(crate) const SLOT_SECS: u64 = 600;
 /// Rows that one sweep takes away: short enough for whoever waits to write.
 const SWEPT_AT_ONCE: u64 = 1_000;
 /// Free pages that one step gives back to the system.
-const PAGES_AT_ONCE: i64 = 256;
+const PAGES_AT_ONCE: i64 = 64;
 /// A file that is too large is trimmed to so many percent of what it may have, so that it is not trimmed all the time.
 const TRIM_TO_PERCENT: u64 = 90;
 

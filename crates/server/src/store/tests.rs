@@ -11,6 +11,10 @@ use hobnob_proto::{
 
 use super::{place, *};
 
+mod model;
+mod power;
+mod trouble;
+
 /// A directory that vanishes with the value.
 #[derive(Debug)]
 pub(crate) struct TestDir(pub(crate) PathBuf);

@@ -37,7 +37,7 @@ const SWEEP_EVERY: u32 = 16;
 /// How often a writer that has failed tries again.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
 /// Bytes that a disk has to take before it counts as writable again.
-const PROBE_BYTES: i32 = 256 * 1024;
+const PROBE_BYTES: i32 = 1 << 20;
 /// Running time is noted at least so often, in seconds.
 const NOTE_EVERY: u64 = 600;
 /// What the writer works on.
@@ -47,6 +47,8 @@ pub(crate) struct Writer {
     names: Names,
     notices: UnboundedSender<Notice>,
     queue: Arc<Queue>,
+    /// Bytes of lines that were taken from the queue, and are not written.
+    in_hand: usize,
     done: u64,
     /// Seconds that this store had run when it was opened.
     ran_before: u64,
@@ -82,6 +84,7 @@ impl Writer {
             names: Names::default(),
             notices,
             queue,
+            in_hand: 0,
             done: 0,
             ran_before,
             clock: Clock::start(),
@@ -111,6 +114,7 @@ impl Writer {
 
     /// One transaction with this write and all that wait.
     fn write(&mut self, first: Write, writes: &Receiver<Write>) -> Result<(), Error> {
+        self.in_hand = weight(&first);
         if self.queue.is_full.load(Ordering::Relaxed) {
             return Err(Error::Behind);
         }
@@ -119,6 +123,7 @@ impl Writer {
         let mut next = Some(first);
         while let Some(write) = next.take() {
             bytes += weight(&write);
+            self.in_hand = bytes;
             count += 1;
             self.sweeps |= matches!(write, Write::Floors { .. });
             self.names.apply(&self.connection, &write)?;
@@ -134,9 +139,14 @@ impl Writer {
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         self.noted = ran;
         self.done += count as u64;
-        self.queue.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.put_down();
         let _nobody_listens = self.notices.send(Notice::Durable { through: self.done });
         Ok(())
+    }
+
+    /// What was taken from the queue waits no more.
+    fn put_down(&mut self) {
+        self.queue.waiting.fetch_sub(std::mem::take(&mut self.in_hand), Ordering::Relaxed);
     }
 
     /// Seconds that this store has run, over all its starts.
@@ -174,6 +184,7 @@ impl Writer {
 
     /// Nothing is written any more in this run; says when the disk takes something again.
     fn wait_for_the_disk(mut self, writes: &Receiver<Write>) {
+        self.put_down();
         self.roll_back();
         let mut next = Instant::now() + PROBE_EVERY;
         loop {
