@@ -97,7 +97,8 @@ impl Names {
             }
             Write::Me(me) => {
                 put(connection, "id", i64::from(me.id.0))?;
-                put(connection, "boot", me.boot.0.cast_signed())?;
+                let last = get::<i64>(connection, "boot")?.unwrap_or(0);
+                put(connection, "boot", me.boot.0.cast_signed().max(last))?;
             }
             Write::Cluster(id) => {
                 put(connection, "cluster", id.to_string())?;

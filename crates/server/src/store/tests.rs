@@ -128,6 +128,12 @@ fn what_was_durable_is_there_after_a_restart() {
     let (mut store, restored) = directory.open();
     assert_eq!((restored.id, restored.term), (Some(ServerId(3)), 9));
     assert!(restored.boot.unwrap() > me.boot, "each start is another boot");
+    let last = restored.boot.unwrap();
+    store.persist(Write::Me(Origin { id: ServerId(3), boot: Boot(7) }));
+    wait_durable(&mut store, 1);
+    drop(store);
+    let (mut store, restored) = directory.open();
+    assert!(restored.boot.unwrap() > last, "whatever it was told meanwhile");
     let [head] = &restored.logs[..] else { panic!("{restored:?}") };
     assert_eq!((head.room.as_str(), head.entries, head.newest.2), ("tea", 5, 5));
     assert_eq!(head.held, [(origin(1), 5)].into_iter().collect::<VersionVector>());
