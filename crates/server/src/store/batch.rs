@@ -258,15 +258,13 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
             })
         })
         .optional()?;
-    match part {
-        Some(part) => Ok(part),
-        None => {
-            let id = connection
-                .prepare_cached("INSERT INTO parts VALUES (NULL, ?1, ?2, 0, 0, 0, 0, 0, 0)")?
-                .insert([room, origin])?;
-            Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0), is_dirty: false })
-        }
+    if let Some(part) = part {
+        return Ok(part);
     }
+    let id = connection
+        .prepare_cached("INSERT INTO parts VALUES (NULL, ?1, ?2, 0, 0, 0, 0, 0, 0)")?
+        .insert([room, origin])?;
+    Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0), is_dirty: false })
 }
 
 /// Whether the row of an entry is what was written there, whatever that was.

@@ -18,9 +18,12 @@ pub(crate) const STEP_EVERY: Duration = Duration::from_secs(1);
 /// Entries that a step reads: a thousandth of a core, and ten million entries in half a day.
 const STEP: u64 = 250;
 /// How long after the start the first round begins.
-const FIRST: Duration = Duration::from_secs(60);
+const FIRST: Duration = Duration::from_mins(1);
 /// How long after the end of a round the next one begins.
 const PAUSE: Duration = Duration::from_hours(6);
+
+/// A room, and what is rotten of it.
+type Rotten = (RoomName, Vec<(Origin, u64)>);
 
 /// How far the round is.
 #[derive(Debug)]
@@ -61,7 +64,7 @@ impl Scrub {
     }
 
     /// Reads some entries; `None` at the end of the round.
-    fn read_on(&mut self, connection: &Connection) -> rusqlite::Result<Option<(RoomName, Vec<(Origin, u64)>)>> {
+    fn read_on(&mut self, connection: &Connection) -> rusqlite::Result<Option<Rotten>> {
         let transaction = connection.unchecked_transaction()?;
         let next = transaction
             .prepare_cached(

@@ -85,8 +85,8 @@ pub(crate) fn next(store: &mut Store) -> Notice {
     loop {
         match store.notices.try_recv() {
             Ok(notice) => return notice,
-            Err(_) if std::time::Instant::now() > deadline => panic!("the store says nothing"),
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_nothing) if std::time::Instant::now() > deadline => panic!("the store says nothing"),
+            Err(_nothing) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }

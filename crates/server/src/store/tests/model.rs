@@ -125,7 +125,13 @@ fn it_answers_as_the_reference_store_does() {
     for seed in 0..6 {
         println!("seed {seed}");
         let rng = Rng::from_seed([seed; 32]);
-        let mut world = World { rng, model: Model::default(), tops: Default::default(), millis: 1_000, asked: 0 };
+        let mut world = World {
+            rng,
+            model: Model::default(),
+            tops: std::collections::BTreeMap::default(),
+            millis: 1_000,
+            asked: 0,
+        };
         let directory = TestDir::new();
         let (mut store, _) = directory.open();
         world.model.restore(0, &mut Rng::from_seed([0; 32]));
