@@ -275,8 +275,8 @@ impl Chat {
                     self.status(&format!("you are in #{room} now; {before} before you"));
                 }
             }
-            Event::HistoryGone { room, before } => self.status(&text::history_gone(&room, before)),
             Event::Message { entry, late, .. } => self.message(&entry, late),
+            Event::HistoryGone { before, .. } => self.status(&text::history_gone(before)),
             Event::Acked { room, seq, copies, stored, durable, .. } => self.acked(room, seq, copies, stored, durable),
             Event::Servers { up } => {
                 if let Some(told) = self.company.heard(&up) {

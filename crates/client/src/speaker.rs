@@ -245,8 +245,8 @@ impl Speaker {
                 let hint = suggestion.as_ref().map(|name| format!(" (free: {name})")).unwrap_or_default();
                 Err(Fail::new(Fail::NOT_ALLOWED, format!("{why}{hint}")))
             }
-            Event::HistoryGone { room, before } => {
-                output::status(&text::history_gone(room, *before));
+            Event::HistoryGone { before, .. } => {
+                output::status(&text::history_gone(*before));
                 Ok(())
             }
             _ => Ok(()),

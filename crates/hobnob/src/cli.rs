@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Retire(RetireArgs),
     /// Bring this machine's server, with all that it holds, into another cluster
     Join(JoinArgs),
+    /// Look whether what a server has kept is sound, while it does not run
+    Check(CheckArgs),
     /// Print a new secret for a closed cluster
     Secret,
     /// Show it: three servers and four people on this machine, a leader that dies, and a chat that goes on
@@ -198,6 +200,12 @@ pub(crate) struct ServerArgs {
     /// Keep messages in memory and write no file: what this server has to itself is gone when it ends
     #[arg(long, env = "HOBNOB_IN_MEMORY", action = clap::ArgAction::SetTrue, value_parser = yes_or_no())]
     pub(crate) in_memory: bool,
+    /// Forget messages that this server has kept for so many days of its own running time; else they are kept for ever
+    #[arg(long, env = "HOBNOB_KEEP_DAYS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) keep_days: Option<u32>,
+    /// Forget the oldest messages where the log on disk gets larger than so many bytes (or 500k, 20M, 4G)
+    #[arg(long, env = "HOBNOB_KEEP_BYTES", value_name = "N", value_parser = bytes)]
+    pub(crate) keep_bytes: Option<u64>,
     /// On how many servers a message is to be before it counts as stored
     #[arg(
         long,
@@ -326,6 +334,28 @@ pub(crate) struct JoinArgs {
     pub(crate) id: ClusterId,
 }
 
+/// Options of `check`.
+#[derive(Args, Debug)]
+pub(crate) struct CheckArgs {
+    /// The directory, with a log.db in it
+    #[arg(long, env = "HOBNOB_DATA_DIR", value_name = "D")]
+    pub(crate) data_dir: std::path::PathBuf,
+}
+
+/// Reads a number of bytes, at least as many as an empty log has.
+fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1_000),
+        Some((at, 'M')) => (&text[..at], 1_000_000),
+        Some((at, 'G')) => (&text[..at], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let bytes = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes
+        .filter(|bytes| *bytes >= 200_000)
+        .ok_or_else(|| "this is not a number of bytes, at least 200k: 20M, 4G".into())
+}
+
 /// Reads the id of a cluster.
 fn cluster_id(text: &str) -> Result<ClusterId, String> {
     text.parse()
@@ -418,6 +448,11 @@ mod tests {
         check(&["client", "--name", &"n".repeat(40)], "it is too long: use at most 32 characters");
         check(&["server", "--id", "0"], "0 is not in 1..");
         check(&["server", "--replicas", "17"], "17 is not in 1..=16");
+        check(&["server", "--data-dir", "d", "--in-memory"], "cannot be used with");
+        check(&["server", "--keep-days", "0"], "0 is not in 1..");
+        check(&["server", "--keep-bytes", "4T"], "this is not a number of bytes");
+        check(&["server", "--keep-bytes", "100k"], "at least 200k");
+        check(&["check"], "--data-dir <D>");
         check(&["server", "--peer", "ship"], "this is not HOST:PORT");
         check(&["server", "--peer", "ship:0"], "this is not HOST:PORT");
         check(&["server", "--peer", "2001:db8::7:5001"], "this is not HOST:PORT");

@@ -1,6 +1,6 @@
 //! `hobnob server`: a server in the foreground.
 
-use std::{io::IsTerminal as _, net::SocketAddr};
+use std::{io::IsTerminal as _, net::SocketAddr, time::Duration};
 
 use hobnob_client::Fail;
 use hobnob_proto::{
@@ -10,7 +10,7 @@ use hobnob_proto::{
 use hobnob_server::{
     Exit, Options, Ready,
     control::{self, Handle},
-    store::Keep,
+    store::{Keep, Retention},
 };
 
 use crate::cli::{LogFormat, ServerArgs};
@@ -41,6 +41,10 @@ fn options(args: &ServerArgs) -> Result<Options, Fail> {
             _ if args.in_memory => Keep::Memory,
             Some(directory) => Keep::In(directory.clone()),
             None => Keep::Latest,
+        },
+        retention: Retention {
+            span: args.keep_days.map(|days| Duration::from_hours(24 * u64::from(days))),
+            bytes: args.keep_bytes,
         },
         ..Options::new(args.network.cluster.clone())
     })

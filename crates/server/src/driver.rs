@@ -185,6 +185,9 @@ impl Driver {
                 );
                 self.node.handle(Input::Unwritable, now);
             }
+            Notice::Retain { room, before } => {
+                self.node.handle(Input::Retain { room: &room, before: &before }, now);
+            }
             Notice::WritableAgain => self.reopen(),
         }
     }

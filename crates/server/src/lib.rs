@@ -23,7 +23,7 @@ use crate::{
     control::Control,
     driver::{Around, Driver, End},
     network::Network,
-    store::{Directory, Keep, OpenError, Store},
+    store::{Directory, Keep, OpenError, Retention, Store},
     udp::{DiscoveryError, Session, Sockets},
 };
 
@@ -66,6 +66,8 @@ pub struct Options {
     pub peers: Vec<SocketAddr>,
     /// Where it keeps what it is told.
     pub keep: Keep,
+    /// How much of it.
+    pub retention: Retention,
 }
 
 impl Options {
@@ -81,6 +83,7 @@ impl Options {
             discovery_port: DISCOVERY_PORT_DEFAULT,
             peers: Vec::new(),
             keep: Keep::Latest,
+            retention: Retention::default(),
         }
     }
 }
@@ -204,7 +207,7 @@ pub async fn run(options: Options, control: Control) -> Result<Exit, Error> {
     let (mut store, mut restored) = match Directory::choose(&options.keep, &options.cluster, options.id)? {
         Some(directory) => {
             tracing::info!(directory = %directory.path().display(), "keeps messages");
-            let (store, restored) = Store::open(directory, &mut rng)?;
+            let (store, restored) = Store::open(directory, options.retention, &mut rng)?;
             (Some(store), Some(restored))
         }
         None => (None, None),

@@ -11,6 +11,8 @@ mod cluster;
 #[allow(dead_code, reason = "other targets use the rest")]
 mod common;
 mod demo;
+#[cfg(target_os = "linux")]
+mod disk;
 mod hostile;
 mod join;
 mod kills;

@@ -59,6 +59,8 @@ struct Waiting {
     told: bool,
     /// Whether its home said, since it was sent to the present server, that it cannot write.
     unwritable: bool,
+    /// Whether that was the answer to the newest repetition.
+    answered: bool,
 }
 
 impl Waiting {
@@ -101,14 +103,16 @@ impl Outbox {
             return;
         }
         let posts = self.rooms.entry(room).or_default();
-        let new = Waiting { body, shown, repeat: None, accepted: false, told: false, unwritable: false };
+        let new =
+            Waiting { body, shown, repeat: None, accepted: false, told: false, unwritable: false, answered: false };
         posts.unsettled.entry(seq).or_insert(new);
     }
 
     /// A server serves us from now on: it is sent everything again.
     pub(super) fn moved(&mut self) {
         for waiting in self.rooms.values_mut().flat_map(|posts| posts.unsettled.values_mut()) {
-            (waiting.repeat, waiting.accepted, waiting.unwritable) = (None, false, false);
+            (waiting.repeat, waiting.accepted) = (None, false);
+            (waiting.unwritable, waiting.answered) = (false, false);
         }
     }
 
@@ -138,7 +142,11 @@ impl Outbox {
                 under_way.filter(|(n, (_, waiting))| waiting.due_at(*n) <= now).map(|(_, (seq, _))| seq).collect();
             for seq in under_way {
                 let Some(waiting) = posts.unsettled.get_mut(&seq) else { continue };
-                if waiting.repeat.get_or_insert(Repeat::new(FIRST, MAX, now)).poll(now) {
+                let repeat = waiting.repeat.get_or_insert(Repeat::new(FIRST, MAX, now));
+                if repeat.poll(now) {
+                    if std::mem::take(&mut waiting.answered) {
+                        repeat.since = now;
+                    }
                     due.push(Post {
                         room: room.clone(),
                         seq,
@@ -183,6 +191,7 @@ impl Outbox {
         let Some(posts) = self.rooms.get_mut(&room) else { return };
         if why == Refusal::CannotStore {
             let Some(waiting) = posts.unsettled.get_mut(&seq).filter(|waiting| !waiting.accepted) else { return };
+            waiting.answered = true;
             if !std::mem::replace(&mut waiting.unwritable, true) {
                 waiting.repeat = Some(Repeat::later(UNWRITABLE.0, UNWRITABLE.1, now));
                 events.push_back(Event::Refused { room, seq, why });
@@ -205,7 +214,7 @@ impl Outbox {
     pub(super) fn waiting_since(&self) -> Option<Time> {
         let open = self.rooms.values().filter(|posts| !posts.clashed);
         let sent = open.flat_map(Posts::under_way);
-        let unanswered = sent.filter(|(_, waiting)| !waiting.accepted && !waiting.unwritable);
+        let unanswered = sent.filter(|(_, waiting)| !waiting.accepted && !waiting.answered);
         unanswered.filter_map(|(_, waiting)| Some(waiting.repeat?.since)).min()
     }
 
@@ -286,7 +295,7 @@ mod tests {
         outbox.poll(at(0));
         outbox.refuse(refuse(1, Refusal::CannotStore), at(1), &mut events);
         assert_eq!((outbox.deadline(), outbox.waiting_since()), (Some(at(501)), None), "that was an answer");
-        assert_eq!(seqs(&outbox.poll(at(501))), [(1, 1)]);
+        assert_eq!((seqs(&outbox.poll(at(501))), outbox.waiting_since()), (vec![(1, 1)], Some(at(501))));
         outbox.refuse(refuse(1, Refusal::CannotStore), at(502), &mut events);
         assert!(matches!(events.make_contiguous(), [Event::Refused { seq: 1, why: Refusal::CannotStore, .. }]));
         outbox.ack(ack(1, false), at(1_600), &mut events);

@@ -5,5 +5,6 @@
 mod acks;
 mod imports;
 mod restarts;
+mod tails;
 mod trouble;
 mod world;

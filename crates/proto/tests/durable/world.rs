@@ -17,7 +17,7 @@ use hobnob_proto::{
     },
     rng::Rng,
     session::keys::{KeyPair, Suite},
-    store::{Answer, Write, model::Model},
+    store::{Answer, Found, Read, Write, model::Model},
     time::Time,
     wire::{
         frame::{Fence, Refusal, Start},
@@ -29,6 +29,8 @@ use hobnob_proto::{
 const LATENCY: Duration = Duration::from_micros(500);
 /// How long a disk takes, if nothing else is said.
 const SYNC: Duration = Duration::from_millis(2);
+/// How long it takes to read.
+const READ: Duration = Duration::from_millis(1);
 /// The first port of people; servers are below.
 const PEOPLE: u16 = 40_000;
 /// The numbers of people who are on the machine of a server begin with this.
@@ -62,11 +64,24 @@ pub(crate) fn fences(write: &Write) -> bool {
     matches!(write, Write::Room(_))
 }
 
+/// How a disk can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reading {
+    Works,
+    /// It says that it cannot.
+    Fails,
+    /// It says nothing.
+    Hangs,
+}
+
 /// A server's disk, and what has not been synced to it.
 pub(crate) struct Disk {
     pub(crate) model: Model,
     pub(crate) sync: Duration,
     pub(crate) hold: Hold,
+    pub(crate) reading: Reading,
+    /// How many questions it was asked.
+    pub(crate) reads: u64,
     /// When each is durable, at the earliest.
     pending: VecDeque<(Time, Write)>,
     durable: u64,
@@ -95,6 +110,8 @@ pub(crate) struct World {
     pub(crate) told: Vec<(u16, Time, u64, Told)>,
     /// What became of lines that were imported.
     pub(crate) imported: Vec<(u64, Outcome)>,
+    /// What else people were told.
+    heard: Vec<(u16, client::Event)>,
     runs: u8,
 }
 
@@ -109,6 +126,20 @@ pub(crate) fn port(id: u32) -> u16 {
 
 pub(crate) fn room() -> RoomName {
     ROOM.parse().unwrap()
+}
+
+impl Disk {
+    fn read(&mut self, read: &Read, now: Time) {
+        self.reads += 1;
+        let answer = match self.reading {
+            Reading::Works => self.model.answer(read),
+            Reading::Fails => {
+                Answer { id: read.id, room: read.room.clone(), found: Found::Nothing, rotten: Vec::new() }
+            }
+            Reading::Hangs => return,
+        };
+        self.answers.push_back((now + READ, answer));
+    }
 }
 
 impl World {
@@ -129,7 +160,8 @@ impl World {
     /// An empty disk, in place of the last one, if there was one.
     pub(crate) fn insert_disk(&mut self, id: u32) {
         let (pending, answers) = (VecDeque::new(), VecDeque::new());
-        let disk = Disk { model: Model::default(), sync: SYNC, hold: Hold::Nothing, pending, durable: 0, answers };
+        let (hold, reading) = (Hold::Nothing, Reading::Works);
+        let disk = Disk { model: Model::default(), sync: SYNC, hold, reading, reads: 0, pending, durable: 0, answers };
         self.disks.insert(port(id), disk);
     }
 
@@ -181,6 +213,11 @@ impl World {
 
     /// Person number `n`, at a server, as a new process of the same device each time.
     pub(crate) fn person(&mut self, n: u16, server: u32) -> u16 {
+        self.person_from(n, server, Start::After(VersionVector::default()))
+    }
+
+    /// The same, who wants so much of the room.
+    pub(crate) fn person_from(&mut self, n: u16, server: u32, from: Start) -> u16 {
         let seed = [n.to_le_bytes()[0] + 100; 32];
         let config = ClientConfig {
             cluster: "test".parse().unwrap(),
@@ -194,8 +231,31 @@ impl World {
         };
         let port = PEOPLE + n;
         self.people.insert(port, Client::new(config, seed, self.now));
-        self.command(port, client::Command::Join { room: room(), from: Start::After(VersionVector::default()) });
+        self.command(port, client::Command::Join { room: room(), from });
         port
+    }
+
+    /// What a person was shown, and what they were told of the history.
+    pub(crate) fn shown(&self, person: u16) -> Vec<String> {
+        let events = self.heard.iter().filter(|(who, _)| *who == person);
+        let lines = events.filter_map(|(_, event)| match event {
+            client::Event::Message { entry, .. } => Some(entry.body.to_string()),
+            client::Event::HistoryGone { before, .. } => Some(format!("gone before {}", before.is_some())),
+            _ => None,
+        });
+        lines.collect()
+    }
+
+    /// The shell of a server wants to give up so much.
+    pub(crate) fn retain(&mut self, id: u32, before: &VersionVector) {
+        self.step(port(id), Input::Retain { room: &room(), before });
+    }
+
+    /// The store of a server has found that these are rotten.
+    pub(crate) fn scrub(&mut self, id: u32, rotten: &[(Origin, u64)]) {
+        let found = Found::Entries(Vec::new());
+        let answer = Answer { id: 0, room: room(), found, rotten: rotten.to_vec() };
+        self.step(port(id), Input::Answer(&answer));
     }
 
     pub(crate) fn post(&mut self, person: u16, seq: u64) {
@@ -222,7 +282,7 @@ impl World {
                     self.told.push((port, self.now, seq, Told::Refused(why)));
                 }
                 client::Output::Event(client::Event::Imported { n, outcome }) => self.imported.push((n, outcome)),
-                client::Output::Event(_) => {}
+                client::Output::Event(event) => self.heard.push((port, event)),
             }
         }
         for (to, bytes) in sent {
@@ -306,7 +366,7 @@ impl World {
                 (Output::Broadcast { bytes }, _) => sent.push((addr(0), bytes)),
                 (Output::Event(event), _) => self.events.push((port, self.now, event)),
                 (Output::Persist(write), Some(disk)) => disk.pending.push_back((self.now + disk.sync, write)),
-                (Output::Read(read), Some(disk)) => disk.answers.push_back((self.now, disk.model.answer(&read))),
+                (Output::Read(read), Some(disk)) => disk.read(&read, self.now),
                 (Output::Persist(_) | Output::Read(_), None) => panic!("server at {port} has no disk"),
             }
         }

@@ -12,7 +12,10 @@ use hobnob_proto::{
 };
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::schema::{SEQ_BOUND, row_id};
+use super::{
+    rows::{self, COLUMNS, TABLES},
+    schema::{SEQ_BOUND, row_id},
+};
 
 /// Rooms, parts and authors that are remembered; past that all are forgotten, and looked up again.
 const REMEMBERED_MAX: usize = 50_000;
@@ -94,7 +97,8 @@ impl Names {
             }
             Write::Me(me) => {
                 put(connection, "id", i64::from(me.id.0))?;
-                put(connection, "boot", me.boot.0.cast_signed())?;
+                let last = get::<i64>(connection, "boot")?.unwrap_or(0);
+                put(connection, "boot", me.boot.0.cast_signed().max(last))?;
             }
             Write::Cluster(id) => {
                 put(connection, "cluster", id.to_string())?;
@@ -112,12 +116,12 @@ impl Names {
             "UPDATE parts SET top = ?2, floor = ?3, last = ?4, millis = ?5, counter = ?6 WHERE id = ?1",
         )?;
         let mut stamp =
-            connection.prepare_cached("INSERT OR REPLACE INTO ages (part, slot, top) VALUES (?1, ?2, ?3)")?;
+            connection.prepare_cached("INSERT OR REPLACE INTO ages (slot, part, top) VALUES (?1, ?2, ?3)")?;
         for part in self.rooms.values_mut().flat_map(|room| room.parts.values_mut()).filter(|part| part.is_dirty) {
             let (last, millis, counter) = part.newest;
             let [top, floor, last, millis] = [part.top, part.floor, last, millis].map(u64::cast_signed);
             update.execute(params![part.id, top, floor, last, millis, counter])?;
-            stamp.execute([part.id, slot.cast_signed(), part.top.cast_signed()])?;
+            stamp.execute([slot.cast_signed(), part.id, part.top.cast_signed()])?;
             part.is_dirty = false;
         }
         if self.remembered > REMEMBERED_MAX {
@@ -149,8 +153,10 @@ impl Names {
         let entry = &kept.entry;
         let author = self.author(connection, kept)?;
         let part = self.part(connection, &entry.room, entry.origin)?;
-        if entry.seq > part.floor && entry.seq <= part.top {
-            insert(connection, kept, part.id, author)?;
+        let (id, is_kept) = (part.id, entry.seq > part.floor && entry.seq <= part.top);
+        // What is sound is not replaced by another content.
+        if is_kept && !is_sound(connection, id, kept) {
+            insert(connection, kept, id, author)?;
         }
         Ok(())
     }
@@ -252,15 +258,22 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
             })
         })
         .optional()?;
-    match part {
-        Some(part) => Ok(part),
-        None => {
-            let id = connection
-                .prepare_cached("INSERT INTO parts VALUES (NULL, ?1, ?2, 0, 0, 0, 0, 0, 0)")?
-                .insert([room, origin])?;
-            Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0), is_dirty: false })
-        }
+    if let Some(part) = part {
+        return Ok(part);
     }
+    let id = connection
+        .prepare_cached("INSERT INTO parts VALUES (NULL, ?1, ?2, 0, 0, 0, 0, 0, 0)")?
+        .insert([room, origin])?;
+    Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0), is_dirty: false })
+}
+
+/// Whether the row of an entry is what was written there, whatever that was.
+fn is_sound(connection: &Connection, part: i64, kept: &Kept) -> bool {
+    let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE e.id = ?1");
+    let read = |row: &rusqlite::Row<'_>| rows::entry(row, &kept.entry.room, kept.entry.origin);
+    let found =
+        connection.prepare_cached(&sql).and_then(|mut rows| rows.query_row([row_id(part, kept.entry.seq)], read));
+    matches!(found, Ok(Ok(_)))
 }
 
 /// Writes the row of an entry.

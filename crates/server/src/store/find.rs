@@ -3,7 +3,7 @@
 //! There is no index of display order: within a part it is the order of numbers, so a question about several parts merges
 //! their ends, and a time is found in each by halving.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 
 use hobnob_proto::{
     hlc::Hlc,
@@ -154,25 +154,29 @@ impl<'a> Room<'a> {
 
     /// Whether an entry is the first in display order of those that its post has.
     fn is_canonical(&self, part: Part, row: &Line, siblings: &mut BTreeMap<i64, Vec<i64>>) -> rusqlite::Result<bool> {
-        if !siblings.contains_key(&row.author) {
-            let same = self
-                .connection
-                .prepare_cached(
-                    "SELECT b.id FROM authors AS a JOIN authors AS b
-                     ON b.room = a.room AND b.person = a.person AND b.device = a.device WHERE a.id = ?1",
-                )?
-                .query_map([row.author], |row| row.get(0))?
-                .collect::<Result<Vec<i64>, _>>()?;
-            siblings.insert(row.author, same);
-        }
+        let siblings = match siblings.entry(row.author) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(self.siblings(row.author)?),
+        };
         let mine = (row.hlc, part.origin, row.seq);
-        for author in siblings.get(&row.author).into_iter().flatten() {
+        for author in siblings {
             let orders = self.orders_of(*author, row.client_seq)?;
             if orders.into_iter().any(|order| order < mine) {
                 return Ok(false);
             }
         }
         Ok(true)
+    }
+
+    /// All authors that are this one's device, under any name.
+    fn siblings(&self, author: i64) -> rusqlite::Result<Vec<i64>> {
+        self.connection
+            .prepare_cached(
+                "SELECT b.id FROM authors AS a JOIN authors AS b
+                 ON b.room = a.room AND b.person = a.person AND b.device = a.device WHERE a.id = ?1",
+            )?
+            .query_map([author], |row| row.get(0))?
+            .collect()
     }
 
     /// Where the entries of a post are shown.

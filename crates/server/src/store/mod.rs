@@ -19,23 +19,30 @@ use std::{
 };
 
 use hobnob_proto::{
+    ids::RoomName,
+    log::VersionVector,
     rng::Rng,
     store::{Answer, Read, Restored, Write},
 };
+use rusqlite::Connection;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub use self::{
     place::{Directory, Keep},
+    retention::Retention,
     schema::OpenError,
 };
 
 mod batch;
+pub mod check;
 mod find;
 pub mod place;
 mod reader;
 mod restore;
+mod retention;
 mod rows;
 mod schema;
+mod scrub;
 mod writer;
 
 /// Bytes of entries that may wait to be written: a disk that is so far behind counts as one that cannot be written to.
@@ -56,6 +63,13 @@ pub(crate) enum Notice {
         /// What the disk says.
         why: String,
     },
+    /// So much of a room is too old, or too much.
+    Retain {
+        /// Which room.
+        room: RoomName,
+        /// By origin, the last number to be given up.
+        before: VersionVector,
+    },
     /// The disk would take something again: a store that is opened anew can be written to.
     WritableAgain,
 }
@@ -73,6 +87,7 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 pub(crate) struct Store {
     directory: Directory,
+    retention: Retention,
     writes: Option<Sender<Write>>,
     reads: Option<Sender<Read>>,
     threads: Vec<JoinHandle<()>>,
@@ -83,24 +98,38 @@ pub(crate) struct Store {
 
 impl Store {
     /// Opens the store of a directory, whose boot is raised then: durably, before this returns.
-    pub(crate) fn open(directory: Directory, rng: &mut Rng) -> Result<(Self, Restored), OpenError> {
+    pub(crate) fn open(
+        directory: Directory,
+        retention: Retention,
+        rng: &mut Rng,
+    ) -> Result<(Self, Restored), OpenError> {
+        let connection = schema::open(&directory.file())?;
+        Self::start(directory, retention, connection, rng)
+    }
+
+    /// The same, of a file that is open for writing.
+    fn start(
+        directory: Directory,
+        retention: Retention,
+        mut connection: Connection,
+        rng: &mut Rng,
+    ) -> Result<(Self, Restored), OpenError> {
         let path = directory.file();
         let failed = |error: rusqlite::Error| OpenError::from_sqlite(&path, &error);
-        let mut connection = schema::open(&path)?;
         let restored = restore::restore(&mut connection, &path, rng)?;
         let reader = schema::open_to_read(&path)?;
         let (notice, notices) = unbounded_channel();
         let (writes, to_write) = mpsc::channel();
         let (reads, to_read) = mpsc::channel();
         let queue = Arc::new(Queue::default());
-        let writer = writer::Writer::new(connection, notice.clone(), Arc::clone(&queue)).map_err(failed)?;
+        let writer = writer::Writer::new(connection, notice.clone(), Arc::clone(&queue), retention).map_err(failed)?;
         let reader = reader::Reader::new(reader, notice);
         let threads = vec![
             start("store-write", &path, move || writer.run(&to_write))?,
             start("store-read", &path, move || reader.run(&to_read))?,
         ];
         let (writes, reads) = (Some(writes), Some(reads));
-        Ok((Self { directory, writes, reads, threads, queue, notices }, restored))
+        Ok((Self { directory, retention, writes, reads, threads, queue, notices }, restored))
     }
 
     /// To be made durable, after all that was given before. Where too much waits already, the disk is hopelessly behind:
@@ -124,7 +153,7 @@ impl Store {
 
     /// The same store, opened anew while this one is still there to be read: for the time after trouble.
     pub(crate) fn reopen(&self, rng: &mut Rng) -> Result<(Self, Restored), OpenError> {
-        Self::open(self.directory.clone(), rng)
+        Self::open(self.directory.clone(), self.retention, rng)
     }
 
     /// Ends the threads, once all that was given is done.

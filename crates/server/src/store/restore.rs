@@ -64,9 +64,10 @@ fn records<T: DeserializeOwned>(connection: &Connection, sql: &str) -> rusqlite:
     let mut rows = statement.query([])?;
     let mut records = Vec::new();
     while let Some(row) = rows.next()? {
-        match row.get_ref(0)?.as_str().ok().and_then(|json| serde_json::from_str(json).ok()) {
-            Some(record) => records.push(record),
-            None => tracing::warn!("a record on disk cannot be read: the other servers will tell it again"),
+        if let Some(record) = row.get_ref(0)?.as_str().ok().and_then(|json| serde_json::from_str(json).ok()) {
+            records.push(record);
+        } else {
+            tracing::warn!("a record on disk cannot be read: the other servers will tell it again");
         }
     }
     Ok(records)
@@ -96,8 +97,11 @@ fn heads(connection: &Connection) -> rusqlite::Result<Vec<Head>> {
     Ok(heads)
 }
 
+/// Room, origin, the last entry, the floor, the newest entry.
+type Part = (RoomName, Origin, u64, u64, DisplayOrder);
+
 /// One origin's part of a room; `None` where the row makes no sense.
-fn part(row: &Row<'_>) -> rusqlite::Result<Option<(RoomName, Origin, u64, u64, DisplayOrder)>> {
+fn part(row: &Row<'_>) -> rusqlite::Result<Option<Part>> {
     let Some(room) = row.get_ref(0)?.as_str().ok().and_then(|name| name.parse().ok()) else { return Ok(None) };
     let unsigned = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
     let origin = Origin { id: ServerId(row.get(1)?), boot: Boot(unsigned(2)?) };

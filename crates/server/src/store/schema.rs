@@ -8,7 +8,7 @@
 //!                                                           last: the newest entry there was, and its time
 //! authors  (id, room, person, device, name)
 //! entries  (id = part << 36 | seq, millis, counter, author, client_seq, kind, hash, body)
-//! ages     (part, slot, top)                                what a part held at the end of a slot of running time
+//! ages     (slot, part, top)                                what a part held at the end of a slot of running time
 //! members  (id, record)          quarantine (room, server, boot, seq, hash, line)
 //! ```
 //!
@@ -48,6 +48,7 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
         top INTEGER NOT NULL, floor INTEGER NOT NULL, swept INTEGER NOT NULL,
         last INTEGER NOT NULL, millis INTEGER NOT NULL, counter INTEGER NOT NULL, UNIQUE (room, origin)
     ) STRICT;
+    CREATE INDEX unswept ON parts (id) WHERE swept < floor;
     CREATE TABLE authors (
         id INTEGER PRIMARY KEY, room INTEGER NOT NULL, person BLOB NOT NULL, device INTEGER NOT NULL,
         name TEXT NOT NULL, UNIQUE (room, person, device, name)
@@ -58,7 +59,7 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
     ) STRICT;
     CREATE INDEX posts ON entries (author, client_seq);
     CREATE TABLE ages (
-        part INTEGER NOT NULL, slot INTEGER NOT NULL, top INTEGER NOT NULL, PRIMARY KEY (part, slot)
+        slot INTEGER NOT NULL, part INTEGER NOT NULL, top INTEGER NOT NULL, PRIMARY KEY (slot, part)
     ) WITHOUT ROWID, STRICT;
     CREATE TABLE members (id INTEGER PRIMARY KEY, record TEXT NOT NULL) STRICT;
     CREATE TABLE quarantine (
@@ -85,6 +86,9 @@ pub enum OpenError {
         #[source]
         source: io::Error,
     },
+    /// There is nothing there.
+    #[error("there is no log of hobnob in {}: name a directory with a log.db in it", .0.display())]
+    Missing(PathBuf),
     /// There is no home directory to put it in.
     #[error(
         "there is no place for messages, since HOME is not set: set HOME or XDG_STATE_HOME, choose a directory with \
@@ -204,7 +208,7 @@ pub(crate) fn sync_dir(directory: &Path) -> io::Result<()> {
 }
 
 /// Refuses what is not ours, and what we do not understand. An empty file is to become ours.
-fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+pub(crate) fn recognise(connection: &Connection, path: &Path) -> Result<(), OpenError> {
     let failed = |error: rusqlite::Error| OpenError::from_sqlite(path, &error);
     let pragma = |name: &str| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
     let version = pragma("user_version").map_err(failed)?;

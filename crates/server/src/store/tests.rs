@@ -4,12 +4,16 @@ use std::{path::PathBuf, time::Duration};
 
 use hobnob_proto::{
     hlc::Hlc,
-    ids::{Boot, DeviceId, Origin, PersonId, RoomName, ServerId},
-    log::{Entry, Hash, VersionVector, entry::MESSAGE, room::Kept},
+    ids::{Boot, DeviceId, Origin, PersonId, ServerId},
+    log::{Entry, Hash, entry::MESSAGE, room::Kept},
     store::{Answer, Found, Read, What},
 };
 
 use super::{place, *};
+
+mod model;
+mod power;
+mod trouble;
 
 /// A directory that vanishes with the value.
 #[derive(Debug)]
@@ -31,7 +35,7 @@ impl TestDir {
 
     pub(crate) fn try_open(&self) -> Result<(Store, Restored), OpenError> {
         let directory = place::lock(&self.0).unwrap().expect("nobody else has it");
-        Store::open(directory, &mut Rng::from_seed([3; 32]))
+        Store::open(directory, Retention::default(), &mut Rng::from_seed([3; 32]))
     }
 }
 
@@ -81,8 +85,8 @@ pub(crate) fn next(store: &mut Store) -> Notice {
     loop {
         match store.notices.try_recv() {
             Ok(notice) => return notice,
-            Err(_) if std::time::Instant::now() > deadline => panic!("the store says nothing"),
-            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+            Err(_nothing) if std::time::Instant::now() > deadline => panic!("the store says nothing"),
+            Err(_nothing) => std::thread::sleep(Duration::from_millis(1)),
         }
     }
 }
@@ -124,6 +128,12 @@ fn what_was_durable_is_there_after_a_restart() {
     let (mut store, restored) = directory.open();
     assert_eq!((restored.id, restored.term), (Some(ServerId(3)), 9));
     assert!(restored.boot.unwrap() > me.boot, "each start is another boot");
+    let last = restored.boot.unwrap();
+    store.persist(Write::Me(Origin { id: ServerId(3), boot: Boot(7) }));
+    wait_durable(&mut store, 1);
+    drop(store);
+    let (mut store, restored) = directory.open();
+    assert!(restored.boot.unwrap() > last, "whatever it was told meanwhile");
     let [head] = &restored.logs[..] else { panic!("{restored:?}") };
     assert_eq!((head.room.as_str(), head.entries, head.newest.2), ("tea", 5, 5));
     assert_eq!(head.held, [(origin(1), 5)].into_iter().collect::<VersionVector>());

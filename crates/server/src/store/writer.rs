@@ -16,26 +16,30 @@ use hobnob_proto::store::Write;
 use rusqlite::Connection;
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::clock::Clock;
+
 use super::{
     Notice, Queue,
     batch::{Error, Names, get, put},
+    retention::{self, Retention, SLOT_SECS},
 };
 
 /// Writes that one transaction takes at most.
 const BATCH_MAX: usize = 4_096;
 /// Bytes of lines that one transaction takes at most.
 const BATCH_BYTES_MAX: usize = 4 << 20;
-/// How often a writer that has nothing to do looks whether there is something to tidy up.
-const IDLE: Duration = Duration::from_secs(10);
+/// How often the writer looks whether there is something to tidy up.
+const TIDY_EVERY: Duration = Duration::from_secs(10);
+/// How long nobody may have written before the next step of a sweep.
+const SWEEP_AFTER: Duration = Duration::from_millis(2);
+/// Transactions after which a step of a sweep is taken though others wait.
+const SWEEP_EVERY: u32 = 16;
 /// How often a writer that has failed tries again.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
 /// Bytes that a disk has to take before it counts as writable again.
-const PROBE_BYTES: i32 = 256 * 1024;
+const PROBE_BYTES: i32 = 1 << 20;
 /// Running time is noted at least so often, in seconds.
 const NOTE_EVERY: u64 = 600;
-/// Entries that became durable within one slot of running time have one age. Seconds.
-pub(crate) const SLOT_SECS: u64 = 600;
-
 /// What the writer works on.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -43,11 +47,19 @@ pub(crate) struct Writer {
     names: Names,
     notices: UnboundedSender<Notice>,
     queue: Arc<Queue>,
+    /// Bytes of lines that were taken from the queue, and are not written.
+    in_hand: usize,
     done: u64,
     /// Seconds that this store had run when it was opened.
     ran_before: u64,
-    started: Instant,
+    clock: Clock,
     noted: u64,
+    retention: Retention,
+    tidied: Instant,
+    /// Whether there are rows to be swept, or may be.
+    sweeps: bool,
+    /// Transactions since the last step of a sweep.
+    since_sweep: u32,
 }
 
 /// What a write counts for in a batch and in the queue.
@@ -64,30 +76,45 @@ impl Writer {
         connection: Connection,
         notices: UnboundedSender<Notice>,
         queue: Arc<Queue>,
+        retention: Retention,
     ) -> rusqlite::Result<Self> {
         let ran_before = get::<i64>(&connection, "ran")?.unwrap_or(0).max(0).cast_unsigned();
-        let (names, started) = (Names::default(), Instant::now());
-        Ok(Self { connection, names, notices, queue, done: 0, ran_before, started, noted: ran_before })
+        Ok(Self {
+            connection,
+            names: Names::default(),
+            notices,
+            queue,
+            in_hand: 0,
+            done: 0,
+            ran_before,
+            clock: Clock::start(),
+            noted: ran_before,
+            retention,
+            tidied: Instant::now(),
+            sweeps: true,
+            since_sweep: 0,
+        })
     }
 
     /// Writes until nobody can send any more; all that was sent is written by then.
     pub(crate) fn run(mut self, writes: &Receiver<Write>) {
         loop {
-            match writes.recv_timeout(IDLE) {
-                Ok(first) => {
-                    if let Err(error) = self.write(first, writes) {
-                        let _nobody_listens = self.notices.send(Notice::Unwritable { why: error.to_string() });
-                        return self.wait_for_the_disk(writes);
-                    }
-                }
-                Err(RecvTimeoutError::Timeout) => self.tidy_up(),
+            let wait = if self.sweeps { SWEEP_AFTER } else { TIDY_EVERY };
+            let done = match writes.recv_timeout(wait) {
+                Ok(first) => self.write(first, writes).and_then(|()| self.tidy_up(false)),
+                Err(RecvTimeoutError::Timeout) => self.tidy_up(true),
                 Err(RecvTimeoutError::Disconnected) => return self.note(),
+            };
+            if let Err(error) = done {
+                let _nobody_listens = self.notices.send(Notice::Unwritable { why: error.to_string() });
+                return self.wait_for_the_disk(writes);
             }
         }
     }
 
     /// One transaction with this write and all that wait.
     fn write(&mut self, first: Write, writes: &Receiver<Write>) -> Result<(), Error> {
+        self.in_hand = weight(&first);
         if self.queue.is_full.load(Ordering::Relaxed) {
             return Err(Error::Behind);
         }
@@ -96,7 +123,9 @@ impl Writer {
         let mut next = Some(first);
         while let Some(write) = next.take() {
             bytes += weight(&write);
+            self.in_hand = bytes;
             count += 1;
+            self.sweeps |= matches!(write, Write::Floors { .. });
             self.names.apply(&self.connection, &write)?;
             if count < BATCH_MAX && bytes < BATCH_BYTES_MAX {
                 next = writes.try_recv().ok();
@@ -110,21 +139,39 @@ impl Writer {
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         self.noted = ran;
         self.done += count as u64;
-        self.queue.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        self.put_down();
         let _nobody_listens = self.notices.send(Notice::Durable { through: self.done });
         Ok(())
     }
 
-    /// Seconds that this store has run, over all its starts.
-    fn ran(&self) -> u64 {
-        self.ran_before + self.started.elapsed().as_secs()
+    /// What was taken from the queue waits no more.
+    fn put_down(&mut self) {
+        self.queue.waiting.fetch_sub(std::mem::take(&mut self.in_hand), Ordering::Relaxed);
     }
 
-    /// What can be done while nobody waits.
-    fn tidy_up(&mut self) {
+    /// Seconds that this store has run, over all its starts.
+    fn ran(&self) -> u64 {
+        self.ran_before + self.clock.now().as_millis() / 1_000
+    }
+
+    /// What can be done while nobody waits; in small steps, since somebody may.
+    fn tidy_up(&mut self, is_idle: bool) -> Result<(), Error> {
+        self.since_sweep += 1;
+        if self.sweeps && (is_idle || self.since_sweep >= SWEEP_EVERY) {
+            self.since_sweep = 0;
+            self.sweeps = retention::sweep(&self.connection)?;
+        }
+        if self.tidied.elapsed() < TIDY_EVERY {
+            return Ok(());
+        }
+        self.tidied = Instant::now();
         if self.ran() >= self.noted + NOTE_EVERY {
             self.note();
         }
+        for (room, before) in retention::wishes(&self.connection, self.retention, self.ran())? {
+            let _nobody_listens = self.notices.send(Notice::Retain { room, before });
+        }
+        Ok(())
     }
 
     /// Notes the running time. Where that fails, the next write will say so.
@@ -137,6 +184,7 @@ impl Writer {
 
     /// Nothing is written any more in this run; says when the disk takes something again.
     fn wait_for_the_disk(mut self, writes: &Receiver<Write>) {
+        self.put_down();
         self.roll_back();
         let mut next = Instant::now() + PROBE_EVERY;
         loop {

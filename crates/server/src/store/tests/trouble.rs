@@ -1,0 +1,207 @@
+//! Disks that rot, fill up and are trimmed.
+
+use std::time::{Duration, Instant};
+
+use super::*;
+
+/// A log of 20 entries of one origin, closed again.
+fn written() -> TestDir {
+    let directory = TestDir::new();
+    let (mut store, _) = directory.open();
+    (1..=20).for_each(|seq| store.persist(Write::Entry(entry("tea", 1, seq, seq, (1, seq)))));
+    wait_durable(&mut store, 20);
+    drop(store);
+    directory
+}
+
+fn change(directory: &TestDir, sql: &str) {
+    rusqlite::Connection::open(directory.0.join("log.db")).unwrap().execute_batch(sql).unwrap();
+}
+
+#[test]
+fn what_has_rotted_is_named_and_repaired() {
+    let directory = written();
+    change(
+        &directory,
+        "UPDATE entries SET body = 'another' WHERE client_seq = 3; DELETE FROM entries WHERE client_seq = 7",
+    );
+    let (mut store, _) = directory.open();
+    let answer = ask(&mut store, "tea", all(&[1]));
+    assert_eq!(answer.rotten, [(origin(1), 3), (origin(1), 7)]);
+    assert_eq!(dots(&answer).len(), 18);
+    let device = What::Device { person: PersonId([1; 16]), device: DeviceId(1_u64.wrapping_neg()), from: 3 };
+    assert_eq!(ask(&mut store, "tea", device).rotten, [(origin(1), 3)]);
+    store.persist(Write::Repair(entry("tea", 1, 3, 3, (1, 3))));
+    store.persist(Write::Repair(entry("tea", 1, 7, 7, (1, 7))));
+    // What is sound stays as it is.
+    store.persist(Write::Repair(entry("tea", 1, 8, 99, (1, 8))));
+    wait_durable(&mut store, 3);
+    let answer = ask(&mut store, "tea", all(&[1]));
+    let Found::Entries(found) = &answer.found else { panic!() };
+    assert_eq!((answer.rotten.len(), found.len(), found[7].entry.hlc.millis), (0, 20, 8));
+}
+
+#[test]
+fn the_scrub_finds_what_nobody_asks_for() {
+    let directory = written();
+    change(&directory, "UPDATE entries SET author = 9 WHERE client_seq = 20");
+    let connection = schema::open_to_read(&directory.0.join("log.db")).unwrap();
+    let mut scrub = scrub::Scrub::new();
+    scrub.hurry();
+    let answer = scrub.step(&connection).expect("it finds something");
+    assert_eq!((answer.id, answer.room.as_str()), (0, "tea"));
+    assert_eq!(answer.rotten, [(origin(1), 20)]);
+    scrub.hurry();
+    assert!(scrub.step(&connection).is_none(), "the round is at its end");
+}
+
+#[test]
+fn a_page_that_cannot_be_read_costs_what_was_on_it() {
+    let directory = TestDir::new();
+    let (mut store, _) = directory.open();
+    (1..=400).for_each(|seq| store.persist(Write::Entry(entry("tea", 1, seq, seq, (1, seq)))));
+    wait_durable(&mut store, 400);
+    drop(store);
+    let file = directory.0.join("log.db");
+    let connection = rusqlite::Connection::open(&file).unwrap();
+    let text = b"number 200 of 1";
+    drop(connection);
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
+    bytes[at / 4_096 * 4_096..][..4_096].fill(0xff);
+    std::fs::write(&file, bytes).unwrap();
+    let (mut store, _) = directory.open();
+    let answer = ask(&mut store, "tea", all(&[1]));
+    let found = dots(&answer).len();
+    assert!(answer.rotten.contains(&(origin(1), 200)), "{:?}", answer.rotten);
+    assert_eq!(found + answer.rotten.len(), 400);
+    assert!(found > 300, "{found}");
+}
+
+#[test]
+fn a_full_disk_is_reported_and_what_is_stored_can_be_read() {
+    let directory = TestDir::new();
+    let file = directory.0.join("log.db");
+    let connection = schema::open(&file).unwrap();
+    connection.pragma_update(None, "max_page_count", 60).unwrap();
+    let locked = place::lock(&directory.0).unwrap().unwrap();
+    let (mut store, _) = Store::start(locked, Retention::default(), connection, &mut Rng::from_seed([3; 32])).unwrap();
+    (1..=4_000).for_each(|seq| store.persist(Write::Entry(entry("tea", 1, seq, seq, (1, seq)))));
+    let mut durable = 0;
+    let why = loop {
+        match next(&mut store) {
+            Notice::Durable { through } => durable = through,
+            Notice::Unwritable { why } => break why,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(why.contains("full"), "{why}");
+    let answer = ask(&mut store, "tea", all(&[1]));
+    assert_eq!(dots(&answer).len() as u64, durable, "all that was reported durable, and no more");
+    // There is room again for whoever opens it anew.
+    let (mut again, restored) = store.reopen(&mut Rng::from_seed([4; 32])).unwrap();
+    drop(store);
+    let top = restored.logs.first().map_or(0, |head| head.entries);
+    assert_eq!(top, durable);
+    again.persist(Write::Entry(entry("tea", 1, top + 1, 9_000, (1, top + 1))));
+    wait_durable(&mut again, 1);
+}
+
+#[test]
+fn a_writer_that_has_failed_tries_again() {
+    let directory = TestDir::new();
+    let (mut store, _) = directory.open();
+    // What can never be written fails as what cannot be written now.
+    store.persist(Write::Entry(entry("tea", 1, 2, 1, (1, 1))));
+    let Notice::Unwritable { why } = next(&mut store) else { panic!("a hole is refused") };
+    assert!(why.contains("does not follow"), "{why}");
+    store.persist(Write::Entry(entry("tea", 1, 1, 1, (1, 1))));
+    let Notice::WritableAgain = next(&mut store) else { panic!("it tries, and can write") };
+    assert_eq!(store.queue.waiting.load(std::sync::atomic::Ordering::Relaxed), 0, "what came meanwhile is dropped");
+    let (_again, restored) = store.reopen(&mut Rng::from_seed([4; 32])).unwrap();
+    assert!(restored.logs.is_empty(), "nothing of the failed batch is there");
+}
+
+/// What a store would like to give up after `ran` seconds: of `tea`, by origin.
+fn wishes(directory: &TestDir, retention: Retention, ran: u64) -> Vec<(u32, u64)> {
+    let connection = rusqlite::Connection::open(directory.0.join("log.db")).unwrap();
+    let wishes = retention::wishes(&connection, retention, ran).unwrap();
+    wishes.iter().flat_map(|(_, floors)| floors.iter()).map(|(origin, seq)| (origin.id.0, seq)).collect()
+}
+
+#[test]
+fn what_is_too_old_or_too_much_is_given_up_oldest_first() {
+    let directory = TestDir::new();
+    let mut connection = schema::open(&directory.0.join("log.db")).unwrap();
+    let mut names = batch::Names::default();
+    for (slot, id, seqs) in [(0, 1, 1..=100), (2, 2, 1..=100), (5, 1, 101..=200)] {
+        let transaction = connection.transaction().unwrap();
+        for seq in seqs {
+            names.apply(&transaction, &Write::Entry(entry("tea", id, seq, seq, (u64::from(id), seq)))).unwrap();
+        }
+        names.finish(&transaction, slot).unwrap();
+        transaction.commit().unwrap();
+    }
+    drop(connection);
+    let days = |slots: u64| Retention { span: Some(Duration::from_secs(slots * retention::SLOT_SECS)), bytes: None };
+    let at = 6 * retention::SLOT_SECS;
+    assert_eq!(wishes(&directory, Retention::default(), at), []);
+    assert_eq!(wishes(&directory, days(6), at), []);
+    assert_eq!(wishes(&directory, days(5), at), [(1, 100)]);
+    assert_eq!(wishes(&directory, days(3), at), [(1, 100), (2, 100)]);
+    assert_eq!(wishes(&directory, days(0), at), [(1, 200), (2, 100)]);
+    let size = std::fs::metadata(directory.0.join("log.db")).unwrap().len();
+    let bytes = |bytes| Retention { span: None, bytes: Some(bytes) };
+    assert_eq!(wishes(&directory, bytes(size), at), []);
+    let [(1, first), ..] = wishes(&directory, bytes(size - 4_096), at)[..] else { panic!("the oldest go") };
+    assert!(first > 0 && first < 100, "{first}: as many as it takes");
+}
+
+#[test]
+fn rows_below_a_floor_are_swept_and_their_pages_used_again() {
+    let directory = TestDir::new();
+    let (mut store, _) = directory.open();
+    let write = |store: &mut Store, seqs: std::ops::RangeInclusive<u64>| {
+        seqs.for_each(|seq| store.persist(Write::Entry(entry("tea", 1, seq, seq, (1, seq)))));
+    };
+    write(&mut store, 1..=5_000);
+    wait_durable(&mut store, 5_000);
+    let connection = schema::open_to_read(&directory.0.join("log.db")).unwrap();
+    let count = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    let before = count("PRAGMA page_count");
+    let floors = [(origin(1), 4_990)].into_iter().collect();
+    store.persist(Write::Floors { room: "tea".parse().unwrap(), floors });
+    wait_durable(&mut store, 5_001);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let is_swept = || count("SELECT count(*) FROM entries") == 10 && count("PRAGMA page_count") < before / 2;
+    while !is_swept() {
+        assert!(Instant::now() < deadline, "{} rows are left", count("SELECT count(*) FROM entries"));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(dots(&ask(&mut store, "tea", all(&[1]))).len(), 10);
+}
+
+#[test]
+fn a_check_says_what_is_wrong() {
+    let check = |sql: &str, expected: &[&str]| {
+        let directory = written();
+        change(&directory, sql);
+        let report = check::check(&directory.0, |_, _| {}).unwrap();
+        assert_eq!(report.faults, expected);
+        assert_eq!((report.entries, report.is_sound()), (20, expected.is_empty()));
+    };
+    check("", &[]);
+    check(
+        "UPDATE entries SET body = 'x' WHERE client_seq = 3",
+        &["#tea: entry 3 of server 1.1001 is missing or not what was written"],
+    );
+    check(
+        "INSERT INTO entries SELECT id + 1, millis, counter, author, 21, kind, hash, body FROM entries WHERE client_seq = 20",
+        &["#tea: 1 entries of server 1.1001 lie beyond the last one, 20"],
+    );
+    let directory = written();
+    let (_store, _) = directory.open();
+    assert!(matches!(check::check(&directory.0, |_, _| {}), Err(OpenError::Locked(_))));
+    let nothing = TestDir::new();
+    assert!(matches!(check::check(&nothing.0, |_, _| {}), Err(OpenError::Missing(_))));
+}
