@@ -47,7 +47,7 @@ pub(crate) async fn export(options: Options, since: Option<Since>) -> Result<(),
         Some(Since::All) | None => None,
     };
     let mut file = File { out: BufWriter::new(io::stdout()), entries: 0, is_gone: false };
-    file.write(&head_mark(&head, room, since)?)?;
+    file.write(&head_mark(&head, room.as_ref(), since)?)?;
     let write = async {
         let mut progress = Progress::new();
         for (at, room) in rooms.iter().enumerate() {
@@ -89,7 +89,7 @@ fn rooms(items: &Value) -> Vec<RoomName> {
 }
 
 /// The first line, from what the server says of itself.
-fn head_mark(head: &Value, room: Option<RoomName>, since: Option<u64>) -> Result<Mark, Fail> {
+fn head_mark(head: &Value, room: Option<&RoomName>, since: Option<u64>) -> Result<Mark, Fail> {
     let said = json!({
         "version": VERSION, "cluster": head["cluster"], "cluster_id": head["cluster_id"], "made": head["time"],
         "room": room, "since": since,

@@ -168,7 +168,7 @@ fn a_damaged_or_cut_file_is_imported_as_far_as_it_goes_and_that_is_said() {
     let rotten = whole.replace(lines[at], &lines[at].replace("says", "lies"));
     check(&rotten, 1, &format!("line {}: its content does not have the hash that it carries", at + 1), 15);
     let holed = file_of(lines.iter().enumerate().filter(|(n, _)| *n != at - 1).map(|(_, line)| *line));
-    check(&holed, 1, &format!("line {}: an earlier entry of its origin is missing", at), 14);
+    check(&holed, 1, &format!("line {at}: an earlier entry of its origin is missing"), 14);
     check(&file_of(lines.iter().chain([&lines[at]]).copied()), 0, "1 known", 16);
     check("", 1, "it is empty", 0);
     check("hello\n", 1, "not that of an export", 0);

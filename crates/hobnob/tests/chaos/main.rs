@@ -43,7 +43,7 @@ fn what_is_stored_is_shown_once_by_every_server_whatever_happens() {
         if (cycle - 1).is_multiple_of(CYCLES_OF_ONE) {
             cluster = None;
         }
-        let fault = faults::draw(seed, cycle, network::is_possible());
+        let fault = faults::draw(seed, cycle, network::possible().is_ok());
         let outcome = catch_unwind(AssertUnwindSafe(|| {
             let cluster = cluster.get_or_insert_with(Cluster::start);
             cluster.cycle(&fault)

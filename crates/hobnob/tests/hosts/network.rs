@@ -329,13 +329,8 @@ impl Drop for Namespace {
     }
 }
 
-/// Whether machines, switches and cables can be had here.
-pub(crate) fn is_possible() -> bool {
-    possible().is_ok()
-}
-
 /// Whether namespaces, bridges and rules can be made here; why not.
-fn possible() -> &'static Result<(), String> {
+pub(crate) fn possible() -> &'static Result<(), String> {
     static POSSIBLE: OnceLock<Result<(), String>> = OnceLock::new();
     POSSIBLE.get_or_init(|| {
         remove_leftovers();
