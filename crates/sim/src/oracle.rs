@@ -127,14 +127,14 @@ impl Told {
                 self.counts.shown += 1;
                 checker.observe(&Fact::Shown { client, entry, late: *late }, now)
             }
-            Event::Acked { room, seq, origin, entry, copies, stored, .. } => {
+            Event::Acked { room, seq, origin, entry, copies, stored, durable, .. } => {
                 let what = if *stored { "stored" } else { "accepted" };
                 trace.story(
                     now,
                     format_args!("client {of}: post {seq} to {room} is {what} as {origin}:{entry} on {copies}"),
                 );
                 let (key, dot) = (self.key(*seq), (room.clone(), *origin, *entry));
-                let fact = Fact::Acked { client, key, dot, copies: *copies, stored: *stored };
+                let fact = Fact::Acked { client, key, dot, copies: *copies, stored: *stored, durable: *durable };
                 checker.observe(&fact, now)?;
                 if *stored && self.outbox.remove(&(room.clone(), *seq)).is_some() {
                     self.counts.stored += 1;

@@ -239,7 +239,8 @@ mod tests {
     #[test]
     fn memory_counts_for_nothing_where_there_is_a_disk_be_it_down() {
         fn check(list: &[(u32, bool, bool)], expected: &[u32]) {
-            let with = |(id, memory, left): &(u32, bool, bool)| Member { memory: *memory, ..member(*id, 1, *left, &[]) };
+            let with =
+                |(id, memory, left): &(u32, bool, bool)| Member { memory: *memory, ..member(*id, 1, *left, &[]) };
             let members = merged(&list.iter().map(with).collect::<Vec<_>>());
             let keepers: Vec<_> = members.keepers().map(|member| member.id.0).collect();
             assert_eq!(keepers, expected, "{list:?}");

@@ -106,11 +106,7 @@ fn a_term_is_durable_before_it_is_announced() {
     bench.input(Input::TermDurable(1));
     assert_eq!(
         bench.took(),
-        [
-            Output::Broadcast(Message::Coordinator { epoch: won }),
-            Output::Won(won),
-            Output::Leader(Some(won)),
-        ]
+        [Output::Broadcast(Message::Coordinator { epoch: won }), Output::Won(won), Output::Leader(Some(won)),]
     );
     bench.input(Input::Synced(epoch(0, 3)));
     assert_eq!(bench.election.state(), State::Syncing, "that was another epoch's directory");
