@@ -43,6 +43,14 @@ pub(crate) fn visible(c: char) -> char {
     }
 }
 
+/// What people are told where a room had more than is kept.
+pub(crate) fn history_gone(before: Option<u64>) -> String {
+    match before {
+        Some(millis) => format!("history before {} is no longer kept", time_of_day(millis)),
+        None => "earlier history is no longer kept".to_owned(),
+    }
+}
+
 /// The UTC time of day of `millis` since 1970: `10:07`.
 pub(crate) fn time_of_day(millis: u64) -> String {
     let minutes = millis / 60_000 % (24 * 60);

@@ -16,8 +16,11 @@
 
 pub mod model;
 
+use std::net::SocketAddr;
+
 use crate::{
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
+    limits,
     log::{VersionVector, entry::DisplayOrder, room::Kept},
     wire::frame::{Member, RoomRecord},
 };
@@ -74,6 +77,14 @@ impl Restored {
     /// Cluster time is not before this: that of the newest entry, milliseconds since 1970.
     pub fn newest_millis(&self) -> u64 {
         self.logs.iter().map(|head| head.newest.0.millis).max().unwrap_or_default()
+    }
+
+    /// Where a server that starts as `me` asks for others although no broadcast reaches them: at these addresses, and where
+    /// members were.
+    pub fn asked(&self, peers: &[SocketAddr], me: Option<ServerId>) -> Vec<SocketAddr> {
+        let others = self.members.iter().filter(|member| !member.left && Some(member.id) != me);
+        let known = others.filter_map(|member| member.addrs.first()).filter(|addr| !peers.contains(addr));
+        peers.iter().chain(known.take(limits::SERVERS_MAX)).copied().collect()
     }
 }
 

@@ -17,6 +17,9 @@ pub(crate) fn event(event: &Event) {
         }
         Event::Leader { leader: Some(leader), term } => tracing::info!(leader = leader.0, term, "leader"),
         Event::Leader { leader: None, term } => tracing::warn!(term, "no leader"),
+        Event::Conflict { room, origin, seq } => {
+            tracing::error!(%room, %origin, seq, "two messages have one name: was a disk copied? the second is kept aside");
+        }
         Event::Stopped(stop) => stopped(stop),
     }
 }

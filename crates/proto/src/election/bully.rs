@@ -59,6 +59,8 @@ pub struct Election {
     term_seen: u64,
     /// The term of this server's newest candidacy.
     term_asked: u64,
+    /// The highest term that is durable, or is to be.
+    term_written: u64,
     /// The epoch that this server has won, and whose term is not durable yet: nobody hears of it.
     won: Option<Epoch>,
     view: BTreeMap<ServerId, PeerView>,
@@ -86,6 +88,7 @@ impl Election {
             epoch: Epoch { term, ..Epoch::NONE },
             term_seen: term,
             term_asked: 0,
+            term_written: term,
             won: None,
             view: BTreeMap::new(),
             eligible: true,
@@ -268,9 +271,7 @@ impl Election {
             }
             return;
         }
-        if epoch.term > self.epoch.term {
-            self.outputs.push_back(Output::PersistTerm(epoch.term));
-        }
+        self.persist(epoch.term);
         self.epoch = epoch;
         self.won = self.won.filter(|won| *won > epoch);
         self.term_seen = self.term_seen.max(epoch.term);
@@ -370,7 +371,16 @@ impl Election {
             self.state = State::Electing;
         }
         self.won = Some(epoch);
-        self.outputs.push_back(Output::PersistTerm(term));
+        self.persist(term);
+    }
+
+    /// Has a term made durable, if it is above those that were before. (One that we have just won in is written already when
+    /// we hear that somebody above us leads in it.)
+    fn persist(&mut self, term: u64) {
+        if term > self.term_written {
+            self.term_written = term;
+            self.outputs.push_back(Output::PersistTerm(term));
+        }
     }
 
     /// The term is durable: leads in it, if it has been won and nobody has been heard of meanwhile who leads above it.

@@ -13,7 +13,7 @@ use crate::{
     time::Duration,
     wire::{
         Frame,
-        frame::{FragmentOf, Pull, Pulled, Start, Vectors},
+        frame::{FragmentOf, Pull, Start, Vectors},
         vectors,
     },
 };
@@ -35,6 +35,15 @@ pub(super) struct Follower {
     ahead: u64,
     /// Which server it is, if it is one, in which boot.
     pub(super) server: Option<Origin>,
+}
+
+impl Follower {
+    /// It is answered that its part of the room begins there.
+    pub(super) fn begin_after(&mut self, cursor: VersionVector) {
+        if self.awaiting.is_some() {
+            self.awaiting = Some(Start::After(cursor));
+        }
+    }
 }
 
 /// How many entries `held` has beyond `cursor`.
@@ -111,23 +120,18 @@ impl Node {
 
     /// Answers all joins of a room that can be answered now.
     pub(super) fn answer_joins(&mut self, name: &RoomName) {
-        let Some(room) = self.rooms.get_mut(name).filter(|room| room.is_ready()) else { return };
-        let held = room.receiver.held();
+        let Some(room) = self.rooms.get(name).filter(|room| room.is_ready()) else { return };
+        let awaiting = room.followers.iter().filter_map(|(session, f)| Some((*session, f.awaiting.clone()?)));
         let mut answers = Vec::new();
-        for (&session, follower) in &mut room.followers {
-            let Some(from) = follower.awaiting.take() else { continue };
-            let start = match from {
-                Start::After(cursor) => cursor,
-                Start::Last(count) => room.log.start_of_last(count, held),
-                Start::Since(millis) => room.log.start_since(millis, held),
-            };
+        for (session, from) in awaiting.collect::<Vec<_>>() {
+            let Some(start) = self.start_of(session, name, &from) else { continue };
+            let Some(room) = self.rooms.get_mut(name) else { return };
+            let held = room.receiver.held();
+            let Some(follower) = room.followers.get_mut(&session) else { continue };
+            follower.awaiting = None;
             follower.ahead = ahead(held, &start);
-            answers.push((session, start, follower.ahead > 0));
+            answers.push((session, vectors::joined(name, &start, held), follower.ahead > 0));
         }
-        let answers: Vec<_> = answers
-            .into_iter()
-            .map(|(session, start, behind)| (session, vectors::joined(name, &start, held), behind))
-            .collect();
         for (session, parts, behind) in answers {
             for part in parts {
                 self.say(session, &part);
@@ -214,15 +218,14 @@ impl Node {
         if !may {
             return self.count("frame_out_of_place");
         }
-        let Some(room) = self.rooms.get(&pull.room) else { return };
-        let max = pull.max.min(limits::PULL_ENTRIES_MAX) as usize;
-        let found = room.log.ranges(&pull.want, max, limits::PULL_BYTES_MAX);
-        let top = pull.want.iter().map(|&(origin, ..)| (origin, room.held().get(origin))).collect();
-        for kept in &found {
+        self.serve_pull(session, pull);
+    }
+
+    /// Sends wanted entries.
+    pub(super) fn send_entries(&mut self, session: SessionId, entries: &[Kept]) {
+        for kept in entries {
             self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
         }
-        let sent = found.len() as u32;
-        self.say(session, &Frame::Pulled(Pulled { room: pull.room.clone(), id: pull.id, sent, top }));
     }
 
     /// A session follows a room no longer.
@@ -244,6 +247,7 @@ impl Node {
         }
         self.forget_guest(session);
         self.forget_waiters(session);
+        self.reads.forget(session);
         self.timers.clear(&Timer::Heads(session));
         self.heads_backoff.remove(&session);
     }
@@ -273,7 +277,7 @@ impl Node {
         for line in vectors::lines(mine, |rooms| Frame::Heads { rooms }) {
             self.endpoint.send(session, line.as_bytes());
         }
-        let kept = rooms.keys().filter_map(|name| Some((name.clone(), self.rooms.get(name)?.durable().clone())));
+        let kept = rooms.keys().filter_map(|name| Some((name.clone(), self.rooms.get(name)?.told_durable())));
         for line in vectors::lines(kept, |rooms| Frame::Keeps { rooms }) {
             self.endpoint.send(session, line.as_bytes());
         }

@@ -29,6 +29,10 @@ use crate::{
     },
 };
 
+/// Entries that wait for a disk, past which no more are taken in: a disk that stands still fills no memory, and whoever has
+/// something for us says it again.
+const WAITING_MAX: usize = 65_536;
+
 /// The node's side of its store.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
@@ -93,6 +97,11 @@ impl Kept {
     /// Whether who we are is durable: nothing is sequenced before.
     pub(super) fn is_me_durable(&self) -> bool {
         !self.writes() || self.durable >= self.me_written
+    }
+
+    /// Whether the disk is so far behind that nothing more is to be taken in.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting.len() >= WAITING_MAX
     }
 
     /// The fences that we have made, and that have not taken effect.
@@ -239,6 +248,7 @@ impl Node {
             self.acks.entry(session).or_default().insert(name.clone());
         }
         self.tell_waiters(name, news.into_iter(), true);
+        self.trim(name);
     }
 
     /// The disk cannot be written to: what is not durable never will be, and rooms go to servers that can write.

@@ -22,6 +22,7 @@ use crate::{
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
+    log::VersionVector,
     rng::Rng,
     session::{
         self, Endpoint, SessionId,
@@ -40,6 +41,7 @@ mod cluster;
 mod copies;
 mod detours;
 mod dispatch;
+mod floors;
 mod followers;
 mod gossip;
 mod handoff;
@@ -52,8 +54,11 @@ mod network;
 mod peers;
 mod posts;
 mod probation;
+mod reads;
 mod restore;
 mod rooms;
+mod rot;
+mod tails;
 pub mod view;
 mod waiting;
 
@@ -85,6 +90,14 @@ pub enum Input<'a> {
     },
     /// The store answers a [`Output::Read`], or has found by itself (`id` 0) that entries are rotten.
     Answer(&'a Answer),
+    /// The shell wants to keep no longer what is up to these numbers, by origin. The node answers by a [`Write::Floors`],
+    /// of as much of that as is stored.
+    Retain {
+        /// Of which room.
+        room: &'a RoomName,
+        /// Up to where.
+        before: &'a VersionVector,
+    },
     /// The store cannot write any more, and will not in this run: what has not been made durable never will be.
     Unwritable,
 }
@@ -150,6 +163,16 @@ pub enum Event {
         /// The term.
         term: u64,
     },
+    /// Two valid entries have one name: a disk was copied, or a server's clock and disk were put back. The second is kept
+    /// aside, and people have to look at it.
+    Conflict {
+        /// In which room.
+        room: RoomName,
+        /// The name: whose entry,
+        origin: Origin,
+        /// and its number.
+        seq: u64,
+    },
     /// It stops: the process should end.
     Stopped(Stop),
 }
@@ -194,6 +217,8 @@ enum Timer {
     Reconnect(ServerId),
     /// A client of a dead server has not come over yet.
     Come(SessionId),
+    /// Rotten entries of a room are asked for.
+    Mend(RoomName),
     /// Somebody with a session has not said who they are.
     Hi(SessionId),
     /// Joining may be over.
@@ -280,6 +305,11 @@ pub struct Node {
     resent: BTreeMap<RoomName, (waiting::Device, u64)>,
     /// Posts that came before an earlier one of their device.
     early: Waiting,
+    /// Posts that wait for the disk to say whether it has them.
+    unplaced: Waiting,
+    reads: reads::Reads,
+    tails: tails::Tails,
+    mending: rot::Mending,
     /// Which sessions are waited with in which rooms: see [`Room::waiters`].
     waited: BTreeMap<SessionId, BTreeSet<RoomName>>,
     detours: detours::Detours,
@@ -307,12 +337,13 @@ impl Node {
         let boot = restored.boot.unwrap_or(boot);
         let id = config.id.or(restored.id);
         let me = Origin { id: id.unwrap_or(ServerId(0)), boot };
-        let kept = kept::Kept::new(has_store, restored.id.map(|id| Origin { id, boot }), restored.term);
+        let written = restored.boot.and(restored.id).map(|id| Origin { id, boot });
+        let kept = kept::Kept::new(has_store, written, restored.term);
         let cluster = restored.cluster.unwrap_or(new_cluster);
         let key = keys::cluster_key(config.secret.as_ref(), &config.cluster, cluster);
         let discovery = discovery::Config {
             key: keys::discovery_key(config.secret.as_ref(), &config.cluster),
-            peers: config.peers.clone(),
+            peers: restored.asked(&config.peers, id),
         };
         let mut node = Self {
             interfaces: Vec::new(),
@@ -348,6 +379,10 @@ impl Node {
             relays: Waiting::default(),
             resent: BTreeMap::new(),
             early: Waiting::default(),
+            unplaced: Waiting::default(),
+            reads: reads::Reads::default(),
+            tails: tails::Tails::default(),
+            mending: rot::Mending::default(),
             waited: BTreeMap::new(),
             detours: detours::Detours::default(),
             placing: BTreeMap::new(),
@@ -389,7 +424,8 @@ impl Node {
             Input::Network { addrs, interfaces } => self.set_network(addrs, interfaces),
             Input::Durable { through } => self.on_durable(through),
             Input::Unwritable => self.on_unwritable(),
-            Input::Answer(_) => {}
+            Input::Answer(answer) => self.on_answer(answer),
+            Input::Retain { room, before } => self.retain(room, before),
         }
         self.settle();
     }
@@ -436,6 +472,7 @@ impl Node {
             Timer::Resend(name) => self.resend_all_relays(&name),
             Timer::Call(origin) => self.call(origin),
             Timer::Reconnect(id) => self.reconnect(id),
+            Timer::Mend(name) => self.mend(&name),
             Timer::Come(session) => self.call_over(session),
             Timer::Hi(session) => self.drop_nameless(session),
             Timer::Joining => self.check_joined(),
@@ -445,6 +482,7 @@ impl Node {
                 self.load.second();
                 self.forget_passed();
                 self.forget_early();
+                self.forget_reads();
                 self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
             }
             Timer::Leave => self.step_leave(),

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     ids::{DeviceId, Origin, PersonId, RoomName},
     limits,
-    log::{Entry, Hash, PostKey, VersionVector, entry::MESSAGE},
+    log::{Entry, Hash, PostKey, VersionVector, entry::MESSAGE, room::Standing},
     node::{
         copies::Verdict,
         rooms::{Due, Upstream},
@@ -160,7 +160,7 @@ impl Node {
                 device: author.device,
                 client_seq: post.seq,
             });
-            key.and_then(|key| room.log.post(key)).is_some_and(|kept| heads.holds(kept.entry.origin, kept.entry.seq))
+            key.and_then(|key| room.log.post(key)).is_some_and(|(_, origin, seq)| heads.holds(origin, seq))
         };
         let (posts, _) = batch(self.relays.of_room(name).filter(is_there));
         for post in posts {
@@ -169,26 +169,29 @@ impl Node {
     }
 
     /// At the home: sequences a post, or finds that it has been.
-    fn admit(&mut self, session: SessionId, post: Post) {
+    pub(super) fn admit(&mut self, session: SessionId, post: Post) {
         let Some(author) = post.author.clone() else { return };
         let Some(room) = self.rooms.get_mut(&post.room) else { return };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
-        if let Some(kept) = room.log.post(key) {
-            let differs = *kept.entry.body != *post.body || *kept.entry.kind != *post.kind;
-            if differs && !planted::is(Bug::DuplicateOfAnotherBody) {
-                return self.refuse(session, &post, Refusal::Clash);
+        let next = match room.log.standing(key, post.oldest.max(1)) {
+            Standing::Held(held)
+                if held.says(&post.kind, &post.body) || planted::is(Bug::DuplicateOfAnotherBody) =>
+            {
+                let (hlc, origin, seq) = held.order;
+                let due = Due { person: author.person, device: author.device, client_seq: post.seq, hlc };
+                return self.acknowledge(&post.room, origin, seq, session, due);
             }
-            let (origin, seq, due) = (kept.entry.origin, kept.entry.seq, Due::of(&kept.entry));
-            return self.acknowledge(&post.room, origin, seq, session, due);
-        }
+            Standing::Held(_) => return self.refuse(session, &post, Refusal::Clash),
+            Standing::Unknown { from } => return self.look_up(session, post, (author.person, author.device), from),
+            Standing::Missing { next } => next,
+        };
         if !self.kept.is_writable() {
             return self.refuse(session, &post, Refusal::CannotStore);
         }
-        if !self.kept.is_me_durable() {
-            // It is repeated, and by then we may write under our name.
-            return self.count("post_before_me");
+        if !self.kept.is_me_durable() || self.kept.is_behind() {
+            // It is repeated, and by then we may write under our name, and have written what came before.
+            return self.count("post_too_soon");
         }
-        let next = room.log.next_post(author.person, author.device, post.oldest.max(1));
         if post.seq > next {
             if post.seq - next > EARLY_MAX || !self.early.insert(post, self.now) {
                 self.count("early_full");
@@ -314,7 +317,7 @@ impl Node {
         self.say(session, &Frame::Ack(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to }));
     }
 
-    fn refuse(&mut self, session: SessionId, post: &Post, why: Refusal) {
+    pub(super) fn refuse(&mut self, session: SessionId, post: &Post, why: Refusal) {
         let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
         let to = post.author.as_ref().filter(|_| is_server).map(|author| (author.person, author.device));
         self.say(session, &Frame::Refuse(Refuse { room: post.room.clone(), seq: post.seq, why, to }));

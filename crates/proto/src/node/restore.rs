@@ -24,11 +24,13 @@ impl Node {
         for member in restored.members {
             self.members.merge(member);
         }
-        for record in restored.rooms {
-            self.records.merge(record);
-        }
         for head in &restored.logs {
             self.restore_room(head);
+        }
+        for record in restored.rooms {
+            // One in which nothing was said is followed too: that we know where it lives will be no news.
+            self.room(&record.room);
+            self.records.merge(record);
         }
         self.logs = self.logs_digest();
     }

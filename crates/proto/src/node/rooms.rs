@@ -4,7 +4,7 @@
 //! follows its server: it joins with its cursor, receives what is new, pulls what is missing, and acknowledges. What
 //! arrives, from wherever, is pushed on to those that follow here (`followers`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, Party, Timer, followers::Follower, handoff::Handoff, peers::Peer};
 use crate::{
@@ -47,6 +47,8 @@ pub(super) struct Room {
     pub(super) changed: Time,
     /// [`vectors::digest`] of what is held.
     pub(super) digest: u64,
+    /// Entries that are on disk, and are not what was written there.
+    pub(super) rotten: BTreeSet<(Origin, u64)>,
 }
 
 /// What somebody is told of a post.
@@ -92,6 +94,7 @@ impl Room {
             waiters: BTreeMap::new(),
             changed: now,
             digest: 0,
+            rotten: BTreeSet::new(),
         }
     }
 
@@ -280,6 +283,10 @@ impl Node {
             self.count("entry_bad");
             return;
         }
+        if self.kept.is_behind() {
+            // It is pulled once the disk has caught up.
+            return self.count("entry_too_soon");
+        }
         let (name, now) = (entry.room.clone(), self.now);
         let me = self.me;
         let Some(room) = self.room(&name) else { return };
@@ -287,6 +294,10 @@ impl Node {
             // Nobody else may write our part.
             return self.count("entry_not_ours");
         }
+        if self.mends(&entry) {
+            return;
+        }
+        let Some(room) = self.rooms.get_mut(&name) else { return };
         let ready = room.receiver.entry(entry, now);
         if let (false, None, &Upstream::Server { session: home, joined: true, .. }) =
             (ready.is_empty(), &room.durable, &room.upstream)
@@ -307,8 +318,8 @@ impl Node {
         let (origin, seq) = (entry.origin, entry.seq);
         match room.log.insert(entry) {
             Inserted::New => {}
-            Inserted::Known => return,
-            Inserted::Conflict { .. } => return self.count("entry_conflict"),
+            // Another content with this name was told apart when it came: see `rot`.
+            Inserted::Known | Inserted::Conflict { .. } => return,
             Inserted::Hole => return self.count("entry_hole"),
         }
         room.changed = now;
@@ -347,7 +358,7 @@ impl Node {
             }
             let cursors = names.iter().filter_map(|name| {
                 let room = self.rooms.get(name)?;
-                Some((name.clone(), room.durable().clone()))
+                Some((name.clone(), room.told_durable()))
             });
             for line in vectors::lines(cursors, |rooms| Frame::Cursor { rooms }) {
                 self.endpoint.send(session, line.as_bytes());
@@ -358,6 +369,7 @@ impl Node {
     /// The answer to a pull has ended.
     pub(super) fn on_pulled(&mut self, pulled: &Pulled) {
         let now = self.now;
+        self.take_floors(&pulled.room, &pulled.floors);
         if let Some(room) = self.rooms.get_mut(&pulled.room) {
             room.receiver.pulled(pulled, now);
             self.wake_room(&pulled.room);

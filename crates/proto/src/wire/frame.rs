@@ -311,6 +311,9 @@ pub struct Pulled {
     pub sent: u32,
     /// The highest seq that can be served, for each origin that was asked for.
     pub top: VersionVector,
+    /// Of these, up to where they are no longer kept, where that was asked for: a vector covers it from now on.
+    #[serde(default, skip_serializing_if = "VersionVector::is_empty")]
+    pub floors: VersionVector,
 }
 
 /// A message on its way to its home.

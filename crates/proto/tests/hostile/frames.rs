@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 
 use hobnob_proto::{
     ids::{Boot, ClusterId, DeviceId, Origin, ServerId},
+    log::VersionVector,
+    node,
     rng::Rng,
     session::{
         Endpoint, Event, SessionId,
@@ -115,6 +117,7 @@ impl Stranger {
                 cluster: self.cluster,
                 n: self.opened,
                 to: Some(self.victim_is),
+                memory: true,
             },
         };
         let (remote, payload) = (self.cluster_key.public, greeting.to_payload());
@@ -358,4 +361,30 @@ fn a_client_that_never_sends_its_first_post_fills_no_memory() {
         let state = format!("{:?}", server.node).len();
         assert!(state < STATE_CHARS_MAX, "{state} characters");
     }
+}
+
+#[test]
+fn another_content_with_a_name_that_is_held_goes_no_further_and_is_told_once_for_each() {
+    let mut lab = Lab::new(1);
+    lab.pass(Duration::from_secs(5));
+    let mut stranger = Stranger::new(As::Server, &mut lab);
+    assert!(stranger.is_answered(&mut lab));
+    let entry = |body: &str| {
+        let example = examples().into_iter().find(|line| line.starts_with(r#"{"t":"entry""#)).expect("there is one");
+        let Some(Frame::Entry(mut entry)) = Frame::from_line(example.as_bytes()) else { panic!("{example}") };
+        (entry.origin, entry.seq, entry.body) = (stranger.me, 1, body.into());
+        entry.hash = entry.digest();
+        entry
+    };
+    let (first, second) = (entry("tea"), entry("milk"));
+    let (room, origin) = (first.room.clone(), first.origin);
+    for entry in [&first, &first, &second] {
+        stranger.say(&serde_json::to_value(Frame::Entry(entry.clone())).expect("it is a frame"));
+        stranger.turn(&mut lab);
+    }
+    let node = &lab.servers[0].node;
+    let held: Vec<_> = node.entries(&room, &VersionVector::default()).map(|entry| entry.body.to_string()).collect();
+    assert_eq!(held, ["tea"]);
+    let told = node::Event::Conflict { room, origin, seq: 1 };
+    assert_eq!(lab.servers[0].events.iter().filter(|event| **event == told).count(), 1);
 }

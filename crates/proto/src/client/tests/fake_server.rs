@@ -203,7 +203,16 @@ impl FakeServer {
                     self.say(session, &Frame::Entry(entry));
                 }
                 let top = log.heads(&pull.room);
-                self.say(session, &Frame::Pulled(Pulled { room: pull.room, id: pull.id, sent, top }));
+                self.say(
+                    session,
+                    &Frame::Pulled(Pulled {
+                        room: pull.room,
+                        id: pull.id,
+                        sent,
+                        top,
+                        floors: VersionVector::default(),
+                    }),
+                );
             }
             Frame::Post(post) => self.admit(session, post, log),
             Frame::Ping { n } => {

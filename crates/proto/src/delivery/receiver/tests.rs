@@ -52,7 +52,7 @@ fn seqs(entries: &[Entry]) -> Vec<u64> {
 }
 
 fn pulled(id: u32, sent: u32, top: &[(u32, u64)]) -> Pulled {
-    Pulled { room: room(), id, sent, top: vector(top) }
+    Pulled { room: room(), id, sent, top: vector(top), floors: VersionVector::default() }
 }
 
 #[test]
@@ -264,7 +264,9 @@ impl World {
             self.deliver(now, || Packet::Entry(entry(of.id.0, seq)));
         }
         let (id, sent, top) = (pull.id, dots.len() as u32, self.tops.clone());
-        self.deliver(now, || Packet::Pulled(Pulled { room: room(), id, sent, top: top.clone() }));
+        self.deliver(now, || {
+            Packet::Pulled(Pulled { room: room(), id, sent, top: top.clone(), floors: VersionVector::default() })
+        });
     }
 
     /// Delivers what is due, and lets the receiver do what it wants to.

@@ -78,7 +78,14 @@ fn what_was_written_is_there_at_the_next_start_in_a_later_boot() {
 fn another_cluster_has_terms_and_members_of_its_own() {
     let mut model = model(LOG);
     model.apply(&Write::Term(5));
-    model.apply(&Write::Member(Member { id: ServerId(2), boot: Boot(1), left: false, n: 0, addrs: Vec::new() }));
+    model.apply(&Write::Member(Member {
+        id: ServerId(2),
+        boot: Boot(1),
+        left: false,
+        memory: false,
+        n: 0,
+        addrs: Vec::new(),
+    }));
     model.apply(&Write::Cluster(ClusterId(9)));
     let restored = model.restore(1, &mut Rng::from_seed([0; 32]));
     assert_eq!((restored.term, restored.members.len(), restored.rooms.len()), (0, 0, 0));
