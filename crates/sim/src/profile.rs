@@ -124,6 +124,8 @@ pub struct TrafficProfile {
     pub restart_every: Option<Duration>,
     /// Chance that a client that ends does so for good, and politely, in a million.
     pub quit_ppm: u32,
+    /// Chance that a client that starts has an older state file, and so uses a number twice, in a million.
+    pub rewind_ppm: u32,
 }
 
 /// A run.
@@ -290,6 +292,7 @@ fn draw_traffic(rng: &mut Rng, calm: bool) -> TrafficProfile {
         large_ppm: [0, 20_000, 100_000][rng.index(3)],
         restart_every: (restarts && !calm).then_some(restart_every),
         quit_ppm: 100_000,
+        rewind_ppm: [0, 0, 300_000][rng.index(3)],
     }
 }
 

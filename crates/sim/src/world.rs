@@ -243,6 +243,14 @@ impl World {
         }
     }
 
+    /// The state file of a client that does not run is replaced by an older one.
+    pub fn rewind_client(&mut self, of: usize) {
+        if self.clients[of].process.is_none() {
+            self.trace.story(self.now, format_args!("client {of} has an older state file"));
+            self.clients[of].told.rewind(self.now);
+        }
+    }
+
     /// Starts a client, unless it runs: it follows its rooms again, from its cursors or from the beginning, and posts
     /// again what was not settled.
     pub fn start_client(&mut self, of: usize, resume: bool) -> Result<(), Violation> {

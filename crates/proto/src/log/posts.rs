@@ -13,6 +13,7 @@ use crate::{
         entry::DisplayOrder,
         room::{Held, Standing},
     },
+    planted::{self, Bug},
 };
 
 /// A device of a person.
@@ -189,7 +190,9 @@ impl Posts {
                 slot.insert(record);
                 self.records += 1;
             }
-            Slot::Occupied(mut slot) if record.order < slot.get().order => drop(slot.insert(record)),
+            Slot::Occupied(mut slot) if (record.order < slot.get().order) != planted::is(Bug::LaterDuplicate) => {
+                slot.insert(record);
+            }
             Slot::Occupied(_) => {}
         }
         if !numbers.awaited {

@@ -174,9 +174,7 @@ impl Node {
         let Some(room) = self.rooms.get_mut(&post.room) else { return };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
         let next = match room.log.standing(key, post.oldest.max(1)) {
-            Standing::Held(held)
-                if held.says(&post.kind, &post.body) || planted::is(Bug::DuplicateOfAnotherBody) =>
-            {
+            Standing::Held(held) if held.says(&post.kind, &post.body) || planted::is(Bug::DuplicateOfAnotherBody) => {
                 let (hlc, origin, seq) = held.order;
                 let due = Due { person: author.person, device: author.device, client_seq: post.seq, hlc };
                 return self.acknowledge(&post.room, origin, seq, session, due);
