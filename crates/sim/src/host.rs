@@ -162,7 +162,8 @@ impl ServerHost {
             }
             for (key, entries) in posts.into_iter().filter(|(_, entries)| entries.len() > 1) {
                 let first = entries.into_iter().min().map(|(_, dot)| dot);
-                doubled.extend(node.canonical(room.name, key).map(dot).zip(first));
+                let taken = node.canonical(room.name, key);
+                doubled.extend(taken.map(|(_, origin, seq)| (room.name.clone(), origin, seq)).zip(first));
             }
         }
         doubled

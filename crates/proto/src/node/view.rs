@@ -8,7 +8,7 @@ use std::borrow::Cow;
 pub use crate::election::State as Role;
 use crate::{
     ids::{ClusterId, Origin, RoomName, ServerId},
-    log::{Entry, PostKey, VersionVector},
+    log::{Entry, PostKey, VersionVector, entry::DisplayOrder},
     node::{Node, Stage, rooms::Upstream},
     wire::frame::{Epoch, Fence, Member},
 };
@@ -94,9 +94,9 @@ impl Node {
         self.endpoint.packets_taken()
     }
 
-    /// The entry that a post is shown as, if it is at hand.
-    pub fn canonical(&self, room: &RoomName, key: PostKey) -> Option<&Entry> {
-        self.rooms.get(room)?.log.post(key).map(|kept| &*kept.entry)
+    /// Where the entry stands that a post is shown as, if that is at hand.
+    pub fn canonical(&self, room: &RoomName, key: PostKey) -> Option<DisplayOrder> {
+        self.rooms.get(room)?.log.post(key)
     }
 
     /// The entries of a room that it holds without holes and `seen` does not cover: by origin, then by seq.
