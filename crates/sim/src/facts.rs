@@ -6,6 +6,7 @@ use hobnob_proto::{
     ids::{ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     log::{Entry, PostKey, VersionVector},
     node::view::Role,
+    store::Write,
     wire::frame::{Epoch, Fence, Refusal},
 };
 
@@ -99,6 +100,47 @@ pub enum Fact<'a> {
         /// To which cluster.
         cluster: ClusterId,
     },
+    /// A server that was just started holds this of a room: it is on its disk.
+    Restored {
+        /// Which.
+        server: Process,
+        /// The room.
+        room: &'a RoomName,
+        /// What it holds, or has given up.
+        held: &'a VersionVector,
+    },
+    /// A write has been synced to a server's disk.
+    Synced {
+        /// Which.
+        server: Process,
+        /// What.
+        write: &'a Write,
+    },
+    /// A server's disk has been replaced by an empty one.
+    Wiped {
+        /// Which, in the run that has just ended.
+        server: Process,
+    },
+    /// An entry on a server's disk is not what was written any more.
+    Rotten {
+        /// Which.
+        server: Process,
+        /// The entry.
+        dot: Dot,
+    },
+    /// A server says that it holds other entries of a room than before, or has others on its disk.
+    Vectors {
+        /// Which.
+        server: Process,
+        /// The room.
+        room: &'a RoomName,
+        /// What it says that it holds.
+        held: &'a VersionVector,
+        /// What it says that it has kept.
+        durable: &'a VersionVector,
+        /// What is on its disk, where it has one.
+        on_disk: Option<&'a VersionVector>,
+    },
     /// Whether all servers run and all paths are whole from now on.
     Weather {
         /// They are.
@@ -174,6 +216,8 @@ pub enum Fact<'a> {
         copies: u32,
         /// Whether that is said to be enough.
         stored: bool,
+        /// Whether they are said to have it on their disks.
+        durable: bool,
     },
     /// A client has told that a post will not be stored.
     Refused {
@@ -250,6 +294,10 @@ pub struct ServerPicture {
     pub live: Vec<ServerId>,
     /// Its rooms.
     pub rooms: BTreeMap<RoomName, RoomPicture>,
+    /// Whether anything on its disk is rotten.
+    pub rotten: bool,
+    /// Posts that it holds under several dots: the one that it takes for canonical, and the one that is shown first.
+    pub doubled: Vec<(Dot, Dot)>,
 }
 
 /// A room of a server at a quiet moment.

@@ -1,7 +1,7 @@
 //! What breaks in a run, and when: a schedule drawn from the seed before the run begins.
 //!
-//! Servers are in memory: one that crashes forgets everything. So the schedule keeps to what a cluster of memory can
-//! survive as one cluster: one server is always left that has been up for [`SETTLED`], and a server is started only
+//! A server without a disk forgets everything when it crashes. So the schedule keeps to what a cluster of memory can
+//! survive as one cluster (but for the power, which goes off only where there are disks): one server is always left that has been up for [`SETTLED`], and a server is started only
 //! where it can reach the others (alone it would found a cluster of its own, and rightly keep it).
 
 use hobnob_proto::{
@@ -12,6 +12,7 @@ use hobnob_proto::{
 use crate::{
     cuts,
     dice::{self, Dice as _},
+    disk::DiskProfile,
     link::Cut,
     profile::{FaultProfile, Profile, WARM_UP},
 };
@@ -44,7 +45,7 @@ const SPLIT_MAX: Duration = Duration::from_secs(100);
 /// Something breaks, or is mended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// A server's process ends without a word, and forgets everything.
+    /// A server's process ends without a word, and forgets what is not on a disk.
     Crash(usize),
     /// It is started, or started again.
     Restart(usize),
@@ -52,6 +53,15 @@ pub enum Fault {
     Leave(usize, Duration),
     /// A server begins to be killed again and again, or that ends.
     Flap(usize, bool),
+    /// A server's process ends, and its disk is replaced by an empty one. Where the last loss of a disk is not made good
+    /// yet, the process ends, and that is all.
+    Wipe(usize),
+    /// An entry on a server's disk becomes rotten; none, where the last loss is not made good yet.
+    Rot(usize),
+    /// A server's disk is full.
+    Full(usize),
+    /// It has room again. A server that could not write meanwhile is started again.
+    Room(usize),
     /// These paths carry nothing, and all others do.
     Cut(Cut),
     /// No path is cut any more.
@@ -87,12 +97,17 @@ pub fn schedule(profile: &Profile, end: Duration, rng: &mut Rng) -> Vec<(Time, F
         quiet_until: Duration::ZERO,
         end,
         faults: Vec::new(),
+        disks: (0..servers).filter(|of| profile.disks.has(*of)).collect(),
     };
     let kinds = if profile.is_split(end) { plan.split(rng) } else { plan.whole(&profile.faults, rng) };
     let mut at = WARM_UP + rng.span(Duration::ZERO, every);
     while at + DOWN_MIN < end {
         if at >= plan.quiet_until {
-            plan.draw(&profile.faults, kinds, at, rng);
+            if plan.disks.is_empty() || rng.below(3) > 0 {
+                plan.draw(&profile.faults, kinds, at, rng);
+            } else if kinds == Kinds::All {
+                plan.draw_disk(&profile.disks, at, rng);
+            }
         }
         at += rng.span(every / 4, every * 7 / 4);
     }
@@ -136,6 +151,8 @@ struct Plan {
     quiet_until: Duration,
     end: Duration,
     faults: Vec<(Duration, Fault)>,
+    /// The servers that have disks.
+    disks: Vec<usize>,
 }
 
 impl Plan {
@@ -266,6 +283,60 @@ impl Plan {
         self.cut_until = at + rng.span(CUT_MIN, CUT_MAX);
         self.faults.extend(faults);
         self.faults.push((self.cut_until, Fault::Heal));
+    }
+
+    /// Something happens to disks.
+    fn draw_disk(&mut self, profile: &DiskProfile, at: Duration, rng: &mut Rng) {
+        let server = self.disks[rng.index(self.disks.len())];
+        match rng.below(5) {
+            0 if profile.power => self.power(at, rng),
+            1 if profile.wipes => self.wipe(server, at, rng),
+            2 if profile.fills => self.fill(server, at, rng),
+            3 | 4 if profile.rots => self.faults.push((at, Fault::Rot(server))),
+            _ => {}
+        }
+    }
+
+    /// Whether all servers have long been up, and no path is cut.
+    fn all_well(&self, at: Duration) -> bool {
+        self.cut_until <= at && self.settled.iter().chain(&self.up).all(|fine| *fine <= at)
+    }
+
+    /// The power goes off everywhere, or all machines are rebooted at once. A server without a disk would found a cluster
+    /// where it comes back before those that remember one.
+    fn power(&mut self, at: Duration, rng: &mut Rng) {
+        let latest = at + DOWN_MIN * 4;
+        if !self.all_well(at) || latest + SETTLED > self.end {
+            return;
+        }
+        for server in 0..self.servers {
+            let memory = !self.disks.contains(&server);
+            let back = if memory { latest + DOWN_MIN * 4 } else { at + rng.span(DOWN_MIN, DOWN_MIN * 4) };
+            self.up[server] = back;
+            self.settled[server] = back + SETTLED;
+            self.quiet_until = self.quiet_until.max(back + DOWN_MIN * 3);
+            self.faults.extend([(at, Fault::Crash(server)), (back, Fault::Restart(server))]);
+        }
+    }
+
+    fn wipe(&mut self, server: usize, at: Duration, rng: &mut Rng) {
+        if !self.all_well(at) || !self.another(&[server], at) || at + DOWN_MAX > self.end {
+            return;
+        }
+        let back = at + rng.span(DOWN_MIN, DOWN_MAX / 3);
+        self.up[server] = back;
+        self.settled[server] = back + SETTLED;
+        self.faults.extend([(at, Fault::Wipe(server)), (back, Fault::Restart(server))]);
+    }
+
+    fn fill(&mut self, server: usize, at: Duration, rng: &mut Rng) {
+        if self.up[server] > at || !self.another(&[server], at) {
+            return;
+        }
+        let until = (at + rng.span(DOWN_MIN, DOWN_MAX)).max(self.cut_until + DOWN_MIN);
+        self.up[server] = until;
+        self.settled[server] = until + SETTLED;
+        self.faults.extend([(at, Fault::Full(server)), (until, Fault::Room(server))]);
     }
 
     fn pause(&mut self, at: Duration, rng: &mut Rng) {

@@ -1,6 +1,7 @@
 //! Hosts: a machine with an address, on which a server or a client runs, or does not.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     rc::Rc,
 };
@@ -9,13 +10,20 @@ use hobnob_proto::{
     client::Client,
     config::{ClientConfig, ServerConfig},
     ids::{ClusterName, DeviceId, ServerId},
+    log::VersionVector,
     node::Node,
     rng::Rng,
     session::keys::{KeyPair, Secret, Suite},
     time::{Duration, Time},
 };
 
-use crate::{dice::Dice as _, facts::Process, oracle::Told, watch::Watch};
+use crate::{
+    dice::Dice as _,
+    disk::Disk,
+    facts::{Dot, Process, dot},
+    oracle::Told,
+    watch::Watch,
+};
 
 /// Where servers listen.
 pub const SESSION_PORT: u16 = 5001;
@@ -88,6 +96,8 @@ pub struct ServerHost {
     pub paused: Option<Vec<(SocketAddr, Datagram)>>,
     /// It was asked to leave, and is started again so long after it has stopped.
     pub leaving: Option<Duration>,
+    /// Its disk, if it has one.
+    pub disk: Option<Disk>,
     /// The cluster's secret, or another one.
     secret: Option<Secret>,
     /// What it goes by in facts.
@@ -114,7 +124,7 @@ impl ServerHost {
     pub fn new(id: ServerId, secret: Option<Secret>) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id.0 as u8), SESSION_PORT));
         let of = id.0 as usize;
-        Self { id, addr, process: None, paused: None, leaving: None, secret, of, run: 0, addrs: 0 }
+        Self { id, addr, process: None, paused: None, leaving: None, disk: None, secret, of, run: 0, addrs: 0 }
     }
 
     /// The machine of stranger number `of`, which uses an id of ours.
@@ -139,10 +149,34 @@ impl ServerHost {
         self.addr = SocketAddr::from((Ipv4Addr::new(10, 1, self.addrs, self.id.0 as u8), SESSION_PORT));
     }
 
-    /// Starts the server. It remembers nothing of its last run.
+    /// Posts that the server that runs holds under several dots: the one that it takes for canonical, and the one that is
+    /// shown first.
+    pub fn doubled(&self) -> Vec<(Dot, Dot)> {
+        let Some(running) = &self.process else { return Vec::new() };
+        let node = &running.node;
+        let (nothing, mut doubled) = (VersionVector::default(), Vec::new());
+        for room in node.view().rooms {
+            let mut posts = BTreeMap::<_, Vec<_>>::new();
+            for entry in node.entries(room.name, &nothing) {
+                posts.entry(entry.post_key()).or_default().push((entry.order(), dot(entry)));
+            }
+            for (key, entries) in posts.into_iter().filter(|(_, entries)| entries.len() > 1) {
+                let first = entries.into_iter().min().map(|(_, dot)| dot);
+                let taken = node.canonical(room.name, key);
+                doubled.extend(taken.map(|(_, origin, seq)| (room.name.clone(), origin, seq)).zip(first));
+            }
+        }
+        doubled
+    }
+
+    /// Starts the server. It remembers what is on its disk, or nothing where it has none.
     pub fn start(&mut self, replicas: u32, rng: &mut Rng, now: Time) -> Process {
         self.run += 1;
         let process = Process { of: self.of, run: self.run };
+        let wall_millis = WALL_AT_START + now.as_millis();
+        let store = self.disk.as_mut().map(|disk| disk.open(wall_millis / 1_000));
+        let mut watch = Watch::new(process);
+        watch.restored(store.as_ref());
         let config = ServerConfig {
             id: Some(self.id),
             cluster: cluster(),
@@ -152,12 +186,12 @@ impl ServerHost {
             addrs: vec![self.addr],
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
-            wall_millis: WALL_AT_START + now.as_millis(),
-            store: None,
+            wall_millis,
+            store,
         };
         let alarm = Alarm::new(rng, now);
         let node = Node::new(config, rng.seed(), alarm.local(now));
-        self.process = Some(Box::new(ServerProcess { process, node, alarm, watch: Watch::new(process) }));
+        self.process = Some(Box::new(ServerProcess { process, node, alarm, watch }));
         process
     }
 }

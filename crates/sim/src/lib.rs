@@ -10,6 +10,7 @@
 //!  ├── faults, cuts       what breaks, as tasks in the world's queue
 //!  ├── traffic            what people do, likewise
 //!  └── world ── host      virtual time; the machines and the processes on them
+//!       ├── disk          what a server keeps, and what of it is lost
 //!       ├── link          when a packet arrives, if it does
 //!       ├── noise         what an outsider sends besides
 //!       ├── watch, oracle what servers hold and clients are told, as facts
@@ -19,6 +20,7 @@
 
 pub mod cuts;
 pub mod dice;
+pub mod disk;
 pub mod facts;
 pub mod faults;
 pub mod host;

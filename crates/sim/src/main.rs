@@ -13,7 +13,7 @@ use std::{
 use clap::Parser;
 use hobnob_proto::planted::{self, Bug};
 use hobnob_sim::{
-    profile::{MINUTES_MIN, Wanted},
+    profile::{Disks, MINUTES_MIN, Wanted},
     run::{self, Outcome},
     trace::Detail,
 };
@@ -67,9 +67,20 @@ struct Args {
     /// No crash, cut, pause or restart.
     #[arg(long)]
     calm: bool,
+    /// Disks, instead of drawing them: none, sound ones, or such that lose, stall, fill up and rot.
+    #[arg(long, value_parser = disks)]
+    disks: Option<Disks>,
     /// Run with a bug that is made on purpose; only in a build with the feature `planted`.
     #[arg(long, value_parser = bug)]
     planted: Option<Bug>,
+}
+
+/// What disks there are, by their names.
+const DISKS: [(&str, Disks); 3] = [("none", Disks::None), ("sound", Disks::Sound), ("bad", Disks::Bad)];
+
+/// Disks by their name.
+fn disks(name: &str) -> Result<Disks, &'static str> {
+    DISKS.iter().find(|(of, _)| *of == name).map(|(_, disks)| *disks).ok_or("disks are none, sound or bad")
 }
 
 /// A bug by its name.
@@ -93,6 +104,7 @@ impl Args {
             duplication: self.duplication,
             reordering: self.reordering,
             calm: self.calm,
+            disks: self.disks,
             planted: self.planted,
         }
     }
@@ -122,6 +134,9 @@ impl Args {
         }
         if self.calm {
             command += " --calm";
+        }
+        if let Some((name, _)) = DISKS.iter().find(|(_, disks)| Some(*disks) == self.disks) {
+            command.extend([" --disks ", name]);
         }
         if let Some(bug) = self.planted {
             command.extend([" --planted ", bug.name()]);
@@ -242,6 +257,7 @@ mod tests {
         }
         check("", "");
         check("--seeds 9 --jobs 2", "");
+        check("--disks bad", " --disks bad");
         check("--minutes 3 --loss 20 --calm", " --minutes 3 --loss 20 --calm");
         check(
             "--servers 3 --clients 2 --duplication 1 --reordering 0",

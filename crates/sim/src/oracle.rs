@@ -7,7 +7,8 @@ use hobnob_proto::{
     client::{Client, Event},
     ids::{DeviceId, PersonId, RoomName, ServerId},
     log::{PostKey, VersionVector},
-    time::Time,
+    time::{Duration, Time},
+    wire::frame::Refusal,
 };
 
 use crate::{
@@ -15,6 +16,9 @@ use crate::{
     invariants::{Checker, Violation},
     trace::Trace,
 };
+
+/// Nothing that was said of a post is under way any more.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// What one client was told.
 #[derive(Debug)]
@@ -26,6 +30,8 @@ pub struct Told {
     cursors: BTreeMap<RoomName, VersionVector>,
     last_seq: BTreeMap<RoomName, u64>,
     outbox: BTreeMap<(RoomName, u64), String>,
+    /// When it was last told of a post of a room.
+    acked: BTreeMap<RoomName, Time>,
     counts: Counts,
 }
 
@@ -53,7 +59,17 @@ impl Told {
             cursors: BTreeMap::new(),
             last_seq: BTreeMap::new(),
             outbox: BTreeMap::new(),
+            acked: BTreeMap::new(),
             counts: Counts::default(),
+        }
+    }
+
+    /// Its state file is an older one: the number of the last post to each quiet room will be used once more.
+    pub fn rewind(&mut self, now: Time) {
+        for (room, last) in &mut self.last_seq {
+            let waits = self.outbox.keys().any(|(other, _)| other == room);
+            let is_quiet = self.acked.get(room).is_some_and(|at| now.since(*at) > QUIET);
+            *last -= u64::from(*last > 0 && !waits && is_quiet);
         }
     }
 
@@ -127,15 +143,16 @@ impl Told {
                 self.counts.shown += 1;
                 checker.observe(&Fact::Shown { client, entry, late: *late }, now)
             }
-            Event::Acked { room, seq, origin, entry, copies, stored, .. } => {
+            Event::Acked { room, seq, origin, entry, copies, stored, durable, .. } => {
                 let what = if *stored { "stored" } else { "accepted" };
                 trace.story(
                     now,
                     format_args!("client {of}: post {seq} to {room} is {what} as {origin}:{entry} on {copies}"),
                 );
                 let (key, dot) = (self.key(*seq), (room.clone(), *origin, *entry));
-                let fact = Fact::Acked { client, key, dot, copies: *copies, stored: *stored };
+                let fact = Fact::Acked { client, key, dot, copies: *copies, stored: *stored, durable: *durable };
                 checker.observe(&fact, now)?;
+                self.acked.insert(room.clone(), now);
                 if *stored && self.outbox.remove(&(room.clone(), *seq)).is_some() {
                     self.counts.stored += 1;
                 }
@@ -143,6 +160,9 @@ impl Told {
             }
             Event::Refused { room, seq, why } => {
                 trace.story(now, format_args!("client {of}: post {seq} to {room} is refused: {why:?}"));
+                if *why == Refusal::Clash {
+                    self.outbox.remove(&(room.clone(), *seq));
+                }
                 checker.observe(&Fact::Refused { client, key: self.key(*seq), why: *why }, now)
             }
             other => {

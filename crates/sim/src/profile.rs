@@ -7,7 +7,7 @@ use hobnob_proto::{
     time::Duration,
 };
 
-use crate::{cuts::Shape, dice::Dice as _, link::LinkProfile, noise::NoiseProfile};
+use crate::{cuts::Shape, dice::Dice as _, disk::DiskProfile, link::LinkProfile, noise::NoiseProfile};
 
 /// Nothing breaks before this: the servers find each other, and unite into one cluster.
 pub const WARM_UP: Duration = Duration::from_secs(20);
@@ -35,8 +35,21 @@ pub struct Wanted {
     pub reordering: Option<u32>,
     /// No crash, cut or pause.
     pub calm: bool,
+    /// What disks there are, and what becomes of them.
+    pub disks: Option<Disks>,
     /// A bug is in all servers and clients of the run.
     pub planted: Option<Bug>,
+}
+
+/// The disks of all servers of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disks {
+    /// None.
+    None,
+    /// Each has one that works.
+    Sound,
+    /// Each has one, with every fault that a disk may have.
+    Bad,
 }
 
 /// How long the phases of a run are.
@@ -111,6 +124,8 @@ pub struct TrafficProfile {
     pub restart_every: Option<Duration>,
     /// Chance that a client that ends does so for good, and politely, in a million.
     pub quit_ppm: u32,
+    /// Chance that a client that starts has an older state file, and so uses a number twice, in a million.
+    pub rewind_ppm: u32,
 }
 
 /// A run.
@@ -134,6 +149,8 @@ pub struct Profile {
     pub rogues: Vec<Rogue>,
     /// Servers are started within so much of each other.
     pub starts_within: Duration,
+    /// What servers keep.
+    pub disks: DiskProfile,
     /// What breaks.
     pub faults: FaultProfile,
     /// What people do.
@@ -145,7 +162,8 @@ pub struct Profile {
 impl Profile {
     /// Draws a run. What is wanted is not drawn; the rest is what it would be without that wish.
     pub fn draw(rng: &mut Rng, wanted: &Wanted) -> Self {
-        let [mut count_rng, mut link_rng, mut fault_rng, mut traffic_rng, mut trust_rng] = [(); 5].map(|()| rng.fork());
+        let [mut count_rng, mut link_rng, mut fault_rng, mut traffic_rng, mut trust_rng, mut disk_rng] =
+            [(); 6].map(|()| rng.fork());
         let (servers, clients) = (count_rng.between(1, 7) as usize, count_rng.between(1, 8) as usize);
         let rooms = count_rng.between(1, 6);
         let mut faults = draw_faults(&mut fault_rng);
@@ -162,10 +180,12 @@ impl Profile {
             closed: trust_rng.below(3) == 0,
             rogues: Vec::new(),
             starts_within: [Duration::ZERO, STARTS_WITHIN][usize::from(count_rng.below(4) > 0)],
+            disks: DiskProfile::default(),
             faults,
             traffic: draw_traffic(&mut traffic_rng, wanted.calm),
             phases: Phases::of(wanted.minutes.unwrap_or(5)),
         };
+        profile.disks = draw_disks(&mut disk_rng, profile.ids.len(), wanted);
         if profile.closed {
             let rogues = trust_rng.below(3);
             let kinds = [Rogue::Open, Rogue::OtherSecret];
@@ -230,6 +250,33 @@ fn draw_faults(rng: &mut Rng) -> FaultProfile {
     }
 }
 
+/// In two of three runs all servers have disks, and in some only a few of them.
+fn draw_disks(rng: &mut Rng, servers: usize, wanted: &Wanted) -> DiskProfile {
+    let share = [0, 0, 1, 2, 2, 2, 2, 2][rng.index(8)];
+    let share = wanted.disks.map_or(share, |disks| if disks == Disks::None { 0 } else { 2 });
+    let on = (0..servers).map(|_| share > rng.below(2)).collect();
+    let fast = rng.span(Duration::from_micros(500), Duration::from_millis(5));
+    let slow = rng.span(Duration::from_millis(50), Duration::from_millis(1_500));
+    let stall_ppm = [0, 1_000, 10_000][rng.index(3)];
+    let mut often = |of: u64| rng.below(of) > 0 || wanted.disks == Some(Disks::Bad);
+    let drawn = DiskProfile {
+        on,
+        sync: if often(4) && wanted.disks != Some(Disks::Bad) { fast } else { slow },
+        stall_ppm,
+        loses: often(4),
+        power: often(2),
+        wipes: often(2),
+        fills: often(2),
+        rots: often(2),
+    };
+    match wanted.disks {
+        Some(Disks::None | Disks::Sound) => {
+            DiskProfile { on: drawn.on, sync: fast, loses: true, ..DiskProfile::default() }
+        }
+        _ => drawn,
+    }
+}
+
 /// Every second network has no outsider.
 fn draw_noise(rng: &mut Rng, calm: bool) -> NoiseProfile {
     let mut ppm = |percent: u64| if rng.below(3) == 0 { 0 } else { rng.between(0, percent * 10_000) as u32 };
@@ -245,6 +292,7 @@ fn draw_traffic(rng: &mut Rng, calm: bool) -> TrafficProfile {
         large_ppm: [0, 20_000, 100_000][rng.index(3)],
         restart_every: (restarts && !calm).then_some(restart_every),
         quit_ppm: 100_000,
+        rewind_ppm: [0, 0, 300_000][rng.index(3)],
     }
 }
 

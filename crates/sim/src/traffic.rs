@@ -65,6 +65,9 @@ impl Traffic {
         match act {
             Act::Start(of) => {
                 let resume = self.rng.below(3) == 0;
+                if self.rng.chance(self.profile.traffic.rewind_ppm) {
+                    world.rewind_client(of);
+                }
                 world.start_client(of, resume)?;
                 self.plan_end(world, of);
                 Ok(())

@@ -6,6 +6,7 @@ use hobnob_proto::{
     ids::{Boot, ClusterId, Origin, RoomName, ServerId},
     log::VersionVector,
     node::Node,
+    store::{Restored, model::Model},
     time::Time,
     wire::frame::{Epoch, Fence},
 };
@@ -16,13 +17,21 @@ use crate::{
     trace::Trace,
 };
 
+/// What was seen of a room.
+#[derive(Debug)]
+struct Seen {
+    fence: Fence,
+    held: VersionVector,
+    durable: VersionVector,
+}
+
 /// What was seen of a server in its last step.
 #[derive(Debug)]
 pub struct Watch {
     server: Process,
     cluster: Option<ClusterId>,
     epoch: Epoch,
-    rooms: BTreeMap<RoomName, (Fence, VersionVector)>,
+    rooms: BTreeMap<RoomName, Seen>,
     me: Option<Origin>,
     members: Vec<Origin>,
 }
@@ -34,8 +43,22 @@ impl Watch {
         Self { server, cluster: None, epoch, rooms, me: None, members: Vec::new() }
     }
 
-    /// Tells the invariants what is new. Costs next to nothing where nothing is.
-    pub fn look(&mut self, node: &Node, checker: &mut Checker, trace: &mut Trace, now: Time) -> Result<(), Violation> {
+    /// The server begins with this.
+    pub fn restored(&mut self, store: Option<&Restored>) {
+        for head in store.into_iter().flat_map(|store| &store.logs) {
+            let seen = Seen { fence: NO_FENCE, held: head.held.clone(), durable: VersionVector::default() };
+            self.rooms.insert(head.room.clone(), seen);
+        }
+    }
+
+    /// Tells the invariants what is new in a server that has this on its disk. Costs next to nothing where nothing is.
+    pub fn look(
+        &mut self,
+        (node, disk): (&Node, Option<&Model>),
+        checker: &mut Checker,
+        trace: &mut Trace,
+        now: Time,
+    ) -> Result<(), Violation> {
         let view = node.view();
         let (server, cluster) = (self.server, view.cluster);
         if cluster != self.cluster {
@@ -55,26 +78,34 @@ impl Watch {
         for room in &view.rooms {
             let seen = match self.rooms.get_mut(room.name) {
                 Some(seen) => seen,
-                None => self.rooms.entry(room.name.clone()).or_insert((NO_FENCE, VersionVector::default())),
+                None => self.rooms.entry(room.name.clone()).or_insert_with(Seen::nothing),
             };
-            if room.fence != seen.0 {
-                seen.0 = room.fence;
+            if room.fence != seen.fence {
+                seen.fence = room.fence;
                 let (Fence { n, home, .. }, name) = (room.fence, room.name);
                 trace.story(now, format_args!("server {} knows {name} at {home}, fence {n}", server.of));
                 checker.observe(&Fact::Fenced { server, cluster, room: room.name, fence: room.fence }, now)?;
             }
-            if *room.held != seen.1 {
+            let is_new = *room.held != seen.held || *room.durable != seen.durable;
+            if *room.held != seen.held {
                 let me = view.me;
                 // A server's own entries first: they exceed what it held before, not what came with them.
                 for own in [true, false] {
                     let is_own = |of| Some(of) == me;
-                    for entry in node.entries(room.name, &seen.1).filter(|entry| is_own(entry.origin) == own) {
+                    for entry in node.entries(room.name, &seen.held).filter(|entry| is_own(entry.origin) == own) {
                         let (room, origin, seq) = dot(entry);
                         trace.detail(now, format_args!("server {} holds {room} {origin}:{seq}", server.of));
                         checker.observe(&Fact::Held { server, own, entry }, now)?;
                     }
                 }
-                seen.1 = room.held.as_ref().clone();
+                seen.held = room.held.as_ref().clone();
+            }
+            if is_new {
+                seen.durable = room.durable.as_ref().clone();
+                let on_disk = disk.map(|disk| disk.held(room.name));
+                let (room, held, durable) = (room.name, &seen.held, &seen.durable);
+                let on_disk = on_disk.as_ref();
+                checker.observe(&Fact::Vectors { server, room, held, durable, on_disk }, now)?;
             }
         }
         Ok(())
@@ -96,6 +127,12 @@ impl Watch {
         self.me = Some(me);
         self.members = members().collect();
         checker.observe(&Fact::Members { server, stranger, me, members: &self.members }, now)
+    }
+}
+
+impl Seen {
+    fn nothing() -> Self {
+        Self { fence: NO_FENCE, held: VersionVector::default(), durable: VersionVector::default() }
     }
 }
 

@@ -25,7 +25,8 @@ use hobnob_proto::{
 
 use self::steps::Cause;
 use crate::{
-    facts::{Picture, Process, RoomPicture, ServerPicture},
+    disk::Disk,
+    facts::{Dot, Picture, Process, RoomPicture, ServerPicture},
     faults::Fault,
     host::{ClientHost, Datagram, ServerHost},
     invariants::{Checker, Violation, i11_one_leader_once_quiet::Standing},
@@ -38,6 +39,7 @@ use crate::{
 };
 
 mod breaks;
+mod disks;
 mod steps;
 
 /// From here on, ids are used by strangers only.
@@ -57,7 +59,13 @@ pub enum Task {
 /// What waits in the queue.
 #[derive(Debug)]
 enum Happening {
-    Arrival { from: SocketAddr, to: SocketAddr, bytes: Datagram },
+    Arrival {
+        from: SocketAddr,
+        to: SocketAddr,
+        bytes: Datagram,
+    },
+    /// A server's disk has something to do.
+    Disk(HostId),
     Task(Task),
 }
 
@@ -121,6 +129,8 @@ pub struct World {
     /// The hashes of all sealed packets.
     sealed: BTreeSet<u64>,
     departed: Vec<Gone>,
+    /// What was on the disk that was lost last.
+    weak: Vec<Dot>,
 }
 
 /// A server that has left politely, and has not come back.
@@ -137,7 +147,10 @@ impl World {
         let network = Network::new(profile.link.clone(), rng.fork());
         let outsider = Outsider::new(profile.noise.clone(), rng.fork());
         let secret = profile.closed.then(|| Secret::generate(rng));
-        let servers: Vec<_> = profile.ids.iter().map(|id| ServerHost::new(*id, secret.clone())).collect();
+        let mut servers: Vec<_> = profile.ids.iter().map(|id| ServerHost::new(*id, secret.clone())).collect();
+        for (_, host) in servers.iter_mut().enumerate().filter(|(of, _)| profile.disks.has(*of)) {
+            host.disk = Some(Disk::new(profile.disks.clone(), rng.fork()));
+        }
         let clients: Vec<_> = (0..profile.clients).map(|of| ClientHost::new(of, secret.clone(), rng)).collect();
         let stranger = |(of, rogue): (usize, &Rogue)| {
             let secret = (*rogue == Rogue::OtherSecret).then(|| Secret::generate(rng));
@@ -167,6 +180,7 @@ impl World {
             outsider,
             sealed: BTreeSet::new(),
             departed: Vec::new(),
+            weak: Vec::new(),
         }
     }
 
@@ -222,9 +236,18 @@ impl World {
             } else if let Some(Reverse(Queued { what, .. })) = self.queue.pop() {
                 match what {
                     Happening::Arrival { from, to, bytes } => self.arrive(from, to, bytes)?,
+                    Happening::Disk(of) => self.act_disk(of)?,
                     Happening::Task(task) => return Ok(Some(task)),
                 }
             }
+        }
+    }
+
+    /// The state file of a client that does not run is replaced by an older one.
+    pub fn rewind_client(&mut self, of: usize) {
+        if self.clients[of].process.is_none() {
+            self.trace.story(self.now, format_args!("client {of} has an older state file"));
+            self.clients[of].told.rewind(self.now);
         }
     }
 
@@ -275,7 +298,7 @@ impl World {
 
     /// Everybody who runs, now.
     pub fn picture(&self) -> Picture {
-        let servers = self.servers.iter().filter_map(|host| {
+        let servers = self.servers.iter().enumerate().filter_map(|(of, host)| {
             let running = host.process.as_ref()?;
             let view = running.node.view();
             let rooms = view.rooms.into_iter().map(|room| {
@@ -293,6 +316,8 @@ impl World {
                 leader: view.leader,
                 live: view.live,
                 rooms: rooms.collect(),
+                rotten: self.rotten(of),
+                doubled: host.doubled(),
             })
         });
         let running = self.clients.iter().filter(|host| host.process.is_some());

@@ -10,13 +10,15 @@ use std::{
 
 use hobnob_proto::planted::Bug;
 use hobnob_sim::{
-    profile::Wanted,
+    profile::{Disks, Wanted},
     run::{self, Outcome},
     trace::Detail,
 };
 
 /// Every bug is found in so many seeds.
 const SEEDS: u64 = 1_000;
+const STORED: &str = "i01_stored_is_synced";
+const VECTORS: &str = "i07_vectors_cover_what_is_held";
 /// Runs at once.
 const THREADS: usize = 2;
 
@@ -61,11 +63,37 @@ fn search(wanted: &Wanted, invariants: &[&str]) -> Option<Outcome> {
     found.into_inner().unwrap()
 }
 
-fn short() -> Wanted {
-    Wanted { minutes: Some(2), ..Wanted::default() }
+/// A small cluster for two minutes.
+fn short(disks: Disks) -> Wanted {
+    Wanted { minutes: Some(2), servers: Some(3), clients: Some(3), disks: Some(disks), ..Wanted::default() }
 }
 
 #[test]
-fn of_two_entries_of_one_post_the_later_is_shown() {
-    check(Bug::LaterDuplicate, short(), &["i05_each_post_is_shown_once", "i14_cursors_never_go_back"]);
+fn an_acknowledgement_before_the_fsync_is_found() {
+    check(Bug::AckBeforeFsync, short(Disks::Bad), &[STORED, VECTORS]);
+}
+
+#[test]
+fn a_dot_that_is_used_again_after_a_reboot_is_found() {
+    check(Bug::DotReused, short(Disks::Bad), &["i06_a_dot_names_one_content"]);
+}
+
+#[test]
+fn a_vector_that_skips_a_hole_is_found() {
+    check(Bug::HoleSkipped, short(Disks::None), &[VECTORS]);
+}
+
+#[test]
+fn a_duplicate_that_is_acknowledged_with_another_body_is_found() {
+    check(Bug::DuplicateOfAnotherBody, short(Disks::Sound), &["i21_acks_name_what_was_posted"]);
+}
+
+#[test]
+fn a_merge_that_prefers_the_later_of_two_entries_of_a_post_is_found() {
+    check(Bug::LaterDuplicate, short(Disks::Sound), &["i05_each_post_is_shown_once"]);
+}
+
+#[test]
+fn a_wiped_disk_that_counts_at_once_is_found() {
+    check(Bug::WipedDiskCounts, short(Disks::Bad), &[STORED, VECTORS]);
 }

@@ -22,6 +22,7 @@ use crate::{
     directory, election,
     ids::{Origin, RoomName},
     log::VersionVector,
+    planted::{self, Bug},
     store::Write,
     wire::{
         Frame,
@@ -131,6 +132,9 @@ impl Node {
     pub(super) fn persist_entry(&mut self, kept: crate::log::room::Kept) {
         let (room, origin, seq) = (kept.entry.room.clone(), kept.entry.origin, kept.entry.seq);
         if let Some(n) = self.persist(Write::Entry(kept)) {
+            if planted::is(Bug::AckBeforeFsync) {
+                self.on_room_durable(&room, &[(origin, seq)].into_iter().collect());
+            }
             self.kept.waiting.push_back((n, Waiting::Entry(room, origin, seq)));
         }
     }
@@ -138,7 +142,7 @@ impl Node {
     /// A term is to be durable before anybody hears that we lead in it; one that others lead in is written too.
     pub(super) fn persist_term(&mut self, term: u64) {
         self.kept.term = self.kept.term.max(term);
-        match self.persist(Write::Term(term)) {
+        match self.persist(Write::Term(self.kept.term)) {
             Some(n) => self.kept.waiting.push_back((n, Waiting::Term(term))),
             None => self.elect(election::Input::TermDurable(term)),
         }

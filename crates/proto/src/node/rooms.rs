@@ -13,6 +13,7 @@ use crate::{
     ids::{DeviceId, Origin, PersonId, RoomName},
     limits,
     log::{Entry, RoomLog, VersionVector, room::Inserted},
+    planted::{self, Bug},
     session::SessionId,
     time::{Duration, Time},
     wire::{
@@ -255,6 +256,9 @@ impl Node {
         *joined = true;
         room.source = Some(session);
         room.receiver.heads(heads, now);
+        if let (Some(durable), true) = (&mut room.durable, planted::is(Bug::WipedDiskCounts) && !self.has_reopened) {
+            durable.merge(heads);
+        }
         // What we asked with counts for nothing there: that it is kept, an acknowledgement says.
         self.acks.entry(session).or_default().insert(name.clone());
         self.timers.clear(&Timer::Join(name.clone()));

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 pub use crate::election::State as Role;
 use crate::{
     ids::{ClusterId, Origin, RoomName, ServerId},
-    log::{Entry, VersionVector},
+    log::{Entry, PostKey, VersionVector, entry::DisplayOrder},
     node::{Node, Stage, rooms::Upstream},
     wire::frame::{Epoch, Fence, Member},
 };
@@ -92,6 +92,11 @@ impl Node {
     /// How many sealed packets it has taken: authentic, and for the first time.
     pub fn packets_taken(&self) -> u64 {
         self.endpoint.packets_taken()
+    }
+
+    /// Where the entry stands that a post is shown as, if that is at hand.
+    pub fn canonical(&self, room: &RoomName, key: PostKey) -> Option<DisplayOrder> {
+        self.rooms.get(room)?.log.post(key)
     }
 
     /// The entries of a room that it holds without holes and `seen` does not cover: by origin, then by seq.

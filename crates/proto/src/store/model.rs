@@ -10,6 +10,7 @@ use crate::{
     hlc::Hlc,
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     log::{VersionVector, entry::DisplayOrder, room::Kept},
+    planted::{self, Bug},
     rng::Rng,
     wire::frame::{Member, RoomRecord},
 };
@@ -109,7 +110,8 @@ impl Model {
     /// What a server finds that starts at `wall_secs` seconds since 1970, whatever the clock says: the boot is later than
     /// any before, and kept.
     pub fn restore(&mut self, wall_secs: u64, rng: &mut Rng) -> Restored {
-        let boot = Boot::new(wall_secs, self.boot, rng);
+        let later = Boot::new(wall_secs, self.boot, rng);
+        let boot = self.boot.filter(|_| planted::is(Bug::DotReused)).unwrap_or(later);
         self.boot = Some(boot);
         Restored {
             id: self.id,

@@ -1,7 +1,9 @@
 //! Before all numbers: in the end everybody is served. Every client has a server, and what it posted is settled; no post
 //! was refused that is well-formed.
 
-use hobnob_proto::time::Time;
+use std::collections::{BTreeMap, BTreeSet};
+
+use hobnob_proto::{ids::RoomName, log::PostKey, time::Time, wire::frame::Refusal};
 
 use super::Invariant;
 use crate::facts::{Fact, Picture};
@@ -10,6 +12,9 @@ use crate::facts::{Fact, Picture};
 #[derive(Debug, Default)]
 pub struct EverybodyIsServed {
     posted: bool,
+    /// What was posted under each number, and which numbers were used twice.
+    bodies: BTreeMap<(RoomName, PostKey), String>,
+    twice: BTreeSet<PostKey>,
 }
 
 impl Invariant for EverybodyIsServed {
@@ -23,10 +28,16 @@ impl Invariant for EverybodyIsServed {
 
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         match fact {
-            Fact::Posted { .. } => {
+            Fact::Posted { room, key, body, .. } => {
                 self.posted = true;
+                let before = self.bodies.insert(((*room).clone(), *key), (*body).to_owned());
+                if before.is_some_and(|before| before != **body) {
+                    self.twice.insert(*key);
+                }
                 Ok(())
             }
+            Fact::Refused { why: Refusal::CannotStore, .. } => Ok(()),
+            Fact::Refused { why: Refusal::Clash, key, .. } if self.twice.contains(key) => Ok(()),
             Fact::Refused { client, key, why } => {
                 Err(format!("client {}: post {} was refused: {why:?}", client.of, key.client_seq))
             }
@@ -51,8 +62,6 @@ impl Invariant for EverybodyIsServed {
 
 #[cfg(test)]
 mod tests {
-    use hobnob_proto::{ids::RoomName, wire::frame::Refusal};
-
     use super::*;
     use crate::{
         facts::ClientPicture,

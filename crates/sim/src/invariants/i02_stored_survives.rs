@@ -1,13 +1,17 @@
-//! Invariants 1 and 2, as far as servers without disks can hold them: `stored` on so many copies means that so many
-//! servers have had it, and a stored message survives any one crash until it is copied again.
+//! Invariant 2: a stored message survives the loss of any one machine, disk included, until it is copied again; and
+//! `stored` on so many copies means that so many servers have had it.
 //!
-//! Servers here forget on a crash, so a message may rightly be lost: where the last server that held it crashes before
+//! What was said to be on disks may never be lost: disks are lost one at a time, and the next only once all that was on
+//! the last is on two again. Servers without disks forget on a crash, so a message may rightly be lost: where the last server that held it crashes before
 //! there was [`COPIED_AGAIN`] of calm (all servers up, all paths whole) since the message was stored or lost its last
 //! but one copy. A server that leaves politely takes nothing with it that was stored, calm or not. Copies are tracked exactly, by what each log holds; nothing is guessed from the number of crashes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hobnob_proto::time::{Duration, Time};
+use hobnob_proto::{
+    store::Write,
+    time::{Duration, Time},
+};
 
 use super::Invariant;
 use crate::facts::{Dot, Fact, Picture, Process, dot};
@@ -20,7 +24,11 @@ pub const COPIED_AGAIN: Duration = Duration::from_secs(30);
 struct Copies {
     ever: BTreeSet<Process>,
     now: BTreeSet<Process>,
+    /// The servers that have it on their disks.
+    disks: BTreeSet<usize>,
     stored: bool,
+    /// On disks, two at least.
+    durable: bool,
     /// When it was stored, or last lost a copy.
     fewer_since: Time,
 }
@@ -46,8 +54,9 @@ impl StoredSurvives {
     fn gone(&mut self, server: Process, politely: bool, now: Time) -> Result<(), String> {
         let alone = self.servers_up == 1;
         self.servers_up = self.servers_up.saturating_sub(1);
-        let held = |copies: &Copies| copies.stored && copies.now.contains(&server);
-        let binds = |copies: &Copies| !alone && (politely || self.was_calm(copies.fewer_since, now));
+        let held = |copies: &Copies| copies.stored && copies.now.contains(&server) && copies.disks.is_empty();
+        let binds =
+            |copies: &Copies| copies.durable || (!alone && (politely || self.was_calm(copies.fewer_since, now)));
         let mut at_stake = self.copies.iter().filter(|(_, copies)| held(copies) && binds(copies)).peekable();
         let judged = at_stake.peek().is_some();
         let lost = at_stake.find(|(_, copies)| copies.now.len() == 1).map(|((room, origin, seq), copies)| {
@@ -59,6 +68,22 @@ impl StoredSurvives {
         for copies in self.copies.values_mut() {
             if copies.now.remove(&server) {
                 copies.fewer_since = now;
+            }
+        }
+        Ok(())
+    }
+
+    /// A disk does not have these any more.
+    fn off_disk(&mut self, server: Process, lost: impl Fn(&Dot) -> bool, now: Time) -> Result<(), String> {
+        for (dot, copies) in self.copies.iter_mut().filter(|(dot, _)| lost(dot)) {
+            if !copies.disks.remove(&server.of) {
+                continue;
+            }
+            copies.fewer_since = now;
+            self.judged |= copies.durable;
+            if copies.durable && copies.disks.is_empty() && copies.now.iter().all(|other| other.of == server.of) {
+                let (room, origin, seq) = dot;
+                return Err(format!("{room} {origin}:{seq} was stored, was on this disk alone, and is lost"));
             }
         }
         Ok(())
@@ -88,14 +113,20 @@ impl Invariant for StoredSurvives {
                 copies.ever.insert(*server);
                 copies.now.insert(*server);
             }
+            Fact::Synced { server, write: Write::Entry(kept) | Write::Repair(kept) } => {
+                self.copies.entry(dot(&kept.entry)).or_default().disks.insert(server.of);
+            }
+            Fact::Wiped { server } => return self.off_disk(*server, |_| true, now),
+            Fact::Rotten { server, dot } => return self.off_disk(*server, |other| other == dot, now),
             Fact::Crashed { server } => return self.gone(*server, false, now),
             Fact::Left { server } => return self.gone(*server, true, now),
-            Fact::Acked { dot, copies: claimed, stored: true, .. } => {
+            Fact::Acked { dot, copies: claimed, stored: true, durable, .. } => {
                 let copies = self.copies.entry(dot.clone()).or_default();
                 if !copies.stored {
                     copies.stored = true;
                     copies.fewer_since = now;
                 }
+                copies.durable |= *durable && *claimed > 1;
                 let had = copies.ever.len();
                 if had < *claimed as usize {
                     let (room, origin, seq) = dot;
@@ -135,7 +166,7 @@ mod tests {
             Fact::Started { server: process(2) },
             Fact::Held { server: process(1), own: true, entry: &entry },
             Fact::Held { server: process(2), own: false, entry: &entry },
-            Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies, stored: true },
+            Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies, stored: true, durable: false },
             Fact::Crashed { server: process(2) },
             Fact::Started { server: Process { of: 2, run: 2 } },
         ];
@@ -161,7 +192,14 @@ mod tests {
                 Fact::Started { server: process(2) },
                 held(1),
                 held(if copied { 2 } else { 1 }),
-                Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies: 1, stored: true },
+                Fact::Acked {
+                    client: process(0),
+                    key: key(1),
+                    dot: dot(&entry),
+                    copies: 1,
+                    stored: true,
+                    durable: false,
+                },
                 Fact::Left { server: process(1) },
             ];
             assert_eq!(first_bad(&mut StoredSurvives::default(), &facts), expected);
@@ -180,7 +218,8 @@ mod tests {
         let entry = entry(1, 1, 1, 5, "x");
         let mut invariant = StoredSurvives::default();
         let held = Fact::Held { server: process(1), own: true, entry: &entry };
-        let acked = Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies: 1, stored: true };
+        let acked =
+            Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies: 1, stored: true, durable: false };
         assert_eq!(first_bad(&mut invariant, &[held, acked]), None);
         let picture = |held: &[(u32, u64)]| Picture {
             servers: vec![server(1, 2, fence(1, 1), true, &[(1, 1)]), server(2, 2, fence(1, 1), false, held)],

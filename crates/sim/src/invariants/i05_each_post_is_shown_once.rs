@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use hobnob_proto::{ids::RoomName, log::PostKey, time::Time};
 
 use super::Invariant;
-use crate::facts::{Fact, Process};
+use crate::facts::{Fact, Picture, Process};
 
 /// The invariant.
 #[derive(Debug, Default)]
@@ -33,6 +33,15 @@ impl Invariant for ShownOnce {
             "client {} shows post {} of {} twice: {room} {origin}:{seq}",
             client.of, entry.client_seq, entry.from
         ))
+    }
+
+    fn settled(&mut self, picture: &Picture) -> Result<(), String> {
+        for server in &picture.servers {
+            if let Some((taken, first)) = server.doubled.iter().find(|(taken, first)| taken != first) {
+                return Err(format!("server {} takes {taken:?} for canonical, and not {first:?}", server.id));
+            }
+        }
+        Ok(())
     }
 }
 

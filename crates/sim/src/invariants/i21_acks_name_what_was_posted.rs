@@ -77,6 +77,7 @@ mod tests {
                     dot: (lobby.clone(), entry.origin, seq),
                     copies: 2,
                     stored: true,
+                    durable: false,
                 },
             ];
             assert_eq!(first_bad(&mut Acks::default(), &facts), expected, "{client_seq} {body:?} {seq}");
@@ -91,7 +92,8 @@ mod tests {
     fn an_acknowledgement_of_what_was_never_posted_is_seen() {
         let entry = entry(1, 1, 1, 5, "x");
         let held = Fact::Held { server: process(1), own: true, entry: &entry };
-        let acked = Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies: 2, stored: false };
+        let acked =
+            Fact::Acked { client: process(0), key: key(1), dot: dot(&entry), copies: 2, stored: false, durable: false };
         assert_eq!(first_bad(&mut Acks::default(), &[held, acked]), Some(1));
     }
 }

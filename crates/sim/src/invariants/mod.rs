@@ -10,17 +10,22 @@ use hobnob_proto::time::Time;
 use crate::facts::{Fact, Picture};
 
 pub mod i00_everybody_is_served;
+pub mod i01_stored_is_synced;
 pub mod i02_stored_survives;
+pub mod i03_power_loss;
 pub mod i04_copies_agree;
 pub mod i05_each_post_is_shown_once;
 pub mod i06_a_dot_names_one_content;
+pub mod i07_vectors_cover_what_is_held;
 pub mod i08_hlc_grows;
+pub mod i09_disks_never_go_back;
 pub mod i10_epochs_never_go_back;
 pub mod i11_one_leader_once_quiet;
 pub mod i12_a_flapping_id_changes_little;
 pub mod i13_one_open_home;
 pub mod i14_cursors_never_go_back;
 pub mod i15_nothing_for_the_departed;
+pub mod i16_rot_is_repaired;
 pub mod i18_same_seed_same_trace;
 pub mod i19_sealed_once_for_this_session;
 pub mod i20_no_stranger_is_a_member;
@@ -82,17 +87,22 @@ impl Default for Checker {
         Self {
             invariants: vec![
                 Box::new(i00_everybody_is_served::EverybodyIsServed::default()),
+                Box::new(i01_stored_is_synced::StoredIsSynced::default()),
                 Box::new(i02_stored_survives::StoredSurvives::default()),
+                Box::new(i03_power_loss::PowerLoss::default()),
                 Box::new(i04_copies_agree::CopiesAgree::default()),
                 Box::new(i05_each_post_is_shown_once::ShownOnce::default()),
                 Box::new(i06_a_dot_names_one_content::OneContent::default()),
+                Box::new(i07_vectors_cover_what_is_held::Covered::default()),
                 Box::new(i08_hlc_grows::HlcGrows::default()),
+                Box::new(i09_disks_never_go_back::NeverBack::default()),
                 Box::new(i10_epochs_never_go_back::NeverBack::default()),
                 Box::new(i11_one_leader_once_quiet::OneLeader::default()),
                 Box::new(i12_a_flapping_id_changes_little::LittleChange::default()),
                 Box::new(i13_one_open_home::OneOpenHome::default()),
                 Box::new(i14_cursors_never_go_back::Cursors::default()),
                 Box::new(i15_nothing_for_the_departed::NothingForTheDeparted::default()),
+                Box::new(i16_rot_is_repaired::Repaired::default()),
                 Box::new(i19_sealed_once_for_this_session::SealedOnce::default()),
                 Box::new(i20_no_stranger_is_a_member::NoStranger::default()),
                 Box::new(i21_acks_name_what_was_posted::Acks::default()),
@@ -151,7 +161,7 @@ pub(crate) mod history {
     use hobnob_proto::{
         hlc::Hlc,
         ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
-        log::{Entry, PostKey, VersionVector, entry::MESSAGE},
+        log::{Entry, PostKey, VersionVector, entry::MESSAGE, room::Kept},
         node::view::Role,
         wire::frame::{Epoch, Fence},
     };
@@ -204,6 +214,12 @@ pub(crate) mod history {
         entry
     }
 
+    /// As it is kept.
+    pub(crate) fn kept(entry: &Entry) -> Kept {
+        let line = hobnob_proto::wire::Frame::Entry(entry.clone()).to_line().into();
+        Kept { entry: entry.clone().into(), line }
+    }
+
     /// A server with the lobby, in a picture.
     pub(crate) fn server(id: u32, leader: u32, fence: Fence, open: bool, held: &[(u32, u64)]) -> ServerPicture {
         ServerPicture {
@@ -217,6 +233,8 @@ pub(crate) mod history {
             leader: Some(ServerId(leader)),
             live: Vec::new(),
             rooms: BTreeMap::from([(RoomName::lobby(), RoomPicture { fence, open, held: vector(held) })]),
+            rotten: false,
+            doubled: Vec::new(),
         }
     }
 

@@ -4,6 +4,7 @@ use hobnob_proto::{node::Stop, time::Duration};
 
 use super::{Cause, World};
 use crate::{
+    disk::Disk,
     facts::{Fact, Process},
     faults::Fault,
     host::ServerHost,
@@ -25,6 +26,21 @@ impl World {
                 self.departed.retain(|gone| gone.host != *of);
                 let process = self.servers[*of].start(self.replicas, &mut self.rng, self.now);
                 self.checker.observe(&Fact::Started { server: process }, self.now)?;
+                self.restored(*of)?;
+            }
+            Fault::Wipe(of) => self.wipe(*of)?,
+            Fault::Rot(of) => self.rot(*of)?,
+            Fault::Full(of) => {
+                if let Some(disk) = &mut self.servers[*of].disk {
+                    disk.fill();
+                }
+            }
+            Fault::Room(of) => {
+                let failed = self.servers[*of].disk.as_mut().is_some_and(Disk::make_room);
+                if failed && self.servers[*of].process.is_some() {
+                    self.crash_server(*of)?;
+                    self.apply(&Fault::Restart(*of))?;
+                }
             }
             Fault::Leave(of, back) => {
                 self.servers[*of].leaving = Some(*back);
@@ -73,6 +89,7 @@ impl World {
         self.trace.story(self.now, format_args!("the network is healed"));
         for of in 0..self.servers.len() {
             self.apply(&Fault::Resume(of))?;
+            self.apply(&Fault::Room(of))?;
             self.apply(&Fault::Restart(of))?;
         }
         (0..self.clients.len()).try_for_each(|of| self.apply(&Fault::Wake(of, None)))
@@ -92,6 +109,9 @@ impl World {
             Fault::Pause(of) => self.servers[*of].process.is_none() || self.servers[*of].paused.is_some(),
             Fault::Resume(of) => self.servers[*of].paused.is_none(),
             Fault::Leave(of, _) => self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some(),
+            Fault::Wipe(of) | Fault::Rot(of) => self.servers[*of].disk.is_none(),
+            Fault::Full(of) => self.servers[*of].disk.as_ref().is_none_or(Disk::is_full),
+            Fault::Room(of) => !self.servers[*of].disk.as_ref().is_some_and(Disk::is_full),
             Fault::Heal => !self.network.is_cut(),
             Fault::Sleep(of) => !self.clients[*of].is_up(),
             Fault::Wake(of, _) => self.clients[*of].asleep.is_none(),
@@ -112,6 +132,10 @@ impl World {
         match fault {
             Fault::Crash(of) => format!("{} crashes", self.name(*of)),
             Fault::Restart(of) => format!("{} is started", self.name(*of)),
+            Fault::Wipe(of) => format!("{} crashes, and may lose its disk", self.name(*of)),
+            Fault::Rot(of) => format!("{}'s disk rots", self.name(*of)),
+            Fault::Full(of) => format!("{}'s disk is full", self.name(*of)),
+            Fault::Room(of) => format!("{}'s disk has room again", self.name(*of)),
             Fault::Cut(cut) => {
                 let paths = cut.iter().map(|(from, to)| format!("{} > {}", self.name(*from), self.name(*to)));
                 format!("cut: {}", paths.collect::<Vec<_>>().join(", "))
@@ -130,10 +154,11 @@ impl World {
         }
     }
 
-    fn crash_server(&mut self, of: usize) -> Result<(), Violation> {
+    pub(super) fn crash_server(&mut self, of: usize) -> Result<(), Violation> {
         self.servers[of].paused = None;
         self.servers[of].leaving = None;
         let Some(running) = self.servers[of].process.take() else { return Ok(()) };
+        self.crash_disk(of)?;
         self.checker.observe(&Fact::Crashed { server: running.process }, self.now)
     }
 
@@ -145,6 +170,7 @@ impl World {
             let id = self.servers[of].id;
             return Err(self.broken(format!("server {id} stops by itself: {why:?}")));
         };
+        self.crash_disk(of)?;
         let again = self.now + back;
         self.schedule(again, super::Task::Fault(Fault::Restart(of)));
         self.trace.story(self.now, format_args!("server {id} has stopped: {why:?}"));
@@ -156,7 +182,8 @@ impl World {
 
     fn resume(&mut self, of: usize) -> Result<(), Violation> {
         let waiting = self.servers[of].paused.take().unwrap_or_default();
-        waiting.into_iter().try_for_each(|(from, bytes)| self.step(of, &Cause::Datagram(from, bytes)))
+        waiting.into_iter().try_for_each(|(from, bytes)| self.step(of, &Cause::Datagram(from, bytes)))?;
+        self.act_disk(of)
     }
 
     /// Tells the invariants whether all is well from now on, where that has changed.

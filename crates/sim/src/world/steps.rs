@@ -4,8 +4,9 @@ use std::{net::SocketAddr, rc::Rc};
 
 use hobnob_proto::{client, limits, node, wire::packet::Packet};
 
-use super::{Gone, Happening, World};
+use super::{Gone, Happening, World, disks::ToDisk};
 use crate::{
+    disk::{Disk, Says},
     facts::Fact,
     host::{Datagram, SOCKET_DATAGRAMS_MAX, ServerHost, ServerProcess},
     invariants::Violation,
@@ -20,6 +21,7 @@ pub(super) enum Cause {
     Datagram(SocketAddr, Datagram),
     Command(client::Command),
     Leave,
+    Disk(Says),
 }
 
 impl World {
@@ -62,6 +64,9 @@ impl World {
             Cause::Tick => node::Input::Tick,
             Cause::Datagram(from, bytes) => node::Input::Datagram { from: *from, bytes },
             Cause::Leave => node::Input::Leave,
+            Cause::Disk(Says::Durable(through)) => node::Input::Durable { through: *through },
+            Cause::Disk(Says::Answer(answer)) => node::Input::Answer(answer),
+            Cause::Disk(Says::Unwritable) => node::Input::Unwritable,
             Cause::Command(_) => unreachable!("people talk to clients"),
         };
         let taken = running.node.packets_taken();
@@ -72,7 +77,8 @@ impl World {
             match output {
                 node::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
                 node::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
-                node::Output::Persist(_) | node::Output::Read(_) => unreachable!("it has no store"),
+                node::Output::Persist(write) => self.use_disk(host, ToDisk::Write(write), now)?,
+                node::Output::Read(read) => self.use_disk(host, ToDisk::Read(read), now)?,
                 node::Output::Event(event) => {
                     self.trace.story(now, format_args!("server {id} tells {event:?}"));
                     if let node::Event::Stopped(why) = event {
@@ -81,6 +87,7 @@ impl World {
                 }
             }
         }
+        self.wake_disk(host);
         let packets = running.node.packets_taken() - taken;
         self.opened(host, run, cause, packets)?;
         self.look(host, &mut running)?;
@@ -108,7 +115,8 @@ impl World {
         if !ours {
             return Ok(());
         }
-        watch.look(node, &mut self.checker, &mut self.trace, now)?;
+        let disk = self.servers[host].disk.as_ref().map(Disk::synced);
+        watch.look((node, disk), &mut self.checker, &mut self.trace, now)?;
         for Gone { who, origin, .. } in &self.departed {
             let has_left = (origin.id, origin.boot);
             if node.members().any(|member| member.left && (member.id, member.boot) == has_left) {
@@ -134,7 +142,7 @@ impl World {
             Cause::Datagram(from, bytes) => {
                 running.client.handle(client::Input::Datagram { from: *from, bytes }, local);
             }
-            Cause::Leave => unreachable!("servers leave"),
+            Cause::Leave | Cause::Disk(_) => unreachable!("servers leave, and have disks"),
         }
         let from = self.clients[of].addr;
         let mut idle = true;
