@@ -276,7 +276,7 @@ impl Chat {
                 }
             }
             Event::Message { entry, late, .. } => self.message(&entry, late),
-            Event::HistoryGone { before, .. } => self.status(&text::history_gone(before)),
+            Event::HistoryGone { room, before } => self.status(&text::history_gone(&room, before)),
             Event::Acked { room, seq, copies, stored, durable, .. } => self.acked(room, seq, copies, stored, durable),
             Event::Servers { up } => {
                 if let Some(told) = self.company.heard(&up) {

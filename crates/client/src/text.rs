@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use hobnob_proto::ids::RoomName;
+
 /// `text` without anything that a terminal would obey: control characters and escape sequences are shown as visible
 /// replacements, and so are the marks that turn the direction of writing, with which a text could pose as another. Tabs
 /// become spaces.
@@ -60,6 +62,16 @@ pub(crate) fn day(millis: u64) -> String {
     let day = day_of_year - (153 * month + 2) / 5 + 1;
     let (year, month) = if month < 10 { (year_of_era, month + 3) } else { (year_of_era + 1, month - 9) };
     format!("{:04}-{month:02}-{day:02}", year + era * 400)
+}
+
+/// What people are told where a room had more than is kept.
+pub(crate) fn history_gone(room: &RoomName, before: Option<u64>) -> String {
+    match before {
+        Some(millis) => {
+            format!("history of #{room} before {} {} is no longer kept", day(millis), time_of_day(millis))
+        }
+        None => format!("history of #{room} is no longer kept"),
+    }
 }
 
 /// `1 server`, `2 servers`.

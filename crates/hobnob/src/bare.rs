@@ -123,13 +123,10 @@ fn keep(around: Around, cluster: &ClusterName, serve: Serve) -> Result<Keep, Fai
         Around::Nobody => {
             let past = place::latest(cluster).map_err(|error| Fail::new(Fail::FAILED, error.to_string()))?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            Ok(match past {
-                Some(past) if is_of_another_day(&past, now) => match serve.terminal && is_wanted(&past, cluster, now) {
-                    true => Keep::Latest,
-                    false => Keep::New,
-                },
-                _ => Keep::Latest,
-            })
+            let is_over = past.is_some_and(|past| {
+                is_of_another_day(&past, now) && !(serve.terminal && is_wanted(&past, cluster, now))
+            });
+            Ok(if is_over { Keep::New } else { Keep::Latest })
         }
     }
 }

@@ -44,15 +44,14 @@ fn summary(report: &Report) -> String {
         return format!("All is well: {entries} entries in {rooms} rooms.");
     }
     let faults = report.faults.len() as u64 + report.more;
-    let mut text = format!("{faults} faults in {entries} entries");
-    if report.quarantined > 0 {
-        text += &format!(
-            "; {} entries kept aside since another has their name (a directory was copied, or put back)",
-            report.quarantined
-        );
-    }
-    text + ". A running server fetches what is rotten from the others; where the file itself is damaged, move it aside: \
-            they bring everything back"
+    let aside = match report.quarantined {
+        0 => String::new(),
+        n => format!("; {n} entries kept aside since another has their name (a directory was copied, or put back)"),
+    };
+    format!(
+        "{faults} faults in {entries} entries{aside}. A running server fetches what is rotten from the others; where the \
+         file itself is damaged, move it aside: they bring everything back"
+    )
 }
 
 #[cfg(test)]

@@ -193,7 +193,7 @@ pub(crate) struct ServerArgs {
     /// The UDP port for sessions (0: any); else 5001, or the next that is free
     #[arg(long, env = "HOBNOB_PORT")]
     pub(crate) port: Option<u16>,
-    /// The directory to keep messages in; else the one under $XDG_STATE_HOME/hobnob/servers (or ~/.local/state) that a server
+    /// The directory to keep messages in; else the one under `$XDG_STATE_HOME/hobnob/servers` (or `~/.local/state`) that a server
     /// of this cluster's name, and of this id, used last and that is free
     #[arg(long, env = "HOBNOB_DATA_DIR", value_name = "D", conflicts_with = "in_memory")]
     pub(crate) data_dir: Option<std::path::PathBuf>,

@@ -102,7 +102,7 @@ fn a_server_whose_disk_is_full_serves_what_it_has_and_recovers() {
     let place = Place::new();
     let Some(server) = on_a_tiny_disk(&place) else { return };
     let line = "x".repeat(8_000);
-    let fill: String = (0..100).map(|n| format!("{n} {line}\n")).collect();
+    let fill = format!("{line}\n").repeat(100);
     let mut sender = place.start(&["send", "--room", "tea", "--json"]);
     sender.type_text(&fill);
     sender.end_input();

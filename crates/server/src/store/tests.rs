@@ -83,11 +83,11 @@ pub(crate) fn wait_durable(store: &mut Store, wanted: u64) {
 pub(crate) fn next(store: &mut Store) -> Notice {
     let deadline = std::time::Instant::now() + Duration::from_secs(20);
     loop {
-        match store.notices.try_recv() {
-            Ok(notice) => return notice,
-            Err(_nothing) if std::time::Instant::now() > deadline => panic!("the store says nothing"),
-            Err(_nothing) => std::thread::sleep(Duration::from_millis(1)),
+        if let Ok(notice) = store.notices.try_recv() {
+            return notice;
         }
+        assert!(std::time::Instant::now() < deadline, "the store says nothing");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -43,7 +43,10 @@ fn vector(pairs: &[(u32, u64)]) -> VersionVector {
 }
 
 /// The numbers of the posts that are found, or the cursor.
-fn ask(model: &Model, what: What) -> (Result<Vec<u64>, VersionVector>, Vec<(Origin, u64)>) {
+type Numbers = Result<Vec<u64>, VersionVector>;
+
+/// What is found, and what is rotten.
+fn ask(model: &Model, what: What) -> (Numbers, Vec<(Origin, u64)>) {
     let answer = model.answer(&Read { id: 7, room: RoomName::lobby(), what });
     assert_eq!((answer.id, answer.room), (7, RoomName::lobby()));
     let found = match answer.found {
