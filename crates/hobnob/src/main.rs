@@ -10,6 +10,7 @@ use hobnob_client::Fail;
 use crate::cli::{Cli, Command};
 
 mod bare;
+mod bench;
 mod cli;
 mod config;
 mod demo;
@@ -60,6 +61,7 @@ fn run(cli: Cli) -> Result<(), Fail> {
         Command::Join(args) => in_runtime(hobnob_client::join(args.client.options(None, None)?, args.id)),
         Command::Secret => secret::print_new(),
         Command::Demo => demo::run(),
+        Command::Bench(args) => bench::run(args),
     }
 }
 
