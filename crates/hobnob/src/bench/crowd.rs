@@ -17,7 +17,7 @@ use std::{
 use hobnob_proto::{
     rng::Rng,
     session::{
-        Endpoint, Event, SessionId,
+        Datagrams, Endpoint, Event, SessionId,
         keys::{KeyPair, Secret, Suite},
     },
     time::Time,
@@ -29,6 +29,7 @@ use mio::{Events, Interest, Poll, Token, net::UdpSocket};
 use crate::bench::{
     member::{Member, Role, Stage, Turn},
     process::{self, Cpu},
+    socket::{self, CALL_BYTES_MAX},
     tally::Tally,
 };
 
@@ -38,8 +39,6 @@ const CALLS_MAX: usize = 48;
 const BATCH: usize = 64;
 /// How long a turn waits for something at the most, and how often endpoints are asked for what is due.
 const TURN_MAX: Duration = Duration::from_millis(10);
-/// Bytes that the system is asked to keep for a socket.
-const BUFFER_BYTES: usize = 4 << 20;
 
 /// The server that is called.
 #[derive(Clone, Debug)]
@@ -147,6 +146,7 @@ pub(super) struct Crowd {
     calling: usize,
     outcome: Outcome,
     told: (u64, u64),
+    buffer: Vec<u8>,
     /// When each member first called.
     called: Vec<Time>,
 }
@@ -164,7 +164,7 @@ impl Crowd {
         let poll = Poll::new()?;
         let mut ports = Vec::new();
         for at in 0..sockets.clamp(1, roles.len().max(1)) {
-            let mut socket = open(target.addr)?;
+            let mut socket = socket::open(target.addr)?;
             poll.registry().register(&mut socket, Token(at), Interest::READABLE)?;
             let endpoint = Endpoint::new(None, rng.fork());
             ports.push(Port { socket, endpoint, members: BTreeMap::new(), is_ready: false, is_touched: false });
@@ -185,6 +185,7 @@ impl Crowd {
             calling: 0,
             outcome: Outcome::default(),
             told: (0, 0),
+            buffer: vec![0; CALL_BYTES_MAX],
             called: Vec::new(),
         })
     }
@@ -270,7 +271,7 @@ impl Crowd {
 
     /// Takes what has come.
     fn receive(&mut self, stage: Stage) -> Result<(), String> {
-        let mut buffer = [0; 65_536];
+        let mut buffer = std::mem::take(&mut self.buffer);
         for at in std::mem::take(&mut self.ready) {
             let port = &mut self.ports[at];
             port.is_ready = false;
@@ -280,11 +281,13 @@ impl Crowd {
                     mark(&mut self.ready, &mut port.is_ready, at);
                     break;
                 }
-                match port.socket.recv(&mut buffer) {
-                    Ok(len) => {
+                match socket::receive(&port.socket, &mut buffer) {
+                    Ok((len, each)) => {
                         self.outcome.tally.bytes += len as u64;
-                        self.outcome.tally.datagrams += 1;
-                        port.endpoint.handle(self.target.addr, &buffer[..len], now);
+                        for datagram in buffer[..len].chunks(each) {
+                            self.outcome.tally.datagrams += 1;
+                            port.endpoint.handle(self.target.addr, datagram, now);
+                        }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
@@ -295,6 +298,7 @@ impl Crowd {
             }
             self.take_events(at, stage)?;
         }
+        self.buffer = buffer;
         Ok(())
     }
 
@@ -382,15 +386,16 @@ impl Crowd {
     /// Sends what was said.
     fn send(&mut self) {
         let now = self.shared.now();
-        let mut datagrams = Vec::new();
+        let mut datagrams = Datagrams::default();
         for at in std::mem::take(&mut self.touched) {
             let port = &mut self.ports[at];
             port.is_touched = false;
             port.endpoint.flush(now, &mut datagrams);
-            for (_, bytes) in datagrams.drain(..) {
+            for (_, bytes) in datagrams.iter() {
                 // What is lost is said again.
-                let _lost = port.socket.send(&bytes);
+                let _lost = port.socket.send(bytes);
             }
+            datagrams.clear();
         }
     }
 
@@ -417,16 +422,4 @@ fn arm(timers: &mut Timers<usize>, member: &mut Member, number: usize) {
         member.armed = due;
         timers.set(number, due);
     }
-}
-
-/// A socket that only hears the server.
-fn open(server: SocketAddr) -> io::Result<UdpSocket> {
-    let any: SocketAddr = if server.is_ipv4() { ([0; 4], 0).into() } else { ([0_u16; 8], 0).into() };
-    let socket = UdpSocket::bind(any)?;
-    let options = socket2::SockRef::from(&socket);
-    // A smaller buffer only means that more is sent again.
-    let _smaller = options.set_recv_buffer_size(BUFFER_BYTES);
-    let _smaller = options.set_send_buffer_size(BUFFER_BYTES);
-    socket.connect(server)?;
-    Ok(socket)
 }

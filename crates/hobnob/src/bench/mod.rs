@@ -26,6 +26,7 @@ mod process;
 mod report;
 mod scene;
 mod server;
+mod socket;
 mod tally;
 
 /// Sockets where nothing is said.

@@ -24,7 +24,7 @@ use crate::{
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     rng::Rng,
     session::{
-        self, Endpoint, SessionId,
+        self, Datagrams, Endpoint, SessionId,
         keys::{self, KeyPair},
     },
     store::{Answer, Read, Write},
@@ -288,7 +288,8 @@ pub struct Node {
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
     out: VecDeque<Output>,
-    datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// Sealed, and not handed over yet.
+    datagrams: Datagrams,
 }
 
 impl Node {
@@ -347,7 +348,7 @@ impl Node {
             timers: Timers::default(),
             counters: BTreeMap::new(),
             out: VecDeque::new(),
-            datagrams: Vec::new(),
+            datagrams: Datagrams::default(),
             key,
             rng,
             config,
@@ -383,9 +384,18 @@ impl Node {
         if self.out.is_empty() {
             self.send_acks();
             self.endpoint.flush(self.now, &mut self.datagrams);
-            self.out.extend(self.datagrams.drain(..).map(|(to, bytes)| Output::Send { to, bytes }));
+            let sends = self.datagrams.iter().map(|(to, bytes)| Output::Send { to, bytes: bytes.to_vec() });
+            self.out.extend(sends);
+            self.datagrams.clear();
         }
         self.out.pop_front()
+    }
+
+    /// Adds all datagrams that sessions have to send to `out`, instead of [`Self::poll`]: nothing is allocated for each. What
+    /// else is to be done, and what is sent outside sessions, is still polled for.
+    pub fn flush(&mut self, out: &mut Datagrams) {
+        self.send_acks();
+        self.endpoint.flush(self.now, out);
     }
 
     /// When [`Input::Tick`] is wanted.

@@ -114,7 +114,7 @@ fn an_ask_that_nobody_answers_disturbs_nothing() {
     // As if the other side did not know about keys: it never answers, but talks.
     for _ in 0..40 {
         pair.sides[CLIENT].endpoint.tick(pair.now);
-        pair.sides[CLIENT].endpoint.flush(pair.now, &mut Vec::new());
+        pair.sides[CLIENT].endpoint.flush(pair.now, &mut Datagrams::default());
         pair.now = pair.now + KEEPALIVE;
         for (side, session) in [(SERVER, server), (CLIENT, client)] {
             let plain = format!("{}\n", pair.now.as_millis());
@@ -181,11 +181,12 @@ fn an_ask_that_was_held_back_changes_nothing() {
 fn packets_under_the_last_keys_are_opened_for_ten_seconds() {
     fn check(after: Duration, expected: bool) {
         let (mut pair, client, server) = until_rekey(Suite::AesGcm);
-        let mut late = Vec::new();
+        let mut late = Datagrams::default();
         for (side, session) in [(CLIENT, client), (SERVER, server)] {
             pair.send(side, session, "late");
             pair.sides[side].endpoint.flush(pair.now, &mut late);
         }
+        let late: Vec<_> = late.into_iter().collect();
         pair.run_for(after);
         assert_eq!(pair.epochs(client, server), (1, 1));
         pair.deliver(SERVER, addr(1), &late[0].1);
