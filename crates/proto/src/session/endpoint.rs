@@ -330,7 +330,10 @@ fn seal_lines(session: &mut Session, owes: bool, outbox: &Outbox, plain: &mut Ve
     let waiting = waiting.iter().flat_map(|waiting| waiting.split_inclusive(|byte| *byte == b'\n'));
     for line in waiting.chain(outbox.lines(chain)) {
         if plain.len() + line.len() > limits::PAYLOAD_BYTES_MAX {
-            plain.resize(limits::PAYLOAD_BYTES_MAX, b'\n');
+            // What is not half full would cost more bytes than it saves time.
+            if plain.len() >= limits::PAYLOAD_BYTES_MAX / 2 {
+                plain.resize(limits::PAYLOAD_BYTES_MAX, b'\n');
+            }
             sealed.seal(plain, to, out);
             plain.clear();
         }

@@ -125,9 +125,10 @@ mod tests {
         let (mut first, mut second) = (Chain::default(), Chain::default());
         let shared = outbox.put(b"for both");
         let own = outbox.put(b"for one\n");
-        for (chain, line) in [(&mut first, shared), (&mut second, own), (&mut first, own), (&mut second, shared)] {
-            outbox.append(chain, line);
-        }
+        outbox.append(&mut first, shared);
+        outbox.append(&mut second, own);
+        outbox.append(&mut first, own);
+        outbox.append(&mut second, shared);
         let seen = |chain| outbox.lines(chain).collect::<Vec<_>>().concat();
         assert_eq!(seen(first), b"for both\nfor one\n");
         assert_eq!(seen(second), b"for one\nfor both\n");

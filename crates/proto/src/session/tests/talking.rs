@@ -18,7 +18,7 @@ fn packets(pair: &mut Pair, session: SessionId, lines: impl IntoIterator<Item = 
 }
 
 #[test]
-fn lines_share_packets_as_far_as_they_fit() {
+fn lines_share_packets_as_far_as_they_fit_and_those_before_the_last_are_filled_up() {
     fn check(lengths: &[usize], expected: &[usize]) {
         let (mut pair, client, _) = Pair::up(Suite::AesGcm);
         let lines: Vec<_> = lengths.iter().map(|len| "x".repeat(len - 1)).collect();
@@ -33,7 +33,8 @@ fn lines_share_packets_as_far_as_they_fit() {
     }
     check(&[1_200], &[1_200]);
     check(&[600, 600], &[1_200]);
-    check(&[600, 601], &[600, 601]);
+    check(&[600, 601], &[1_200, 601]);
+    check(&[599, 700], &[599, 700]);
     check(&[400, 400, 400, 2, 1_199], &[1_200, 2, 1_199]);
     check(&[2; 700], &[1_200, 200]);
 }
