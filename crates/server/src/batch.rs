@@ -288,7 +288,8 @@ mod tests {
                     batch.send(&fill(lengths, to, shared), |_| Ok(&sender), |_| failures += 1);
                     let mut seen = vec![Vec::new(); 2];
                     let from = sender.local_addr().unwrap();
-                    while seen.iter().map(Vec::len).sum::<usize>() < lengths.len() {
+                    let end = std::time::Instant::now() + Duration::from_secs(10);
+                    while seen.iter().map(Vec::len).sum::<usize>() < lengths.len() && std::time::Instant::now() < end {
                         for (socket, seen) in sockets.iter().zip(&mut seen) {
                             let ready = tokio::time::timeout(Duration::from_millis(200), socket.readable());
                             if ready.await.is_err() && shared {
@@ -313,8 +314,9 @@ mod tests {
                     check(&[10, 20, 30], false, v6).await;
                     check(&[100; 5], true, v6).await;
                     check(&[100, 100, 40, 100, 200, 200, 7], true, v6).await;
-                    check(&[1_229; 150], true, v6).await;
-                    check(&[300; 150], false, v6).await;
+                    // More than one run has; more of them might not fit a socket's buffer.
+                    check(&[1_229; 70], true, v6).await;
+                    check(&[300; 140], false, v6).await;
                 }
             }
         };
