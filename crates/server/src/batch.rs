@@ -219,7 +219,9 @@ mod linux {
                 match sent {
                     Ok(count) => rest = &rest[count.clamp(1, rest.len())..],
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        rest.iter().for_each(|_| failed(&error));
+                        for _ in rest {
+                            failed(&error);
+                        }
                         full = true;
                         break;
                     }

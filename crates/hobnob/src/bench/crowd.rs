@@ -336,12 +336,11 @@ impl Crowd {
             let (rng, tally) = (&mut self.rng, &mut self.outcome.tally);
             let mut turn = Turn { now, stage, body: self.body, endpoint, rng, tally };
             let was_there = member.is_there();
-            match event {
-                Event::Line { line, .. } => member.line(&line, &mut turn)?,
-                _ => {
-                    self.calling -= usize::from(member.is_calling());
-                    member.up(&mut turn);
-                }
+            if let Event::Line { line, .. } = event {
+                member.line(&line, &mut turn)?;
+            } else {
+                self.calling -= usize::from(member.is_calling());
+                member.up(&mut turn);
             }
             if member.is_there() && !was_there {
                 self.shared.joined.fetch_add(1, Relaxed);

@@ -216,7 +216,8 @@ pub(super) fn body(micros: u64, bytes: usize) -> String {
 
 /// When an entry's message was posted, by the line of the entry.
 fn stamp(line: &[u8], body: usize) -> Option<u64> {
-    let (micros, after) = number(line.get(line.len().checked_sub(TAIL_BYTES + body)?..)?)?;
+    let (before, rest) = line.split_at_checked(line.len().checked_sub(TAIL_BYTES + body)?)?;
+    let (micros, after) = number(rest).filter(|_| before.ends_with(br#""b":""#))?;
     (after.first() == Some(&b' ')).then_some(micros)
 }
 
@@ -278,7 +279,7 @@ mod tests {
             assert!(follow.is_entry(&line));
             assert_eq!(follow.take(&line, 120, at(1)), expected, "{seq}");
         };
-        let new = |seq| Taken::New(Some(1_000 + seq));
+        let new = |seq: u64| Taken::New(Some(1_000 + seq));
         check(5, new(5));
         check(5, Taken::Doubled);
         check(7, new(7));

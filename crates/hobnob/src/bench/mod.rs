@@ -143,7 +143,7 @@ fn roles(count: u64, company: u64, talk: Talk, posts_max: u64) -> Vec<Role> {
         number: number as usize,
         room: format!("bench{}", number / company).parse::<RoomName>().expect("letters and digits are a name"),
         company: company.min(count),
-        talk: if number % company == 0 { talk } else { Talk::Silent },
+        talk: if number.is_multiple_of(company) { talk } else { Talk::Silent },
         posts_max,
     };
     (0..count).map(role).collect()

@@ -78,7 +78,7 @@ impl Report {
 /// A number with three digits that mean something, or all those before its point.
 pub(super) fn three_digits(value: f64) -> String {
     let whole = value.abs();
-    let places = if whole >= 100.0 || whole < 1e-9 {
+    let places = if !(1e-9..100.0).contains(&whole) {
         0
     } else if whole >= 10.0 {
         1

@@ -19,6 +19,8 @@ pub(super) struct Table {
     len: usize,
 }
 
+// Keys are given as to any other map.
+#[expect(clippy::trivially_copy_pass_by_ref)]
 impl Table {
     /// An index that no session has; `None` where all places are taken. The next session that is inserted is to have it.
     pub(super) fn new_id(&self, rng: &mut Rng) -> Option<SessionId> {
