@@ -63,6 +63,8 @@ pub(crate) enum Command {
     Check(CheckArgs),
     /// Print a new secret for a closed cluster
     Secret,
+    /// Measure what a server costs on this machine
+    Bench(crate::bench::BenchArgs),
     /// Show it: three servers and four people on this machine, a leader that dies, and a chat that goes on
     Demo,
 }
@@ -365,6 +367,13 @@ fn cluster_id(text: &str) -> Result<ClusterId, String> {
 /// An address without a port; of an IPv6 link-local one with its interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ServerIp(SocketAddr);
+
+impl ServerIp {
+    /// The address, with port 0.
+    pub(crate) fn addr(self) -> SocketAddr {
+        self.0
+    }
+}
 
 /// Reads an address: `192.0.2.7`, `2001:db8::7`, `fe80::7%eth0`.
 fn server_ip(text: &str) -> Result<ServerIp, String> {

@@ -11,6 +11,7 @@ use crate::cli::{Cli, Command};
 
 mod bare;
 mod check;
+mod bench;
 mod cli;
 mod config;
 mod demo;
@@ -64,6 +65,7 @@ fn run(cli: Cli) -> Result<(), Fail> {
         Command::Check(args) => check::run(&args.data_dir),
         Command::Secret => secret::print_new(),
         Command::Demo => demo::run(),
+        Command::Bench(args) => bench::run(args),
     }
 }
 

@@ -13,15 +13,16 @@ use std::{
 };
 
 use hobnob_proto::{
-    limits,
     node::{Event, Input, Node, Output},
     rng::Rng,
+    session::Datagrams,
     store::Restored,
 };
-use tokio::{net::UdpSocket, time::sleep_until};
+use tokio::time::sleep_until;
 
 use crate::{
     Exit, Ready,
+    batch::Batch,
     clock::Clock,
     control::{Control, Order},
     log,
@@ -56,6 +57,9 @@ pub(crate) struct Driver {
     clock: Clock,
     store: Option<Store>,
     rng: Rng,
+    batch: Batch,
+    /// What is sent in a turn.
+    datagrams: Datagrams,
     exit: Option<Exit>,
     /// The store, opened anew after trouble.
     reopened: Option<(Store, Restored)>,
@@ -98,7 +102,18 @@ enum Wake {
 impl Driver {
     /// A driver that has done nothing yet.
     pub(crate) fn new(node: Node, around: Around, clock: Clock, store: Option<Store>, rng: Rng) -> Self {
-        Self { node, around, clock, store, rng, exit: None, reopened: None, errors: BTreeMap::new() }
+        Self {
+            node,
+            around,
+            clock,
+            store,
+            rng,
+            batch: Batch::new(),
+            datagrams: Datagrams::default(),
+            exit: None,
+            reopened: None,
+            errors: BTreeMap::new(),
+        }
     }
 
     /// Runs until the node stops, or is told to stop at once, or its store has failed and can be written to again.
@@ -117,6 +132,7 @@ impl Driver {
                 self.node.handle(Input::Tick, now);
                 next_tick = now + TICK_GAP;
             }
+            self.send();
             while let Some(output) = self.node.poll() {
                 self.perform(output);
             }
@@ -155,13 +171,27 @@ impl Driver {
 
     /// Hands a batch from each socket to the node.
     fn drain(&mut self) {
-        let Self { node, around: Around { sockets, .. }, clock, errors, .. } = self;
-        for session in sockets.session.iter() {
-            receive(session, SESSION_BATCH, node, *clock, errors);
+        let Self { node, around: Around { sockets, .. }, clock, errors, batch, .. } = self;
+        let sessions = sockets.session.iter().map(|socket| (socket, SESSION_BATCH));
+        let discovery = sockets.discovery.iter().map(|discovery| (&discovery.socket, DISCOVERY_BATCH));
+        for (socket, max) in sessions.chain(discovery) {
+            let take = |mut from: SocketAddr, bytes: &[u8]| {
+                // The flow that a packet belonged to is no part of its sender's address.
+                if let SocketAddr::V6(from) = &mut from {
+                    from.set_flowinfo(0);
+                }
+                node.handle(Input::Datagram { from, bytes }, clock.now());
+            };
+            batch.receive(socket, max, take, |error| count(errors, "receive", error));
         }
-        for discovery in &sockets.discovery {
-            receive(&discovery.socket, DISCOVERY_BATCH, node, *clock, errors);
-        }
+    }
+
+    /// Sends all that sessions have to say, once in a turn.
+    fn send(&mut self) {
+        let Self { node, around: Around { sockets, .. }, errors, batch, datagrams, .. } = self;
+        node.flush(datagrams);
+        batch.send(datagrams, |to| sockets.session.towards(to), |error| count(errors, "send", error));
+        datagrams.clear();
     }
 
     /// Hands to the node what the store has said meanwhile.
@@ -270,31 +300,6 @@ async fn next_notice(store: Option<&mut Store>) -> Option<Notice> {
     match store {
         Some(store) => store.notices.recv().await,
         None => std::future::pending().await,
-    }
-}
-
-/// Hands at most `batch` datagrams of `socket` to the node.
-fn receive(
-    socket: &UdpSocket,
-    batch: usize,
-    node: &mut Node,
-    clock: Clock,
-    errors: &mut BTreeMap<(&'static str, io::ErrorKind), u64>,
-) {
-    // One byte more than anybody may send, so that the node sees what is too long.
-    let mut buffer = [0; limits::DATAGRAM_BYTES_MAX + 1];
-    for _ in 0..batch {
-        match socket.try_recv_from(&mut buffer) {
-            Ok((len, mut from)) => {
-                // The flow that a packet belonged to is no part of its sender's address.
-                if let SocketAddr::V6(from) = &mut from {
-                    from.set_flowinfo(0);
-                }
-                node.handle(Input::Datagram { from, bytes: &buffer[..len] }, clock.now());
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => count(errors, "receive", &error),
-        }
     }
 }
 

@@ -28,6 +28,7 @@ use crate::{
 };
 
 pub mod background;
+mod batch;
 mod clock;
 pub mod control;
 mod driver;

@@ -189,9 +189,13 @@ impl Session {
 
     /// Sends a datagram.
     pub(crate) fn send(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+        self.towards(to)?.try_send_to(bytes, to).map(|_| ())
+    }
+
+    /// The socket that sends to such an address.
+    pub(crate) fn towards(&self, to: SocketAddr) -> io::Result<&UdpSocket> {
         let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        let socket = socket.as_ref().ok_or(io::ErrorKind::Unsupported)?;
-        socket.try_send_to(bytes, to).map(|_| ())
+        socket.as_ref().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 }
 

@@ -11,7 +11,7 @@ fn a_message_is_accepted_then_stored_on_two_servers() {
     let ended = place.run(&["send", "--json", "--room", "tea", "hello"]);
     assert_eq!(ended.code, Some(0), "{}", ended.err);
     let last = ended.json_lines().pop().expect("there is a line for each step");
-    assert_eq!((&last["ack"], &last["copies"], &last["durable"]), (&"stored".into(), &2.into(), &false.into()));
+    assert_eq!((&last["ack"], &last["copies"], &last["durable"]), (&"stored".into(), &2.into(), &true.into()));
     for server in &servers {
         let log = place.log_of(server, "tea");
         assert_eq!(log.len(), 1, "{log:?}");

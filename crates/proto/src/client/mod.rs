@@ -36,7 +36,7 @@ use crate::{
     limits,
     log::VersionVector,
     rng::Rng,
-    session::{self, Endpoint, SessionId},
+    session::{self, Datagrams, Endpoint, SessionId},
     time::{Duration, Time},
     wire::Frame,
 };
@@ -106,6 +106,8 @@ pub struct Client {
     /// The number of the next ping.
     ping: u64,
     outputs: VecDeque<Output>,
+    /// Sealed, and not handed over yet.
+    datagrams: Datagrams,
     events: VecDeque<Event>,
     /// When a room that we are not in was last parted from.
     parted_at: Time,
@@ -151,6 +153,7 @@ impl Client {
             imports: Imports::default(),
             ping: 1,
             outputs: VecDeque::new(),
+            datagrams: Datagrams::default(),
             events: VecDeque::new(),
             parted_at: Time::ZERO,
             damaged: 0,

@@ -67,9 +67,9 @@ impl Client {
 
     /// Hands over the datagrams, and drops the sessions that have said goodbye.
     pub(super) fn flush(&mut self, now: Time) {
-        let mut datagrams = Vec::new();
-        self.endpoint.flush(now, &mut datagrams);
-        self.outputs.extend(datagrams.into_iter().map(|(to, bytes)| Output::Send { to, bytes }));
+        self.endpoint.flush(now, &mut self.datagrams);
+        self.outputs.extend(self.datagrams.iter().map(|(to, bytes)| Output::Send { to, bytes: bytes.to_vec() }));
+        self.datagrams.clear();
         for session in std::mem::take(&mut self.parting) {
             self.endpoint.close(session);
         }

@@ -65,7 +65,8 @@ impl Node {
                 self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
                 deliveries += u64::from(follower.server.is_none());
             }
-            if !self.timers.is_set(&Timer::Heads(session)) {
+            // Where it was behind before, its timer is set already.
+            if follower.ahead == 1 && !self.timers.is_set(&Timer::Heads(session)) {
                 self.timers.set(Timer::Heads(session), self.now + HEADS_AGAIN);
             }
         }

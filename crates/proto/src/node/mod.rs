@@ -25,7 +25,7 @@ use crate::{
     log::VersionVector,
     rng::Rng,
     session::{
-        self, Endpoint, SessionId,
+        self, Datagrams, Endpoint, SessionId,
         keys::{self, KeyPair},
     },
     store::{Answer, Read, Write},
@@ -325,7 +325,8 @@ pub struct Node {
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
     out: VecDeque<Output>,
-    datagrams: Vec<(SocketAddr, Vec<u8>)>,
+    /// Sealed, and not handed over yet.
+    datagrams: Datagrams,
 }
 
 impl Node {
@@ -398,7 +399,7 @@ impl Node {
             timers: Timers::default(),
             counters: BTreeMap::new(),
             out: VecDeque::new(),
-            datagrams: Vec::new(),
+            datagrams: Datagrams::default(),
             key,
             rng,
             config,
@@ -439,9 +440,18 @@ impl Node {
             self.send_acks();
             self.send_imported();
             self.endpoint.flush(self.now, &mut self.datagrams);
-            self.out.extend(self.datagrams.drain(..).map(|(to, bytes)| Output::Send { to, bytes }));
+            let sends = self.datagrams.iter().map(|(to, bytes)| Output::Send { to, bytes: bytes.to_vec() });
+            self.out.extend(sends);
+            self.datagrams.clear();
         }
         self.out.pop_front()
+    }
+
+    /// Adds all datagrams that sessions have to send to `out`, instead of [`Self::poll`]: nothing is allocated for each. What
+    /// else is to be done, and what is sent outside sessions, is still polled for.
+    pub fn flush(&mut self, out: &mut Datagrams) {
+        self.send_acks();
+        self.endpoint.flush(self.now, out);
     }
 
     /// When [`Input::Tick`] is wanted.

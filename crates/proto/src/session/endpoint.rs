@@ -11,16 +11,18 @@ use crate::{
     limits,
     rng::Rng,
     session::{
-        Event, Role, SessionId,
+        Datagrams, Event, Role, SessionId,
         cookie::Cookies,
         gate::Gate,
         half_open::HalfOpen,
         handshake::{Initiator, Parties},
         incoming::Init,
         keys::{KeyPair, Suite},
+        outbox::Outbox,
         rekey::Rekey,
         sealed::Sealed,
         state::{Calling, Due, Phase, Repeats, Session, Timers},
+        table::Table,
     },
     time::Time,
     wire::{
@@ -35,7 +37,7 @@ use crate::{
 pub struct Endpoint {
     pub(super) key: Option<Arc<KeyPair>>,
     pub(super) rng: Rng,
-    pub(super) sessions: BTreeMap<SessionId, Box<Session>>,
+    pub(super) sessions: Table,
     pub(super) half_open: HalfOpen,
     pub(super) gate: Gate,
     pub(super) cookies: Cookies,
@@ -46,6 +48,10 @@ pub struct Endpoint {
     pub(super) timers: Timers,
     /// Sessions that the next flush looks at, each once.
     pub(super) listed: Vec<SessionId>,
+    /// What it sends.
+    outbox: Outbox,
+    /// Lines that are about to be sealed.
+    plain: Vec<u8>,
     pub(super) events: VecDeque<Event>,
     pub(super) counters: Counters,
     /// Where packets are opened.
@@ -70,7 +76,7 @@ impl Endpoint {
         Self {
             key: key.map(Arc::new),
             rng,
-            sessions: BTreeMap::new(),
+            sessions: Table::default(),
             half_open: HalfOpen::default(),
             gate: Gate::default(),
             cookies: Cookies::default(),
@@ -78,6 +84,8 @@ impl Endpoint {
             now: Time::ZERO,
             timers: Timers::default(),
             listed: Vec::new(),
+            outbox: Outbox::default(),
+            plain: Vec::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
             opened: vec![0; limits::DATAGRAM_BYTES_MAX],
@@ -187,18 +195,15 @@ impl Endpoint {
     /// between two flushes. Past that they are dropped and counted.
     pub fn send(&mut self, session: SessionId, line: &[u8]) {
         let Some(state) = self.sessions.get_mut(&session) else { return };
-        let newline = !line.ends_with(b"\n");
-        let bytes = line.len() + usize::from(newline);
+        let bytes = line.len() + usize::from(!line.ends_with(b"\n"));
         let unsent_max = if state.is_up() { limits::UNSENT_UP_BYTES_MAX } else { limits::UNSENT_BYTES_MAX };
         if bytes > limits::FRAME_BYTES_MAX {
             self.counters.add("line_too_long");
-        } else if state.pending.len() + bytes > unsent_max {
+        } else if state.unsent_bytes() + bytes > unsent_max || self.outbox.is_full() {
             self.counters.add("unsent_full");
         } else {
-            state.pending.extend_from_slice(line);
-            if newline {
-                state.pending.push(b'\n');
-            }
+            let line = self.outbox.put(line);
+            self.outbox.append(&mut state.chain, line);
             list(&mut self.listed, session, state);
         }
     }
@@ -209,7 +214,7 @@ impl Endpoint {
     /// Where [`limits::UNSENT_LARGE_BYTES_MAX`] wait already, it is dropped and counted: entries and posts come again.
     pub fn send_large(&mut self, session: SessionId, of: impl FnOnce() -> FragmentOf, line: &str) {
         let Some(state) = self.sessions.get(&session) else { return };
-        if state.pending.len() >= limits::UNSENT_LARGE_BYTES_MAX {
+        if state.unsent_bytes() >= limits::UNSENT_LARGE_BYTES_MAX {
             self.counters.add("unsent_full");
         } else if line.trim_end_matches('\n').len() < limits::FRAME_BYTES_MAX {
             self.send(session, line.as_bytes());
@@ -222,24 +227,35 @@ impl Endpoint {
         }
     }
 
-    /// Seals what was sent, as many lines to a packet as fit, and hands over all datagrams: (to, bytes). Ends the turn: what
-    /// a turn may cost is rationed.
-    pub fn flush(&mut self, _now: Time, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+    /// Seals what was sent, as many lines to a packet as fit, and hands over all datagrams. Ends the turn: what a turn may
+    /// cost is rationed.
+    ///
+    /// Of several packets to one receiver all but the last are filled up with newlines to the greatest length, so that they
+    /// can be handed to the system as one [`Run`](crate::session::Run): that costs less than the bytes do.
+    pub fn flush(&mut self, _now: Time, out: &mut Datagrams) {
         self.gate.next_turn();
-        out.append(&mut self.baked);
+        for (to, cookie) in self.baked.drain(..) {
+            out.push(to, &cookie);
+        }
         let mut listed = mem::take(&mut self.listed);
         for id in listed.drain(..) {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.listed = false;
             let owes = mem::take(&mut session.owes);
             match &session.phase {
-                Phase::Calling(calling) if owes => out.push((session.addr, calling.init.clone())),
-                Phase::HalfOpen(half) if owes => out.extend(half.answer.clone().map(|answer| (session.addr, answer))),
+                Phase::Up(_) => seal_lines(session, owes, &self.outbox, &mut self.plain, out),
+                Phase::Calling(calling) if owes => out.push(session.addr, &calling.init),
+                Phase::HalfOpen(half) if owes => {
+                    if let Some(answer) = &half.answer {
+                        out.push(session.addr, answer);
+                    }
+                }
                 Phase::Calling(_) | Phase::HalfOpen(_) => {}
-                Phase::Up(_) => seal_pending(session, owes, out),
             }
+            keep_waiting(session, &self.outbox);
         }
         self.listed = listed;
+        self.outbox.clear();
     }
 
     /// When [`Self::tick`] is wanted; `None`: not at all. May be earlier than there is something to do.
@@ -269,12 +285,7 @@ impl Endpoint {
 
     /// An index that no session has.
     pub(super) fn new_id(&mut self) -> SessionId {
-        loop {
-            let id = SessionId(self.rng.u32());
-            if id.0 != 0 && !self.sessions.contains_key(&id) {
-                return id;
-            }
-        }
+        self.sessions.new_id(&mut self.rng).expect("nobody has more sessions than a server may have")
     }
 
     pub(super) fn insert(&mut self, id: SessionId, session: Session) {
@@ -306,27 +317,38 @@ fn list(listed: &mut Vec<SessionId>, id: SessionId, session: &mut Session) {
 }
 
 /// Seals the session's lines; if there are none and it `owes` a packet, an empty one.
-fn seal_pending(session: &mut Session, owes: bool, out: &mut Vec<(SocketAddr, Vec<u8>)>) {
+fn seal_lines(session: &mut Session, owes: bool, outbox: &Outbox, plain: &mut Vec<u8>, out: &mut Datagrams) {
+    let (chain, waiting) = (mem::take(&mut session.chain), session.waiting.take());
     let Some(sealed) = &mut session.sealed else { return };
-    let pending = mem::take(&mut session.pending);
+    let to = session.addr;
     if let Some(message) = session.rekey.as_deref_mut().and_then(Rekey::take_owed) {
-        out.push((session.addr, sealed.seal(message)));
-    } else if pending.is_empty() && owes {
-        out.push((session.addr, sealed.seal(&[])));
+        sealed.seal(message, to, out);
+    } else if chain.is_empty() && waiting.is_none() && owes {
+        sealed.seal(&[], to, out);
     }
-    let mut rest = &pending[..];
-    while !rest.is_empty() {
-        let (lines, after) = rest.split_at(whole_lines(rest));
-        out.push((session.addr, sealed.seal(lines)));
-        rest = after;
+    plain.clear();
+    let waiting = waiting.iter().flat_map(|waiting| waiting.split_inclusive(|byte| *byte == b'\n'));
+    for line in waiting.chain(outbox.lines(chain)) {
+        if plain.len() + line.len() > limits::PAYLOAD_BYTES_MAX {
+            // What is not half full would cost more bytes than it saves time.
+            if plain.len() >= limits::PAYLOAD_BYTES_MAX / 2 {
+                plain.resize(limits::PAYLOAD_BYTES_MAX, b'\n');
+            }
+            sealed.seal(plain, to, out);
+            plain.clear();
+        }
+        plain.extend_from_slice(line);
+    }
+    if !plain.is_empty() {
+        sealed.seal(plain, to, out);
     }
 }
 
-/// How many bytes of `pending` go into one packet: whole lines, each of which fits one by itself.
-fn whole_lines(pending: &[u8]) -> usize {
-    if pending.len() <= limits::PAYLOAD_BYTES_MAX {
-        return pending.len();
+/// Lines of a session that is not up wait beyond this turn.
+fn keep_waiting(session: &mut Session, outbox: &Outbox) {
+    let chain = mem::take(&mut session.chain);
+    if !chain.is_empty() {
+        let waiting = session.waiting.get_or_insert_default();
+        outbox.lines(chain).for_each(|line| waiting.extend_from_slice(line));
     }
-    let newline = pending[..limits::PAYLOAD_BYTES_MAX].iter().rposition(|byte| *byte == b'\n');
-    newline.expect("no line is longer than a packet") + 1
 }

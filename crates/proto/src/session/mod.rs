@@ -15,18 +15,22 @@
 use std::net::SocketAddr;
 
 mod cookie;
+mod datagrams;
 mod endpoint;
 mod gate;
 mod half_open;
 mod handshake;
 mod incoming;
 pub mod keys;
+mod outbox;
 mod rekey;
 mod sealed;
 mod state;
+mod table;
 #[cfg(test)]
 mod tests;
 
+pub use datagrams::{Datagrams, Run};
 pub use endpoint::Endpoint;
 
 /// A session of this endpoint: the receiver index that the other side puts on its packets.

@@ -3,10 +3,13 @@
 //! The window is that of RFC 4303 (appendix A2): a packet may be up to [`limits::REPLAY_WINDOW`] behind the newest one. It
 //! is looked at before decryption and moved only after, so that a forger cannot push it.
 
+use std::net::SocketAddr;
+
 use snow::StatelessTransportState;
 
 use crate::{
     limits,
+    session::Datagrams,
     wire::packet::{self, SEALED_HEAD_BYTES, TAG_BYTES, sealed_head},
 };
 
@@ -68,14 +71,13 @@ impl Sealed {
     }
 
     /// Seals lines, or nothing, into a datagram.
-    pub(super) fn seal(&mut self, lines: &[u8]) -> Vec<u8> {
-        let mut datagram = vec![0; SEALED_HEAD_BYTES + lines.len() + TAG_BYTES];
+    pub(super) fn seal(&mut self, lines: &[u8], to: SocketAddr, out: &mut Datagrams) {
+        let datagram = out.add(to, SEALED_HEAD_BYTES + lines.len() + TAG_BYTES);
         datagram[..SEALED_HEAD_BYTES].copy_from_slice(&sealed_head(self.remote, self.next));
         self.transport
             .write_message(self.next, lines, &mut datagram[SEALED_HEAD_BYTES..])
             .expect("the buffer fits, and nobody sends 2^48 packets in an hour");
         self.next += 1;
-        datagram
     }
 
     /// Opens a packet into `lines`: how many bytes, and whether it is the newest so far. A packet that cannot be opened

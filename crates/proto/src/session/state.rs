@@ -15,6 +15,7 @@ use crate::{
         Role, SessionId,
         half_open::AskId,
         handshake::{Initiator, Parties, Responder},
+        outbox::Chain,
         rekey::{NEVER, Rekey},
         sealed::Sealed,
     },
@@ -47,8 +48,11 @@ pub(super) struct Session {
     pub(super) rekey: Option<Box<Rekey>>,
     /// When the initiator next wants new keys.
     pub(super) rekey_at: Time,
-    /// Lines that wait for the next flush. An idle session holds no buffer.
-    pub(super) pending: Vec<u8>,
+    /// Lines that wait for the next flush.
+    pub(super) chain: Chain,
+    /// Lines that wait until the session is up, before those.
+    #[expect(clippy::box_collection, reason = "next to no session has any")]
+    pub(super) waiting: Option<Box<Vec<u8>>>,
     /// Lines of which pieces have come, and when the last did.
     pub(super) assembler: Option<Box<(Assembler, Time)>>,
     /// Whether a packet has to go out even though no line waits: the handshake's message, or an empty one.
@@ -159,7 +163,8 @@ impl Session {
             sealed: None,
             rekey: None,
             rekey_at: NEVER,
-            pending: Vec::new(),
+            chain: Chain::default(),
+            waiting: None,
             assembler: None,
             owes: false,
             listed: false,
@@ -169,6 +174,11 @@ impl Session {
 
     pub(super) fn is_up(&self) -> bool {
         matches!(self.phase, Phase::Up(_))
+    }
+
+    /// Bytes of lines that have not been sent.
+    pub(super) fn unsent_bytes(&self) -> usize {
+        self.chain.bytes() + self.waiting.as_ref().map_or(0, |waiting| waiting.len())
     }
 
     /// When it next wants something.

@@ -13,7 +13,7 @@ use hobnob_proto::{
     node,
     rng::Rng,
     session::{
-        Endpoint, Event, SessionId,
+        Datagrams, Endpoint, Event, SessionId,
         keys::{self, KeyPair, Suite},
     },
     time::Duration,
@@ -144,7 +144,7 @@ impl Stranger {
 
     /// Sends and takes what there is, and lets a little time pass.
     fn turn(&mut self, lab: &mut Lab) {
-        let mut datagrams = Vec::new();
+        let mut datagrams = Datagrams::default();
         self.endpoint.tick(lab.now);
         self.endpoint.flush(lab.now, &mut datagrams);
         for (to, bytes) in datagrams {

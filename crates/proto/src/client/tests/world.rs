@@ -11,7 +11,7 @@ use crate::{
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     log::{Entry, Hash, VersionVector},
     rng::Rng,
-    session::{self, keys::KeyPair},
+    session::{self, Datagrams, keys::KeyPair},
     time::{Duration, Time},
     wire::{Frame, frame::Start},
 };
@@ -242,7 +242,7 @@ impl World {
             }
         }
         for index in 0..self.servers.len() {
-            let (from, mut out) = (server_addr(self.servers[index].id), Vec::<(SocketAddr, Vec<u8>)>::new());
+            let (from, mut out) = (server_addr(self.servers[index].id), Datagrams::default());
             self.servers[index].endpoint.flush(self.now, &mut out);
             if self.servers[index].alive {
                 for (to, bytes) in out {

@@ -59,7 +59,7 @@ impl Crowd {
                 self.server.accept(session, b"welcome", self.now);
             }
         }
-        let mut out = Vec::new();
+        let mut out = Datagrams::default();
         self.server.flush(self.now, &mut out);
         self.now = self.now + TURN;
         for (to, bytes) in out {
@@ -73,7 +73,7 @@ impl Crowd {
             while let Some(event) = caller.endpoint.poll_event() {
                 caller.up |= matches!(event, Event::Up { session, .. } if session == caller.session);
             }
-            let mut out = Vec::new();
+            let mut out = Datagrams::default();
             caller.endpoint.flush(self.now, &mut out);
             self.to_server.extend(out.into_iter().map(|(_, bytes)| (*from, bytes)));
         }

@@ -5,7 +5,7 @@ use std::{fmt, net::SocketAddr};
 use crate::{
     rng::Rng,
     session::{
-        Endpoint, Event, Role, SessionId,
+        Datagrams, Endpoint, Event, Role, SessionId,
         keys::{KeyPair, Suite},
     },
     time::{Duration, Time},
@@ -117,7 +117,7 @@ impl Pair {
                 }
                 side.events.push(event);
             }
-            let mut out = Vec::new();
+            let mut out = Datagrams::default();
             side.endpoint.flush(self.now, &mut out);
             let source = side.addr;
             for (to, bytes) in out {

@@ -72,8 +72,9 @@ fn packets_under_the_last_keys_never_move_the_address_back() {
     // Said after the ask: the newest under the last keys.
     pair.run_for(LATENCY / 2);
     pair.send(CLIENT, client, "late");
-    let mut late = Vec::new();
+    let mut late = Datagrams::default();
     pair.sides[CLIENT].endpoint.flush(pair.now, &mut late);
+    let late: Vec<_> = late.into_iter().collect();
     pair.run_for(Duration::from_secs(1));
     pair.move_client();
     pair.show_up(client);

@@ -1,0 +1,107 @@
+//! The arguments of `hobnob bench`.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use hobnob_proto::limits;
+
+use crate::cli::ClientArgs;
+
+/// Options of the bench.
+#[derive(Args, Debug)]
+pub(crate) struct BenchArgs {
+    /// What to measure.
+    #[command(subcommand)]
+    pub(super) what: What,
+    #[command(flatten)]
+    pub(super) common: Common,
+}
+
+/// What every measurement takes.
+#[derive(Args, Debug)]
+pub(super) struct Common {
+    #[command(flatten)]
+    pub(super) client: ClientArgs,
+    /// One JSON object instead of a table
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// The process of the server that is named by --server-ip, so that its CPU time and memory are known
+    #[arg(long, global = true, value_name = "PID", requires = "server_ip")]
+    pub(super) server_pid: Option<u32>,
+    /// Bytes of a message's text
+    #[arg(long, global = true, default_value_t = 120, value_parser = clap::value_parser!(u64).range(24..=900))]
+    pub(super) size: u64,
+    /// Sockets that the members share; else as many as members, 1,024 at the most
+    #[arg(long, global = true, value_parser = clap::value_parser!(u64).range(1..=20_000))]
+    pub(super) sockets: Option<u64>,
+    /// Threads of the bench; else one less than there are processors
+    #[arg(long, global = true, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(super) threads: Option<u64>,
+    /// Let the system choose where the server and the bench run
+    #[arg(long, global = true)]
+    pub(super) no_pin: bool,
+}
+
+/// What can be measured.
+#[derive(Clone, Debug, Subcommand)]
+pub(super) enum What {
+    /// One member says a line each so often, and all others hear it
+    Fanout {
+        /// Members of the room
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=20_000))]
+        members: u64,
+        /// Between two lines, milliseconds
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=60_000))]
+        gap: u64,
+        /// Lines
+        #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u64).range(1..=100_000))]
+        lines: u64,
+    },
+    /// One member of each room says as much as it can, so much of it under way at a time
+    Burst {
+        /// Rooms
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        rooms: u64,
+        /// Members of each room
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+        members: u64,
+        /// Lines of a room that are under way: not yet back at who said them
+        #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=limits::PUSH_AHEAD_MAX))]
+        window: u64,
+        /// For so long
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+    },
+    /// Members that are there and say nothing
+    Idle {
+        /// Members, in rooms of a hundred
+        #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..=190_000))]
+        sessions: u64,
+        /// For so long, once all are there
+        #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
+        seconds: u64,
+    },
+    /// Members come, as fast as they are let in
+    Join {
+        /// Members, in rooms of a hundred
+        #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=190_000))]
+        members: u64,
+    },
+}
+
+impl What {
+    /// Its name.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Fanout { .. } => "fanout",
+            Self::Burst { .. } => "burst",
+            Self::Idle { .. } => "idle",
+            Self::Join { .. } => "join",
+        }
+    }
+}
+
+/// Seconds as a span.
+pub(super) fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}

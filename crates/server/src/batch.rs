@@ -1,0 +1,367 @@
+//! Many datagrams for one call of the system: `sendmmsg` for datagrams to many, segmentation offload (GSO) for a run of
+//! equal ones to one, `recvmmsg` for what has come. Where the system has none of that, one call for each does the same.
+//!
+//! A datagram that cannot be sent is dropped and told of; the others go. Of what is dropped because the system's buffer is
+//! full, the rest of the batch goes too: it would find no room either.
+
+use std::{io, net::SocketAddr};
+
+use hobnob_proto::session::Datagrams;
+use tokio::net::UdpSocket;
+
+#[cfg(target_os = "linux")]
+pub(crate) use self::linux::Batch;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use self::portable::Batch;
+
+/// The way without any of that, which works everywhere.
+#[cfg_attr(target_os = "linux", cfg(test))]
+mod portable {
+    use hobnob_proto::limits;
+
+    use super::{Datagrams, SocketAddr, UdpSocket, io};
+
+    /// Sends and receives, one by one.
+    #[derive(Debug)]
+    pub(crate) struct Batch {
+        buffer: Vec<u8>,
+    }
+
+    impl Batch {
+        /// Nothing has been sent.
+        pub(crate) fn new() -> Self {
+            // One byte more than anybody may send, so that what is too long is seen.
+            Self { buffer: vec![0; limits::DATAGRAM_BYTES_MAX + 1] }
+        }
+
+        /// Sends each from the socket that `socket` gives for its receiver. Each error is told to `failed`.
+        pub(crate) fn send<'a>(
+            &mut self,
+            datagrams: &Datagrams,
+            socket: impl Fn(SocketAddr) -> io::Result<&'a UdpSocket>,
+            mut failed: impl FnMut(&io::Error),
+        ) {
+            for (to, bytes) in datagrams.iter() {
+                if let Err(error) = socket(to).and_then(|socket| socket.try_send_to(bytes, to)) {
+                    failed(&error);
+                }
+            }
+        }
+
+        /// Hands over at most `max` datagrams that have come. Each error is told to `failed`.
+        pub(crate) fn receive(
+            &mut self,
+            socket: &UdpSocket,
+            max: usize,
+            mut take: impl FnMut(SocketAddr, &[u8]),
+            mut failed: impl FnMut(&io::Error),
+        ) {
+            for _ in 0..max {
+                match socket.try_recv_from(&mut self.buffer) {
+                    Ok((len, from)) => take(from, &self.buffer[..len]),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                    Err(error) => failed(&error),
+                }
+            }
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{io::IoSlice, io::IoSliceMut, os::fd::AsRawFd as _};
+
+    use hobnob_proto::{limits, session::Run};
+    use nix::sys::socket::{
+        ControlMessage, MsgFlags, MultiHeaders, SockaddrLike as _, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
+    };
+    use tokio::io::Interest;
+
+    use super::{Datagrams, SocketAddr, UdpSocket, io};
+
+    /// Datagrams that one run has at most: the kernel takes 64 (128 since 6.9).
+    const RUN_MAX: usize = 64;
+    /// Bytes of one run: less than an IPv4 packet, of which each run is first made.
+    const RUN_BYTES_MAX: usize = 65_000;
+    /// Datagrams for one call.
+    const CALL_MAX: usize = 64;
+    /// The same for receiving, where each needs a buffer as long as the longest.
+    const RECEIVED_MAX: usize = 32;
+    const BUFFER_BYTES: usize = limits::DATAGRAM_BYTES_MAX + 1;
+
+    /// Sends and receives, many in one call.
+    #[derive(Debug)]
+    pub(crate) struct Batch {
+        sent: MultiHeaders<SockaddrStorage>,
+        received: MultiHeaders<SockaddrStorage>,
+        buffer: Vec<u8>,
+        /// Whether the system cuts runs into datagrams; not where a network card cannot.
+        cuts: bool,
+    }
+
+    impl Batch {
+        /// Nothing has been sent.
+        pub(crate) fn new() -> Self {
+            Self {
+                sent: MultiHeaders::preallocate(CALL_MAX, None),
+                received: MultiHeaders::preallocate(RECEIVED_MAX, None),
+                buffer: vec![0; RECEIVED_MAX * BUFFER_BYTES],
+                cuts: true,
+            }
+        }
+
+        /// Sends each from the socket that `socket` gives for its receiver. Each error is told to `failed`.
+        pub(crate) fn send<'a>(
+            &mut self,
+            datagrams: &Datagrams,
+            socket: impl Fn(SocketAddr) -> io::Result<&'a UdpSocket>,
+            mut failed: impl FnMut(&io::Error),
+        ) {
+            let mut singles: Vec<(SocketAddr, &[u8])> = Vec::with_capacity(CALL_MAX);
+            let mut full = false;
+            for run in datagrams.runs(if self.cuts { RUN_MAX } else { 1 }, RUN_BYTES_MAX) {
+                if full {
+                    return;
+                }
+                let is_run = run.count() > 1;
+                let turns = singles.first().is_some_and(|(to, _)| to.is_ipv4() != run.to.is_ipv4());
+                if is_run || turns || singles.len() == CALL_MAX {
+                    full = self.send_singles(&mut singles, &socket, &mut failed);
+                }
+                if !is_run {
+                    singles.push((run.to, run.bytes));
+                } else if !self.send_run(&run, &socket) {
+                    for bytes in run.bytes.chunks(run.segment) {
+                        singles.push((run.to, bytes));
+                        if singles.len() == CALL_MAX {
+                            full |= self.send_singles(&mut singles, &socket, &mut failed);
+                        }
+                    }
+                }
+            }
+            self.send_singles(&mut singles, &socket, &mut failed);
+        }
+
+        /// Hands over at most `max` datagrams that have come. Each error is told to `failed`.
+        pub(crate) fn receive(
+            &mut self,
+            socket: &UdpSocket,
+            max: usize,
+            mut take: impl FnMut(SocketAddr, &[u8]),
+            mut failed: impl FnMut(&io::Error),
+        ) {
+            let mut left = max;
+            while left > 0 {
+                let Self { received, buffer, .. } = self;
+                let wanted = left.min(RECEIVED_MAX);
+                let mut found = [(None, 0); RECEIVED_MAX];
+                let call = || {
+                    let mut slices: Vec<_> =
+                        buffer.chunks_mut(BUFFER_BYTES).take(wanted).map(|chunk| [IoSliceMut::new(chunk)]).collect();
+                    let results = recvmmsg(socket.as_raw_fd(), received, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
+                    let mut count = 0;
+                    for (place, result) in found.iter_mut().zip(results) {
+                        *place = (result.address.and_then(address), result.bytes);
+                        count += 1;
+                    }
+                    Ok(count)
+                };
+                match socket.try_io(Interest::READABLE, call) {
+                    Ok(count) => {
+                        for ((from, len), bytes) in found.iter().zip(self.buffer.chunks(BUFFER_BYTES)).take(count) {
+                            if let Some(from) = from {
+                                take(*from, &bytes[..(*len).min(BUFFER_BYTES)]);
+                            }
+                        }
+                        left -= count.min(left);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                    Err(error) => {
+                        failed(&error);
+                        left -= 1;
+                    }
+                }
+            }
+        }
+
+        /// Sends a run in one call; whether that could be done.
+        fn send_run<'a>(&mut self, run: &Run<'_>, socket: impl Fn(SocketAddr) -> io::Result<&'a UdpSocket>) -> bool {
+            let (Ok(socket), Ok(segment)) = (socket(run.to), u16::try_from(run.segment)) else { return false };
+            let to = SockaddrStorage::from(run.to);
+            let call = || {
+                let slices = [IoSlice::new(run.bytes)];
+                let messages = [ControlMessage::UdpGsoSegments(&segment)];
+                Ok(sendmsg(socket.as_raw_fd(), &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&to))?)
+            };
+            match socket.try_io(Interest::WRITABLE, call) {
+                Ok(_) => true,
+                // No room now: it is tried once more, one by one, and then dropped.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                Err(error) => {
+                    tracing::debug!(%error, "runs cannot be sent in one call: sends each datagram from now on");
+                    self.cuts = false;
+                    false
+                }
+            }
+        }
+
+        /// Sends what goes to one family, and empties it. Whether there was no room for all.
+        fn send_singles<'a>(
+            &mut self,
+            singles: &mut Vec<(SocketAddr, &[u8])>,
+            socket: impl Fn(SocketAddr) -> io::Result<&'a UdpSocket>,
+            failed: &mut impl FnMut(&io::Error),
+        ) -> bool {
+            let mut rest = &singles[..];
+            let mut full = false;
+            while let Some((to, _)) = rest.first() {
+                let sent = socket(*to).and_then(|socket| self.send_some(socket, rest));
+                match sent {
+                    Ok(count) => rest = &rest[count.clamp(1, rest.len())..],
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        for _ in rest {
+                            failed(&error);
+                        }
+                        full = true;
+                        break;
+                    }
+                    Err(error) => {
+                        // It is the first that cannot be sent.
+                        failed(&error);
+                        rest = &rest[1..];
+                    }
+                }
+            }
+            singles.clear();
+            full
+        }
+
+        /// One call; how many of them went.
+        fn send_some(&mut self, socket: &UdpSocket, singles: &[(SocketAddr, &[u8])]) -> io::Result<usize> {
+            let sent = &mut self.sent;
+            socket.try_io(Interest::WRITABLE, || {
+                let slices: Vec<_> = singles.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
+                let addrs: Vec<_> = singles.iter().map(|(to, _)| Some(SockaddrStorage::from(*to))).collect();
+                let none: [ControlMessage<'_>; 0] = [];
+                Ok(sendmmsg(socket.as_raw_fd(), sent, &slices, addrs, none, MsgFlags::MSG_DONTWAIT)?.count())
+            })
+        }
+    }
+
+    /// An address of the system as one of ours.
+    fn address(addr: SockaddrStorage) -> Option<SocketAddr> {
+        debug_assert!(addr.len() > 0);
+        let v4 = addr.as_sockaddr_in().map(|addr| SocketAddr::V4((*addr).into()));
+        v4.or_else(|| addr.as_sockaddr_in6().map(|addr| SocketAddr::V6((*addr).into())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Datagrams of these lengths, each to one of two sockets in turn or all to the first, marked with their number.
+    fn fill(lengths: &[usize], to: [SocketAddr; 2], shared: bool) -> Datagrams {
+        let mut datagrams = Datagrams::default();
+        for (at, len) in lengths.iter().enumerate() {
+            let mut bytes = vec![b'x'; *len];
+            bytes[..2].copy_from_slice(&(at as u16).to_be_bytes());
+            datagrams.push(to[if shared { 0 } else { at % 2 }], &bytes);
+        }
+        datagrams
+    }
+
+    macro_rules! everything_arrives_in_order {
+        ($name:ident, $batch:ty) => {
+            #[tokio::test]
+            async fn $name() {
+                async fn check(lengths: &[usize], shared: bool, v6: bool) {
+                    let host = if v6 { "[::1]:0" } else { "127.0.0.1:0" };
+                    let Ok(sender) = UdpSocket::bind(host).await else {
+                        return crate::tests::skip("no IPv6 here");
+                    };
+                    let sockets = [UdpSocket::bind(host).await.unwrap(), UdpSocket::bind(host).await.unwrap()];
+                    let to = [sockets[0].local_addr().unwrap(), sockets[1].local_addr().unwrap()];
+                    sender.writable().await.unwrap();
+                    let mut batch = <$batch>::new();
+                    let mut failures = 0;
+                    batch.send(&fill(lengths, to, shared), |_| Ok(&sender), |_| failures += 1);
+                    let mut seen = vec![Vec::new(); 2];
+                    let from = sender.local_addr().unwrap();
+                    let end = std::time::Instant::now() + Duration::from_secs(10);
+                    while seen.iter().map(Vec::len).sum::<usize>() < lengths.len() && std::time::Instant::now() < end {
+                        for (socket, seen) in sockets.iter().zip(&mut seen) {
+                            let ready = tokio::time::timeout(Duration::from_millis(200), socket.readable());
+                            if ready.await.is_err() && shared {
+                                continue;
+                            }
+                            let take = |source, bytes: &[u8]| {
+                                assert_eq!(source, from);
+                                seen.push((u16::from_be_bytes([bytes[0], bytes[1]]), bytes.len()));
+                            };
+                            batch.receive(socket, 1_000, take, |_| {});
+                        }
+                    }
+                    let all = lengths.iter().enumerate().map(|(at, len)| (at as u16, *len));
+                    let expected: Vec<Vec<_>> = if shared {
+                        vec![all.collect(), Vec::new()]
+                    } else {
+                        (0..2).map(|side| all.clone().filter(|(at, _)| at % 2 == side).collect()).collect()
+                    };
+                    assert_eq!((seen, failures), (expected, 0), "{lengths:?}");
+                }
+                for v6 in [false, true] {
+                    check(&[10, 20, 30], false, v6).await;
+                    check(&[100; 5], true, v6).await;
+                    check(&[100, 100, 40, 100, 200, 200, 7], true, v6).await;
+                    // More than one run has; more of them might not fit a socket's buffer.
+                    check(&[1_229; 70], true, v6).await;
+                    check(&[300; 140], false, v6).await;
+                }
+            }
+        };
+    }
+
+    everything_arrives_in_order!(everything_arrives_in_order, Batch);
+    everything_arrives_in_order!(everything_arrives_in_order_without_the_systems_help, portable::Batch);
+
+    #[tokio::test]
+    async fn what_cannot_be_sent_does_not_stop_the_rest() {
+        let (sender, receiver) =
+            (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        sender.writable().await.unwrap();
+        let to = receiver.local_addr().unwrap();
+        let nowhere: SocketAddr = "255.255.255.255:9".parse().unwrap();
+        let mut datagrams = Datagrams::default();
+        for (to, bytes) in [(nowhere, b"a"), (to, b"b"), (nowhere, b"c"), (to, b"d")] {
+            datagrams.push(to, bytes);
+        }
+        let (mut failures, mut seen) = (0, Vec::new());
+        let mut batch = Batch::new();
+        batch.send(&datagrams, |_| Ok(&sender), |_| failures += 1);
+        while seen.len() < 2 {
+            receiver.readable().await.unwrap();
+            batch.receive(&receiver, 10, |_, bytes| seen.push(bytes[0]), |_| {});
+        }
+        assert_eq!((failures, &seen[..]), (2, &b"bd"[..]));
+    }
+
+    #[tokio::test]
+    async fn a_turn_takes_no_more_than_its_share() {
+        let (sender, receiver) =
+            (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
+        for _ in 0..50 {
+            sender.send_to(b"x", receiver.local_addr().unwrap()).await.unwrap();
+        }
+        receiver.readable().await.unwrap();
+        let (mut batch, mut counts) = (Batch::new(), Vec::new());
+        for max in [40, 40] {
+            let mut count = 0;
+            batch.receive(&receiver, max, |_, _| count += 1, |_| {});
+            counts.push(count);
+        }
+        assert_eq!(counts, [40, 10]);
+    }
+}
