@@ -339,6 +339,12 @@ impl Speaker {
                 device.renew()?;
                 self.session.command(Command::NewDevice { device: device.id() });
             }
+            Event::Refused { room, why: Refusal::CannotStore, .. } => {
+                let why = format!(
+                    "the server of #{room} cannot write to its disk: your message waits here, and is sent again"
+                );
+                return Ok(Heard::Notice(why));
+            }
             Event::Refused { room, seq, why } => {
                 let body = device.body(&room, seq).unwrap_or_default().to_owned();
                 device.settle(&room, seq);
@@ -355,6 +361,7 @@ fn refusal(why: Refusal) -> String {
     match why {
         Refusal::TooLong => format!("it is longer than {} bytes: send it in pieces", limits::BODY_BYTES_MAX),
         Refusal::Clash => "its number is taken: send it again".to_owned(),
+        Refusal::CannotStore => "the server cannot write to its disk".to_owned(),
         Refusal::UnknownKind => "the server is too old for this kind of message".to_owned(),
     }
 }

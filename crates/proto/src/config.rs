@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use crate::{
     ids::{ClusterName, DeviceId, PersonName, ServerId},
     session::keys::{KeyPair, Secret, Suite},
+    store::Restored,
 };
 
 /// What a server is told at its start.
@@ -28,6 +29,8 @@ pub struct ServerConfig {
     pub suite: Suite,
     /// What the clock on the wall says at the start: milliseconds since 1970. May be wrong.
     pub wall_millis: u64,
+    /// What its store holds; `None` for a server that keeps everything in memory, and forgets it when it ends.
+    pub store: Option<Restored>,
 }
 
 /// What a client is told at its start.

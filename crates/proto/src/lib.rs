@@ -17,6 +17,7 @@ pub mod log;
 pub mod node;
 pub mod rng;
 pub mod session;
+pub mod store;
 pub mod text;
 pub mod time;
 pub mod timer;

@@ -64,6 +64,7 @@ impl World {
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
             wall_millis: 1_700_000_000_000 + self.now.as_millis(),
+            store: None,
         };
         self.networks.insert(port, network);
         self.nodes.insert(port, Node::new(config, [port.to_le_bytes()[0]; 32], self.now));
@@ -115,6 +116,7 @@ impl World {
             match output {
                 Output::Send { to, bytes } => self.wires.push_back((at, addr(port), to, bytes)),
                 Output::Broadcast { bytes } => self.wires.push_back((at, addr(port), addr(0), bytes)),
+                Output::Persist(_) | Output::Read(_) => unreachable!("it has no store"),
                 Output::Event(_) => {}
             }
         }

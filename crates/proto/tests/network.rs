@@ -35,6 +35,7 @@ fn server(now: Time) -> Node {
         peers: Vec::new(),
         suite: Suite::ChaChaPoly,
         wall_millis: 1_700_000_000_000,
+        store: None,
     };
     Node::new(config, [1; 32], now)
 }

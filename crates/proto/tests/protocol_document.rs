@@ -39,11 +39,11 @@ macro_rules! variants {
 
 variants!(FRAMES, frame_name, Frame:
     Entry Fragment Pull Pulled Cursor Heads Join Joined Part Post Ack Refuse Hi Ask Bye Ping Welcome NotWelcome Servers
-    Answer AnswerError HiFirst Come Pong Beat Election Rooms Members Assign Place SyncReq SyncRep Clients ClientsReq Compare Handoff
+    Answer AnswerError HiFirst Come Pong Beat Election Rooms Members Assign Place SyncReq SyncRep Clients ClientsReq Compare Keeps Handoff
     Handed Leave Leaving Retire Collision);
 variants!(ELECTIONS, election_name, election::Message: Election Alive LeaderOk Coordinator);
 variants!(STARTS, start_name, Start: After Last Since);
-variants!(REFUSALS, refusal_name, Refusal: TooLong Clash UnknownKind);
+variants!(REFUSALS, refusal_name, Refusal: TooLong Clash UnknownKind CannotStore);
 variants!(QUESTIONS, question_name, Ask: Rooms Who Status Retire Join);
 variants!(CHANGES, change_name, ClientsChange: All Put Gone);
 variants!(PIECES, piece_name, FragmentOf: Entry Post Forwarded);

@@ -129,6 +129,8 @@ impl Driver {
                 let Self { sockets, errors, .. } = self;
                 sockets.broadcast(&bytes, |error| count(errors, "broadcast", error));
             }
+            // There is no store yet.
+            Output::Persist(_) | Output::Read(_) => {}
             Output::Event(event) => self.tell(event),
         }
     }

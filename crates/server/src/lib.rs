@@ -211,6 +211,7 @@ fn config(options: Options, session_port: u16, addrs: Vec<SocketAddr>) -> Server
         peers: options.peers,
         suite: faster_suite(),
         wall_millis: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX),
+        store: None,
     }
 }
 

@@ -153,6 +153,7 @@ impl ServerHost {
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
             wall_millis: WALL_AT_START + now.as_millis(),
+            store: None,
         };
         let alarm = Alarm::new(rng, now);
         let node = Node::new(config, rng.seed(), alarm.local(now));

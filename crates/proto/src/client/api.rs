@@ -154,6 +154,14 @@ pub enum Event {
         /// How many entries of history will follow.
         history: u64,
     },
+    /// A room had more history than is kept.
+    HistoryGone {
+        /// Which room.
+        room: RoomName,
+        /// When the first message of what is kept was sent (cluster time, milliseconds since 1970); `None` where there is
+        /// none.
+        before: Option<u64>,
+    },
     /// All history that there was on joining has been shown.
     CaughtUp {
         /// In which room.
@@ -187,7 +195,8 @@ pub enum Event {
         /// Whether the copies are on disk.
         durable: bool,
     },
-    /// A post of ours will not be stored: settled, and the text is still the caller's.
+    /// A post of ours will not be stored: settled, and the text is still the caller's. After [`Refusal::CannotStore`] it is
+    /// not settled: it is kept, and repeated until some home can write.
     Refused {
         /// Where.
         room: RoomName,

@@ -41,12 +41,12 @@ impl Client {
             }
             Frame::Heads { rooms } if serves => self.heads(&rooms, now),
             Frame::Pulled(pulled) if serves => {
-                if let Some(receiver) = self.rooms.get_mut(&pulled.room).and_then(Room::receiver) {
-                    receiver.pulled(&pulled, now);
+                if let Some(room) = self.rooms.get_mut(&pulled.room) {
+                    room.pulled(&pulled, now, &mut self.events);
                 }
             }
             Frame::Ack(ack) => self.outbox.ack(ack, now, &mut self.events),
-            Frame::Refuse(refuse) => self.outbox.refuse(refuse, &mut self.events),
+            Frame::Refuse(refuse) => self.outbox.refuse(refuse, now, &mut self.events),
             Frame::Welcome(welcome) => self.welcome(session, &welcome, now),
             Frame::NotWelcome { why, suggestion } if serves && self.primary.as_mut().is_some_and(Link::give_up_hi) => {
                 self.not_welcome(now);

@@ -27,6 +27,8 @@ const FIRST: Duration = Duration::from_millis(100);
 const MAX: Duration = Duration::from_secs(5);
 /// The first repetition of a post that was accepted, but not stored, and the longest interval.
 const ACCEPTED: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
+/// The first repetition of a post whose home could not write, and the longest interval: another home may take over soon.
+const UNWRITABLE: (Duration, Duration) = (Duration::from_millis(500), MAX);
 /// So many of them are repeated so often; the others later by [`SELDOM`].
 const OFTEN_MAX: usize = 8;
 const SELDOM: Duration = Duration::from_secs(4);
@@ -55,6 +57,8 @@ struct Waiting {
     accepted: bool,
     /// Whether its author was told that it was accepted.
     told: bool,
+    /// Whether its home said, since it was sent to the present server, that it cannot write.
+    unwritable: bool,
 }
 
 impl Waiting {
@@ -97,13 +101,14 @@ impl Outbox {
             return;
         }
         let posts = self.rooms.entry(room).or_default();
-        posts.unsettled.entry(seq).or_insert(Waiting { body, shown, repeat: None, accepted: false, told: false });
+        let new = Waiting { body, shown, repeat: None, accepted: false, told: false, unwritable: false };
+        posts.unsettled.entry(seq).or_insert(new);
     }
 
     /// A server serves us from now on: it is sent everything again.
     pub(super) fn moved(&mut self) {
         for waiting in self.rooms.values_mut().flat_map(|posts| posts.unsettled.values_mut()) {
-            (waiting.repeat, waiting.accepted) = (None, false);
+            (waiting.repeat, waiting.accepted, waiting.unwritable) = (None, false, false);
         }
     }
 
@@ -158,7 +163,7 @@ impl Outbox {
             if waiting.accepted {
                 return;
             }
-            waiting.accepted = true;
+            (waiting.accepted, waiting.unwritable) = (true, false);
             waiting.repeat = Some(Repeat::later(ACCEPTED.0, ACCEPTED.1, now));
             if std::mem::replace(&mut waiting.told, true) {
                 return;
@@ -172,10 +177,18 @@ impl Outbox {
         events.push_back(Event::Acked { room, seq, origin, entry, hlc, copies, stored, durable });
     }
 
-    /// Takes a refusal.
-    pub(super) fn refuse(&mut self, refuse: Refuse, events: &mut VecDeque<Event>) {
+    /// Takes a refusal. One that settles nothing is told once, and the post is repeated.
+    pub(super) fn refuse(&mut self, refuse: Refuse, now: Time, events: &mut VecDeque<Event>) {
         let Refuse { room, seq, why, to: _ } = refuse;
         let Some(posts) = self.rooms.get_mut(&room) else { return };
+        if why == Refusal::CannotStore {
+            let Some(waiting) = posts.unsettled.get_mut(&seq).filter(|waiting| !waiting.accepted) else { return };
+            if !std::mem::replace(&mut waiting.unwritable, true) {
+                waiting.repeat = Some(Repeat::later(UNWRITABLE.0, UNWRITABLE.1, now));
+                events.push_back(Event::Refused { room, seq, why });
+            }
+            return;
+        }
         if why == Refusal::Clash {
             if posts.clashed || !posts.unsettled.contains_key(&seq) {
                 return;
@@ -192,7 +205,8 @@ impl Outbox {
     pub(super) fn waiting_since(&self) -> Option<Time> {
         let open = self.rooms.values().filter(|posts| !posts.clashed);
         let sent = open.flat_map(Posts::under_way);
-        sent.filter(|(_, waiting)| !waiting.accepted).filter_map(|(_, waiting)| Some(waiting.repeat?.since)).min()
+        let unanswered = sent.filter(|(_, waiting)| !waiting.accepted && !waiting.unwritable);
+        unanswered.filter_map(|(_, waiting)| Some(waiting.repeat?.since)).min()
     }
 
     /// When the next post is due; at once where one has not been sent.
@@ -262,8 +276,23 @@ mod tests {
         let (mut outbox, mut events) = (outbox([3, 1, 2]), VecDeque::new());
         assert_eq!(seqs(&outbox.poll(at(0))), [(1, 1), (2, 1), (3, 1)]);
         outbox.ack(ack(1, true), at(1), &mut events);
-        outbox.refuse(refuse(2, Refusal::UnknownKind), &mut events);
+        outbox.refuse(refuse(2, Refusal::UnknownKind), at(1), &mut events);
         assert_eq!(seqs(&outbox.poll(at(100))), [(3, 3)]);
+    }
+
+    #[test]
+    fn what_a_home_cannot_write_is_told_once_and_repeated_until_another_takes_it() {
+        let (mut outbox, mut events) = (outbox([1]), VecDeque::new());
+        outbox.poll(at(0));
+        outbox.refuse(refuse(1, Refusal::CannotStore), at(1), &mut events);
+        assert_eq!((outbox.deadline(), outbox.waiting_since()), (Some(at(501)), None), "that was an answer");
+        assert_eq!(seqs(&outbox.poll(at(501))), [(1, 1)]);
+        outbox.refuse(refuse(1, Refusal::CannotStore), at(502), &mut events);
+        assert!(matches!(events.make_contiguous(), [Event::Refused { seq: 1, why: Refusal::CannotStore, .. }]));
+        outbox.ack(ack(1, false), at(1_600), &mut events);
+        outbox.refuse(refuse(1, Refusal::CannotStore), at(1_601), &mut events);
+        outbox.ack(ack(1, true), at(1_700), &mut events);
+        assert_eq!((events.len(), outbox.deadline()), (3, None));
     }
 
     #[test]
@@ -321,8 +350,8 @@ mod tests {
         let (mut outbox, mut events) = (outbox([1, 2, 3]), VecDeque::new());
         outbox.poll(at(0));
         outbox.ack(ack(1, false), at(1), &mut events);
-        outbox.refuse(refuse(2, Refusal::Clash), &mut events);
-        outbox.refuse(refuse(2, Refusal::Clash), &mut events);
+        outbox.refuse(refuse(2, Refusal::Clash), at(1), &mut events);
+        outbox.refuse(refuse(2, Refusal::Clash), at(1), &mut events);
         assert_eq!(events.len(), 2, "it is told once");
         assert!(outbox.poll(at(60_000)).is_empty());
         outbox.new_device();

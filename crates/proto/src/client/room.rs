@@ -15,7 +15,11 @@ use crate::{
     limits,
     log::{Entry, VersionVector, entry::DisplayOrder},
     time::{Duration, Time},
-    wire::{Frame, frame::Start, vectors},
+    wire::{
+        Frame,
+        frame::{Pulled, Start},
+        vectors,
+    },
 };
 
 /// Entries of history that are held back at most.
@@ -44,6 +48,8 @@ pub(super) struct Room {
     target: VersionVector,
     /// Whether the first join has been answered.
     started: bool,
+    /// Whether some of what was asked for is no longer kept, and that is still to be said.
+    gone: bool,
 }
 
 /// The answer to a join, as far as it has come. Parts of several repetitions add up: what a later one says of an origin
@@ -90,6 +96,7 @@ impl Room {
             history: None,
             target: VersionVector::default(),
             started: false,
+            gone: false,
         }
     }
 
@@ -174,10 +181,14 @@ impl Room {
     /// Takes an entry whose hash is right.
     pub(super) fn entry(&mut self, entry: Entry, now: Time, events: &mut VecDeque<Event>) {
         let Some(receiver) = &mut self.receiver else { return };
-        let mut released = receiver.entry(entry, now);
-        if released.is_empty() {
-            return;
+        let released = receiver.entry(entry, now);
+        if !released.is_empty() {
+            self.release(released, now, events);
         }
+    }
+
+    /// Shows what has no hole before it, or holds it back while there is history to come.
+    fn release(&mut self, mut released: Vec<Entry>, now: Time, events: &mut VecDeque<Event>) {
         let Some(history) = &mut self.history else {
             released.sort_unstable_by_key(Entry::order);
             for entry in released {
@@ -197,6 +208,18 @@ impl Room {
         self.catch_up(now, events);
     }
 
+    /// The answer to a pull has ended; it may say that what was asked for is no longer kept.
+    pub(super) fn pulled(&mut self, pulled: &Pulled, now: Time, events: &mut VecDeque<Event>) {
+        let Some(receiver) = self.receiver() else { return };
+        let covered = receiver.held().covers(&pulled.floors);
+        let freed = receiver.give_up(&pulled.floors, now);
+        receiver.pulled(pulled, now);
+        if !covered {
+            self.gone = true;
+            self.release(freed, now, events);
+        }
+    }
+
     /// Shows the history once it is complete, or no longer grows.
     pub(super) fn catch_up(&mut self, now: Time, events: &mut VecDeque<Event>) {
         let (Some(history), Some(receiver)) = (&self.history, &self.receiver) else { return };
@@ -210,6 +233,7 @@ impl Room {
         for entry in past {
             self.show(entry, events);
         }
+        self.say_gone(None, events);
         events.push_back(Event::CaughtUp { room: self.name.clone() });
         for entry in live {
             self.show(entry, events);
@@ -226,10 +250,18 @@ impl Room {
         [patience, receiver].into_iter().flatten().min()
     }
 
+    /// Says once that what lies before is no longer kept.
+    fn say_gone(&mut self, before: Option<u64>, events: &mut VecDeque<Event>) {
+        if std::mem::take(&mut self.gone) {
+            events.push_back(Event::HistoryGone { room: self.name.clone(), before });
+        }
+    }
+
     fn show(&mut self, entry: Entry, events: &mut VecDeque<Event>) {
         if !self.shown.insert(entry.post_key()) {
             return;
         }
+        self.say_gone(Some(entry.hlc.millis), events);
         let order = entry.order();
         let late = self.newest.is_some_and(|newest| order < newest);
         self.newest = self.newest.max(Some(order));

@@ -216,6 +216,29 @@ impl Receiver {
         self.plan_pull(now + wait, now);
     }
 
+    /// What is below these floors is gone for good: counts as held. Gives back what had been stranded above and is free
+    /// now.
+    pub fn give_up(&mut self, floors: &VersionVector, now: Time) -> Vec<Entry> {
+        let mut freed = Vec::new();
+        for (origin, floor) in
+            floors.iter().filter(|(origin, floor)| *floor > self.held.get(*origin)).collect::<Vec<_>>()
+        {
+            if self.held.get(origin) == 0 && !self.has_place_for(origin) {
+                continue;
+            }
+            self.held.raise(origin, floor);
+            let below: Vec<_> =
+                self.stranded.get(&origin).into_iter().flat_map(|above| above.range(..=floor)).collect();
+            for seq in below.into_iter().map(|(seq, _)| *seq).collect::<Vec<_>>() {
+                self.take_stranded(origin, seq);
+            }
+            freed.append(&mut self.free_successors(origin));
+            self.forget_known(origin);
+            self.acknowledge_soon(1, now);
+        }
+        freed
+    }
+
     /// The server that is followed has changed, or its session is a new one: forgets what was asked for, keeps what is
     /// held, acknowledges at once.
     pub fn moved(&mut self, now: Time) {

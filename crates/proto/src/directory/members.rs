@@ -5,6 +5,9 @@
 //! that have heard the same agree. A server that comes back with a later boot is a member again. One that lives is a
 //! member, whatever is remembered of a later boot of its id: its clock may have gone back, or two may have had one id.
 //!
+//! A message is on a member's disk, or in its memory where no member has a disk: as soon as one has, up or down, only those
+//! with a disk count, since memory forgets.
+//!
 //! Of addresses only those are kept that mean the same to whoever hears of them: none of a link (a HELLO is what finds
 //! servers there), and loopback for the servers of this machine alone, so the digest leaves it out.
 
@@ -50,6 +53,7 @@ impl Members {
             }
             if member.boot == known.boot {
                 member.left |= known.left;
+                member.memory |= known.memory;
                 if member.n <= known.n {
                     let told = std::mem::replace(&mut member.addrs, known.addrs.clone());
                     member.addrs.extend(told.into_iter().filter(|_| member.n == known.n));
@@ -100,9 +104,26 @@ impl Members {
         self.by_id.values().filter(|member| self.is_present(member))
     }
 
-    /// How many members there are, up or down: R is never more than that.
+    /// How many members there are, up or down.
     pub fn count(&self) -> usize {
         self.present().count()
+    }
+
+    /// Whether any member, up or down, has a disk.
+    pub fn have_disks(&self) -> bool {
+        self.present().any(|member| !member.memory)
+    }
+
+    /// The members whose copies count, by id: those with a disk, or all where nobody has one. R is never more than there
+    /// are of them, up or down.
+    pub fn keepers(&self) -> impl Iterator<Item = &Member> {
+        let have_disks = self.have_disks();
+        self.present().filter(move |member| !(have_disks && member.memory))
+    }
+
+    /// Whether the copies of this member count.
+    pub fn keeps(&self, id: ServerId) -> bool {
+        self.get(id).is_some_and(|member| self.is_present(member) && !(member.memory && self.have_disks()))
     }
 
     /// The ids that members hold, up or down.
@@ -153,7 +174,7 @@ mod tests {
 
     fn member(id: u32, boot: u64, left: bool, ports: &[u16]) -> Member {
         let addrs = ports.iter().map(|port| SocketAddr::from(([192, 0, 2, 1], *port))).collect();
-        Member { id: ServerId(id), boot: Boot(boot), left, n: 0, addrs }
+        Member { id: ServerId(id), boot: Boot(boot), left, memory: false, n: 0, addrs }
     }
 
     fn members() -> impl Strategy<Value = Vec<Member>> {
@@ -216,6 +237,23 @@ mod tests {
     }
 
     #[test]
+    fn memory_counts_for_nothing_where_there_is_a_disk_be_it_down() {
+        fn check(list: &[(u32, bool, bool)], expected: &[u32]) {
+            let with =
+                |(id, memory, left): &(u32, bool, bool)| Member { memory: *memory, ..member(*id, 1, *left, &[]) };
+            let members = merged(&list.iter().map(with).collect::<Vec<_>>());
+            let keepers: Vec<_> = members.keepers().map(|member| member.id.0).collect();
+            assert_eq!(keepers, expected, "{list:?}");
+            let each: Vec<_> = (0..9).filter(|id| members.keeps(ServerId(*id))).collect();
+            assert_eq!(each, expected, "{list:?}");
+        }
+        check(&[(1, true, false), (2, true, false)], &[1, 2]);
+        check(&[(1, true, false), (2, false, false)], &[2]);
+        check(&[(1, false, false), (2, false, false), (3, false, true)], &[1, 2]);
+        check(&[(1, true, false), (2, false, true)], &[1]);
+    }
+
+    #[test]
     fn ids_are_bounded() {
         let many: Vec<_> = (0..1_000).map(|id| member(id, 1, false, &[])).collect();
         assert_eq!(merged(&many).iter().count(), MEMBERS_MAX);
@@ -229,6 +267,7 @@ mod tests {
                 id: ServerId(u32::MAX - id),
                 boot: Boot(u64::MAX),
                 left: true,
+                memory: true,
                 n: u32::MAX,
                 addrs: (0..40).map(|port| longest(u16::MAX - port)).collect(),
             })

@@ -72,6 +72,18 @@ impl<'a> Placer<'a> {
         Self { rooms, servers, epoch, members, moved: BTreeMap::new(), has_lobby, order: Vec::new() }
     }
 
+    /// A record that has been made and is not in the directory yet: its room counts for its new home.
+    pub fn expect(&mut self, record: &RoomRecord) {
+        if record.room == RoomName::lobby() {
+            self.has_lobby = Some(record.fence.home.id);
+            return self.order.clear();
+        }
+        if let Some(known) = self.rooms.get(&record.room).filter(|known| is_live(&self.servers, known.fence.home)) {
+            self.count(known.fence.home.id, -1);
+        }
+        self.count(record.fence.home.id, 1);
+    }
+
     /// A record for a room that needs a home: the least loaded server, then the fewest rooms, then the lowest id. The
     /// record as it is where its home lives; `None` where no server can take it. While a new leader has not heard from
     /// all servers, it should wait with rooms that it does not know: they may have a home.

@@ -59,6 +59,10 @@ pub struct Election {
     term_seen: u64,
     /// The term of this server's newest candidacy.
     term_asked: u64,
+    /// The highest term that is durable, or is to be.
+    term_written: u64,
+    /// The epoch that this server has won, and whose term is not durable yet: nobody hears of it.
+    won: Option<Epoch>,
     view: BTreeMap<ServerId, PeerView>,
     eligible: bool,
     /// Who answered `LEADER_OK` in this candidacy.
@@ -84,6 +88,8 @@ impl Election {
             epoch: Epoch { term, ..Epoch::NONE },
             term_seen: term,
             term_asked: 0,
+            term_written: term,
+            won: None,
             view: BTreeMap::new(),
             eligible: true,
             content: BTreeSet::new(),
@@ -110,6 +116,7 @@ impl Election {
             Input::HeardEpoch { from, epoch } => self.heard_epoch(from.id, epoch, now),
             Input::Joined if self.state == State::Joining => self.state = State::Follower,
             Input::Synced(epoch) if self.state == State::Syncing && epoch == self.epoch => self.state = State::Leader,
+            Input::TermDurable(term) => self.lead(term),
             Input::Joined | Input::Synced(_) => {}
             Input::Tick => self.tick(now),
         }
@@ -264,10 +271,9 @@ impl Election {
             }
             return;
         }
-        if epoch.term > self.epoch.term {
-            self.outputs.push_back(Output::PersistTerm(epoch.term));
-        }
+        self.persist(epoch.term);
         self.epoch = epoch;
+        self.won = self.won.filter(|won| *won > epoch);
         self.term_seen = self.term_seen.max(epoch.term);
         self.content.clear();
         if self.leads() {
@@ -308,11 +314,13 @@ impl Election {
         let wait = self.rng.jitter(SETBACK_WAIT * (1 << self.setbacks), 25);
         self.setbacks = (self.setbacks + 1).min(SETBACKS_MAX);
         self.state = State::Follower;
+        self.won = None;
         self.timer = Some((Timer::Start, now + wait));
     }
 
     fn await_coordinator(&mut self, wait: Duration, now: Time) {
         self.state = State::AwaitingCoordinator;
+        self.won = None;
         self.timer = Some((Timer::Overdue, now + self.rng.jitter(wait, 25)));
     }
 
@@ -344,9 +352,12 @@ impl Election {
         self.timer = Some((Timer::AskAgain, now + ALIVE_WAIT_HALF));
     }
 
-    /// Leads, in a term above any that was ever named by another.
+    /// Has won, in a term above any that was ever named by another: leads once that is durable.
     fn win(&mut self) {
         self.timer = None;
+        if self.won.is_some() {
+            return;
+        }
         let beaten = self.term_seen > self.term_asked || self.epoch.term >= self.term_asked;
         let term = if beaten { (self.term_seen + 1).min(TERM_MAX) } else { self.term_asked };
         let epoch = Epoch { term, leader: self.me.id, boot: self.me.boot };
@@ -355,14 +366,31 @@ impl Election {
             self.state = State::Follower;
             return;
         }
+        self.term_seen = term;
+        if !self.leads() {
+            self.state = State::Electing;
+        }
+        self.won = Some(epoch);
+        self.persist(term);
+    }
+
+    /// Has a term made durable, if it is above those that were before. (One that we have just won in is written already when
+    /// we hear that somebody above us leads in it.)
+    fn persist(&mut self, term: u64) {
+        if term > self.term_written {
+            self.term_written = term;
+            self.outputs.push_back(Output::PersistTerm(term));
+        }
+    }
+
+    /// The term is durable: leads in it, if it has been won and nobody has been heard of meanwhile who leads above it.
+    fn lead(&mut self, term: u64) {
+        let Some(epoch) = self.won.take_if(|won| won.term <= term) else { return };
+        self.timer = None;
         self.state = State::Syncing;
         self.epoch = epoch;
-        self.term_seen = term;
-        self.outputs.extend([
-            Output::PersistTerm(term),
-            Output::Broadcast(Message::Coordinator { epoch }),
-            Output::Won(epoch),
-        ]);
+        self.content.clear();
+        self.outputs.extend([Output::Broadcast(Message::Coordinator { epoch }), Output::Won(epoch)]);
     }
 
     /// Why this server should become a candidate, if it should.
@@ -380,8 +408,10 @@ impl Election {
             match self.want() {
                 None => {
                     self.state = State::Follower;
+                    self.won = None;
                     self.timer = None;
                 }
+                Some(_) if self.won.is_some() => {}
                 Some(_) if self.heard().next().is_none() => self.start(now),
                 Some(want) if self.state == State::Follower => self.plan(want, now),
                 Some(_) => {}

@@ -15,7 +15,7 @@
 //!   none does within 100 ms, the candidate has won. Rank is (eligible, id): so the highest eligible id leads, and if
 //!   nobody is eligible and nobody leads, the highest id.
 //! - The winner leads in an [`Epoch`], which is higher than any it has seen: its term is durable before anybody hears of
-//!   it, and what says a lower epoch is ignored. Epochs travel in COORDINATOR and in every heartbeat, so a lost
+//!   it ([`Input::TermDurable`]), and what says a lower epoch is ignored. Epochs travel in COORDINATOR and in every heartbeat, so a lost
 //!   COORDINATOR costs 100 ms, and of two leaders that meet the lower stands down.
 //! - One server with a bad link must not depose a leader whom all the others hear: they answer `LEADER_OK`, and the
 //!   candidate stands down unless more than half of the live servers other than that leader suspect it (the `PreVote` of
@@ -105,6 +105,8 @@ pub enum Input {
     Joined,
     /// The directory has been merged after [`Output::Won`] of this epoch.
     Synced(Epoch),
+    /// The term of an [`Output::PersistTerm`] is durable, or never has to be.
+    TermDurable(u64),
     /// [`Election::deadline`] has passed.
     Tick,
 }
@@ -138,7 +140,7 @@ pub enum Output {
     },
     /// Tell every live server.
     Broadcast(Message),
-    /// Make this term durable, before any output that comes after it leaves.
+    /// Make this term durable, then say [`Input::TermDurable`]: until that is said, nobody hears that this server leads in it.
     PersistTerm(u64),
     /// This server has won and leads in this epoch: ask everybody what they know, then say [`Input::Synced`].
     Won(Epoch),

@@ -21,13 +21,15 @@ struct Bench {
     election: Election,
     now: Time,
     outputs: Vec<Output>,
+    /// Whether its disk makes nothing durable by itself.
+    is_slow: bool,
 }
 
 impl Bench {
     /// It has joined `live`, who follow the leader of `epoch`.
     fn new(live: &[u32], epoch: Epoch) -> Self {
         let election = Election::new(origin(ME), 0, Rng::from_seed([1; 32]));
-        let mut bench = Self { election, now: Time::ZERO, outputs: Vec::new() };
+        let mut bench = Self { election, now: Time::ZERO, outputs: Vec::new(), is_slow: false };
         bench.view(live, epoch);
         bench.input(Input::Joined);
         bench
@@ -35,7 +37,14 @@ impl Bench {
 
     fn input(&mut self, input: Input) -> &mut Self {
         self.election.handle(input, self.now);
-        self.outputs.extend(std::iter::from_fn(|| self.election.poll()));
+        while let Some(output) = self.election.poll() {
+            if let Output::PersistTerm(term) = output
+                && !self.is_slow
+            {
+                self.election.handle(Input::TermDurable(term), self.now);
+            }
+            self.outputs.push(output);
+        }
         self
     }
 
@@ -88,21 +97,37 @@ fn to(to: u32, message: Message) -> Output {
 #[test]
 fn a_term_is_durable_before_it_is_announced() {
     let mut bench = Bench::new(&[1, 2], Epoch::NONE);
-    bench.until(State::Syncing);
+    bench.is_slow = true;
+    bench.until(State::Electing).tick().tick();
     let won = epoch(1, 3);
+    assert_eq!(bench.took()[3..], [Output::PersistTerm(1)]);
+    bench.view(&[1, 2], Epoch::NONE).input(Input::TermDurable(0));
+    assert_eq!((bench.took(), bench.election.epoch(), bench.election.deadline()), (vec![], Epoch::NONE, None));
+    bench.input(Input::TermDurable(1));
     assert_eq!(
-        bench.took()[3..],
-        [
-            Output::PersistTerm(1),
-            Output::Broadcast(Message::Coordinator { epoch: won }),
-            Output::Won(won),
-            Output::Leader(Some(won)),
-        ]
+        bench.took(),
+        [Output::Broadcast(Message::Coordinator { epoch: won }), Output::Won(won), Output::Leader(Some(won)),]
     );
     bench.input(Input::Synced(epoch(0, 3)));
     assert_eq!(bench.election.state(), State::Syncing, "that was another epoch's directory");
     bench.input(Input::Synced(won));
     assert_eq!(bench.election.state(), State::Leader);
+}
+
+#[test]
+fn a_term_that_becomes_durable_too_late_is_not_announced() {
+    fn check(meanwhile: impl Fn(&mut Bench) -> &mut Bench, leads: bool) {
+        let mut bench = Bench::new(&[1, 2], Epoch::NONE);
+        bench.is_slow = true;
+        bench.until(State::Electing).tick().tick();
+        meanwhile(&mut bench);
+        bench.input(Input::TermDurable(1));
+        assert_eq!(bench.election.leader() == Some(ServerId(ME)), leads);
+    }
+    check(|bench| bench, true);
+    check(|bench| bench.says(2, Message::Coordinator { epoch: epoch(2, 2) }), false);
+    check(|bench| bench.view(&[1, 2, 4], epoch(7, 4)), false);
+    check(|bench| bench.view(&[], Epoch::NONE), true);
 }
 
 #[test]

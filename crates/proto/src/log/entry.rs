@@ -85,6 +85,23 @@ pub struct PostKey {
 /// Where an entry is shown: earlier ones first, the same on every copy.
 pub type DisplayOrder = (Hlc, Origin, u64);
 
+/// [`Entry::content`] of a post that is no entry yet.
+#[must_use]
+pub fn content(kind: &str, body: &str) -> Hash {
+    let mut hash = Sha256::new();
+    hash.update(format!("{}:{kind},", kind.len()));
+    hash.update(body);
+    Hash::first_of(&hash.finalize())
+}
+
+impl Hash {
+    fn first_of(digest: &[u8]) -> Self {
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&digest[..16]);
+        Self(hash)
+    }
+}
+
 impl Entry {
     /// Its place in the room.
     pub fn order(&self) -> DisplayOrder {
@@ -116,9 +133,13 @@ impl Entry {
         ] {
             header.update(format!("{}:{field},", field.len()));
         }
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&header.finalize()[..16]);
-        Hash(hash)
+        Hash::first_of(&header.finalize())
+    }
+
+    /// What a post says, by which a repetition of it is known from another one with its number.
+    #[must_use]
+    pub fn content(&self) -> Hash {
+        content(&self.kind, &self.body)
     }
 
     /// Whether its hash is the one that its content has.

@@ -1,6 +1,7 @@
 //! A room's log: a grow-only set of entries, named by dots.
 
 pub mod entry;
+mod posts;
 pub mod room;
 pub mod version_vector;
 

@@ -1,11 +1,21 @@
-//! A room's log in memory: a grow-only set of entries.
+//! A room's log: a grow-only set of entries, of which the tail is in memory.
 //!
 //! Only its origin writes an origin's part, in order, so the log is a sequence for each origin; display order and the
 //! index of posts are views of that set. Two logs merge by union (Shapiro et al., "Conflict-free replicated data types",
 //! 2011). What is inserted here has no hole before it: [`Receiver`](crate::delivery::receiver::Receiver) sees to that.
+//!
+//! ```text
+//!                       floors         cut
+//!   display order  ------|--------------|------------------->
+//!                  given up   on disk      in memory
+//! ```
+//!
+//! Everything beyond the cut in display order is in memory, and so is what came late below it until it is trimmed too.
+//! Where nothing was ever cut, as in a server without a store, everything is. An answer for which memory does not suffice
+//! is `None`: the disk is to be asked.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
@@ -14,10 +24,15 @@ use crate::{
     ids::{DeviceId, Origin, PersonId},
     log::{
         Entry, PostKey, VersionVector,
-        entry::{DisplayOrder, Hash},
+        entry::{self, DisplayOrder, Hash},
+        posts::Posts,
     },
+    store::{DEVICE_POSTS_MAX, Head},
     wire::Frame,
 };
+
+/// Posts that the index keeps for each entry that may stay in memory.
+const POSTS_PER_ENTRY: usize = 4;
 
 /// An entry as it is kept: with the line that tells a follower of it, serialised once for all.
 #[derive(Clone, Debug)]
@@ -26,6 +41,15 @@ pub struct Kept {
     pub entry: Arc<Entry>,
     /// [`Frame::Entry`] as a line, newline included.
     pub line: Arc<str>,
+}
+
+impl From<Entry> for Kept {
+    fn from(entry: Entry) -> Self {
+        let frame = Frame::Entry(entry);
+        let line = frame.to_line().into();
+        let Frame::Entry(entry) = frame else { unreachable!("it was made two lines above") };
+        Self { entry: Arc::new(entry), line }
+    }
 }
 
 /// What became of an insertion.
@@ -44,53 +68,153 @@ pub enum Inserted {
     Hole,
 }
 
+/// How it stands with a post.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is in the log.
+    Held(Held),
+    /// It is not.
+    Missing {
+        /// The first number that no post of the device has, from its oldest unsettled one on: the one to be admitted next.
+        next: u64,
+    },
+    /// Memory cannot say. The disk can: to be asked for the device's posts.
+    Unknown {
+        /// From this number on.
+        from: u64,
+    },
+}
+
+/// A post that is in the log, on disk or in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// Where its canonical entry stands: of several with the same key, the first in display order.
+    pub order: DisplayOrder,
+    pub(super) content: Option<Hash>,
+}
+
+impl Held {
+    /// Whether the post says this.
+    #[must_use]
+    pub fn says(&self, kind: &str, body: &str) -> bool {
+        self.content == Some(entry::content(kind, body))
+    }
+}
+
 /// The entries of one room.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct RoomLog {
-    parts: BTreeMap<Origin, Vec<Kept>>,
+    parts: BTreeMap<Origin, Part>,
     display: BTreeSet<DisplayOrder>,
-    posts: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, DisplayOrder>>,
+    posts: Posts,
     newest: Hlc,
+    /// Everything above it is in memory; `None`: just everything.
+    cut: Option<DisplayOrder>,
+    /// What is not kept any more.
+    floors: VersionVector,
+    /// Entries on disk and in memory.
+    len: usize,
+    /// Of lines in memory.
+    bytes: usize,
+}
+
+/// What is in memory of an origin: its newest entries.
+#[derive(Debug)]
+struct Part {
+    /// The number of the first of them.
+    first: u64,
+    entries: VecDeque<Kept>,
+}
+
+impl Part {
+    /// The number of the entry that comes next.
+    fn next(&self) -> u64 {
+        self.first + self.entries.len() as u64
+    }
+
+    fn get(&self, seq: u64) -> Option<&Kept> {
+        self.entries.get(usize::try_from(seq.checked_sub(self.first)?).ok()?)
+    }
+}
+
+impl Default for RoomLog {
+    fn default() -> Self {
+        Self {
+            parts: BTreeMap::new(),
+            display: BTreeSet::new(),
+            posts: Posts::new(true),
+            newest: Hlc::default(),
+            cut: None,
+            floors: VersionVector::default(),
+            len: 0,
+            bytes: 0,
+        }
+    }
 }
 
 impl RoomLog {
+    /// A log of which nothing is in memory yet, and this is on disk.
+    pub fn restored(head: &Head) -> Self {
+        let part = |(origin, held): (Origin, u64)| (origin, Part { first: held + 1, entries: VecDeque::new() });
+        let mut covered = head.held.clone();
+        covered.merge(&head.floors);
+        let is_new = covered.origins() == 0;
+        Self {
+            parts: covered.iter().map(part).collect(),
+            posts: Posts::new(is_new),
+            newest: head.newest.0,
+            cut: (!is_new).then_some(head.newest),
+            floors: head.floors.clone(),
+            len: usize::try_from(head.entries).unwrap_or(usize::MAX),
+            ..Self::default()
+        }
+    }
+
     /// Adds the next entry of its origin.
     pub fn insert(&mut self, entry: Entry) -> Inserted {
-        let part = self.parts.entry(entry.origin).or_default();
-        let next = part.len() as u64 + 1;
+        let (first, next) = self.parts.get(&entry.origin).map_or((1, 1), |part| (part.first, part.next()));
         if entry.seq != next {
-            return match part.get(entry.seq.wrapping_sub(1) as usize) {
+            return match self.get(entry.origin, entry.seq) {
                 Some(kept) if kept.entry.hash == entry.hash => Inserted::Known,
                 Some(kept) => Inserted::Conflict { held: kept.entry.hash },
+                None if (1..first).contains(&entry.seq) => Inserted::Known,
                 None => Inserted::Hole,
             };
         }
         self.newest = self.newest.max(entry.hlc);
         self.display.insert(entry.order());
-        match self.posts.entry((entry.person, entry.device)).or_default().entry(entry.client_seq) {
-            Slot::Vacant(slot) => drop(slot.insert(entry.order())),
-            Slot::Occupied(mut slot) => drop(slot.insert(entry.order().min(*slot.get()))),
-        }
-        let frame = Frame::Entry(entry);
-        let line = frame.to_line().into();
-        let Frame::Entry(entry) = frame else { unreachable!("it was made two lines above") };
-        part.push(Kept { entry: Arc::new(entry), line });
+        self.posts.insert(&entry);
+        let part = self.parts.entry(entry.origin).or_insert_with(|| Part { first: 1, entries: VecDeque::new() });
+        let kept = Kept::from(entry);
+        self.bytes += kept.line.len();
+        self.len += 1;
+        part.entries.push_back(kept);
         Inserted::New
     }
 
-    /// One entry.
+    /// One entry, if it is in memory.
     pub fn get(&self, origin: Origin, seq: u64) -> Option<&Kept> {
-        self.parts.get(&origin)?.get(usize::try_from(seq.checked_sub(1)?).ok()?)
+        self.parts.get(&origin)?.get(seq)
     }
 
-    /// How many entries there are.
+    /// How many entries there are, on disk and in memory.
     pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is none, and never was.
+    pub fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// How many entries are in memory.
+    pub fn in_memory(&self) -> usize {
         self.display.len()
     }
 
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.display.is_empty()
+    /// How many bytes their lines have.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// The newest time of all entries.
@@ -98,47 +222,82 @@ impl RoomLog {
         self.newest
     }
 
-    /// All entries in display order.
+    /// All entries in memory, in display order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Kept> {
         self.display.iter().filter_map(|&(_, origin, seq)| self.get(origin, seq))
     }
 
-    /// The canonical entry of a post: of several with the same key, the first in display order.
-    pub fn post(&self, key: PostKey) -> Option<&Kept> {
-        let &(_, origin, seq) = self.posts.get(&(key.person, key.device))?.get(&key.client_seq)?;
-        self.get(origin, seq)
+    // ---- posts
+
+    /// Where the canonical entry of a post stands, if that is known.
+    pub fn post(&self, key: PostKey) -> Option<DisplayOrder> {
+        self.posts.canonical(key)
     }
 
-    /// The first number from `oldest` on that no post of the device has: the one to be admitted next.
-    pub fn next_post(&self, person: PersonId, device: DeviceId, oldest: u64) -> u64 {
-        let Some(posts) = self.posts.get(&(person, device)) else { return oldest };
-        posts
-            .range(oldest..)
-            .zip(oldest..=u64::MAX)
-            .find(|((held, _), wanted)| *held != wanted)
-            .map_or_else(|| oldest.saturating_add(posts.range(oldest..).count() as u64), |(_, wanted)| wanted)
+    /// How it stands with a post of a device whose oldest unsettled number is `oldest`.
+    pub fn standing(&self, key: PostKey, oldest: u64) -> Standing {
+        match self.posts.standing(key, oldest) {
+            Standing::Held(Held { order, content: None }) => match self.get(order.1, order.2) {
+                Some(kept) => Standing::Held(Held { order, content: Some(kept.entry.content()) }),
+                None => Standing::Unknown { from: oldest.min(key.client_seq) },
+            },
+            standing => standing,
+        }
     }
+
+    /// The disk is asked for a device's posts: keeps what is known of it until [`Self::learn`], or
+    /// [`Self::forget_expected`].
+    pub fn expect(&mut self, person: PersonId, device: DeviceId) {
+        self.posts.expect((person, device));
+    }
+
+    /// The canonical entries of a device's posts from number `from` on, as they are on disk. False where nobody waits for
+    /// that.
+    pub fn learn(&mut self, person: PersonId, device: DeviceId, from: u64, found: &[Kept]) -> bool {
+        let is_all = found.len() < DEVICE_POSTS_MAX;
+        let to = found.last().filter(|_| !is_all).map_or(u64::MAX, |kept| kept.entry.client_seq);
+        let fits = |entry: &&Entry| (entry.person, entry.device) == (person, device) && entry.client_seq >= from;
+        let here: Vec<_> = self.iter().map(|kept| kept.entry.clone()).filter(|entry| fits(&&**entry)).collect();
+        let found = found.iter().map(|kept| &*kept.entry).filter(fits);
+        let found: Vec<_> = found.map(|entry| (entry, self.get(entry.origin, entry.seq).is_some())).collect();
+        let all = found.into_iter().chain(here.iter().map(|entry| (&**entry, true)));
+        self.posts.learn((person, device), (from, to), all)
+    }
+
+    /// The disk does not say anything of a device.
+    pub fn forget_expected(&mut self, person: PersonId, device: DeviceId) {
+        self.posts.forget_expected((person, device));
+    }
+
+    // ---- starts
 
     /// The cursor beyond which the last `count` posts lie; `held` is the vector of the whole log. A post with several
     /// entries is shown once, so it counts once: where the first of them stands.
-    pub fn start_of_last(&self, count: u32, held: &VersionVector) -> VersionVector {
-        let mut canonical = self.display.iter().rev().filter(|order| self.is_canonical(order));
-        let first = canonical.nth((count as usize).saturating_sub(1)).or(self.display.first()).copied();
-        let first = first.filter(|_| count > 0);
-        self.start_at(first, held)
+    pub fn start_of_last(&self, count: u32, held: &VersionVector) -> Option<VersionVector> {
+        if count == 0 {
+            return Some(held.clone());
+        }
+        let mut left = count;
+        for order in self.display.iter().rev().take_while(|order| self.cut.is_none_or(|cut| **order > cut)) {
+            left -= u32::from(self.is_canonical(order)?);
+            if left == 0 {
+                return Some(self.start_at(Some(*order), held));
+            }
+        }
+        self.cut.is_none().then(|| self.start_at(self.display.first().copied(), held))
     }
 
-    /// Whether an entry is the one that its post is shown as.
-    fn is_canonical(&self, order: &DisplayOrder) -> bool {
-        let &(_, origin, seq) = order;
-        let post = self.get(origin, seq).and_then(|kept| self.post(kept.entry.post_key()));
-        post.is_some_and(|kept| kept.entry.order() == *order)
+    /// Whether an entry is the one that its post is shown as, if that is known.
+    fn is_canonical(&self, order: &DisplayOrder) -> Option<bool> {
+        let kept = self.get(order.1, order.2)?;
+        self.posts.canonical(kept.entry.post_key()).map(|canonical| canonical == *order)
     }
 
     /// The cursor beyond which entries from `millis` (cluster time) on lie.
-    pub fn start_since(&self, millis: u64, held: &VersionVector) -> VersionVector {
+    pub fn start_since(&self, millis: u64, held: &VersionVector) -> Option<VersionVector> {
         let from = (Hlc { millis, counter: 0 }, Origin::MIN, 0);
-        self.start_at(self.display.range(from..).next().copied(), held)
+        let suffices = self.cut.is_none_or(|cut| from > cut);
+        suffices.then(|| self.start_at(self.display.range(from..).next().copied(), held))
     }
 
     /// The cursor that covers what is displayed before `first`: within an origin, display order is the order of seq.
@@ -147,160 +306,129 @@ impl RoomLog {
         self.parts
             .iter()
             .map(|(&origin, part)| {
-                let before = part.partition_point(|kept| kept.entry.order() < first);
-                (origin, before as u64)
+                let before = part.entries.partition_point(|kept| kept.entry.order() < first);
+                (origin, part.first - 1 + before as u64)
             })
             .collect()
     }
 
+    /// The cursor that covers what is not in memory.
+    pub fn start_of_tail(&self) -> VersionVector {
+        self.parts.iter().map(|(&origin, part)| (origin, part.first - 1)).collect()
+    }
+
+    /// A start as a follower hears it. Where nothing that is kept lies before it, but once did, it begins at nothing: so the
+    /// follower asks for what is gone, and hears that it is.
+    pub fn told(&self, start: VersionVector) -> VersionVector {
+        if self.floors.covers(&start) { VersionVector::default() } else { start }
+    }
+
+    // ---- ranges
+
     /// The entries of the given ranges (origin, first seq, last seq), the first `max` in display order; fewer where their
-    /// lines would have more than `bytes_max` bytes, but one.
-    pub fn ranges(&self, want: &[(Origin, u64, u64)], max: usize, bytes_max: usize) -> Vec<Kept> {
-        let mut fronts: Vec<(&[Kept], usize)> = want
-            .iter()
-            .filter_map(|&(origin, from, to)| {
-                let part = self.parts.get(&origin)?;
-                let end = usize::try_from(to).unwrap_or(usize::MAX).min(part.len());
-                let start = usize::try_from(from.max(1) - 1).unwrap_or(usize::MAX).min(end);
-                Some((&part[start..end], 0))
-            })
-            .collect();
-        let (mut found, mut bytes) = (Vec::new(), 0);
-        while found.len() < max {
-            let Some((part, at)) = fronts
-                .iter_mut()
-                .filter(|(part, at)| *at < part.len())
-                .min_by_key(|(part, at)| part[*at].entry.order())
+    /// lines would have more than `bytes_max` bytes, but one. `None` where some are on disk.
+    pub fn ranges(&self, want: &[(Origin, u64, u64)], max: usize, bytes_max: usize) -> Option<Vec<Kept>> {
+        let on_disk = |&(origin, from, to): &(Origin, u64, u64)| {
+            let lowest = from.max(self.floors.get(origin) + 1);
+            self.parts.get(&origin).is_some_and(|part| lowest < part.first && lowest <= to)
+        };
+        (!want.iter().any(on_disk)).then(|| self.unite(want, Vec::new(), max, bytes_max))
+    }
+
+    /// The same, of what is in memory and what the disk has `found` of these ranges: of each origin as much as follows
+    /// without a hole.
+    pub fn unite(&self, want: &[(Origin, u64, u64)], found: Vec<Kept>, max: usize, bytes_max: usize) -> Vec<Kept> {
+        let end = found.last().map(|kept| kept.entry.order());
+        let found: BTreeMap<_, _> = found.into_iter().map(|kept| ((kept.entry.origin, kept.entry.seq), kept)).collect();
+        let (mut all, mut cut_short) = (Vec::new(), false);
+        for &(origin, from, to) in want {
+            let Some(part) = self.parts.get(&origin) else { continue };
+            let from = from.max(self.floors.get(origin) + 1);
+            let to = to.min(part.next() - 1);
+            let there = (from..=to).take(max).map_while(|seq| part.get(seq).or(found.get(&(origin, seq))));
+            let before = all.len();
+            all.extend(there.cloned());
+            cut_short |= from <= to && ((all.len() - before) as u64) < (to - from + 1).min(max as u64);
+        }
+        all.sort_unstable_by_key(|kept| kept.entry.order());
+        all.dedup_by_key(|kept| kept.entry.order());
+        // Where the disk goes on beyond what was read, what comes after that is not next.
+        let end = end.filter(|_| cut_short);
+        let mut bytes = 0;
+        let fits = |(at, kept): &(usize, Kept)| {
+            bytes += kept.line.len();
+            (bytes <= bytes_max || *at == 0) && end.is_none_or(|end| kept.entry.order() <= end)
+        };
+        all.into_iter().take(max).enumerate().take_while(fits).map(|(_, kept)| kept).collect()
+    }
+
+    /// The highest number of `origin` from `from` on, up to `held`, that memory has without a hole; `from - 1` where it
+    /// has not that one.
+    pub fn top_in_memory(&self, origin: Origin, from: u64, held: u64) -> u64 {
+        let from = from.max(self.floors.get(origin) + 1);
+        if self.get(origin, from).is_some() { held } else { from - 1 }
+    }
+
+    // ---- what goes
+
+    /// Lets go of what is on disk (`durable`), the first in display order first, until at most so many entries of at most
+    /// so many bytes are in memory.
+    pub fn trim(&mut self, durable: &VersionVector, entries_max: usize, bytes_max: usize) {
+        while self.display.len() > entries_max || self.bytes > bytes_max {
+            let Some(&(_, origin, seq)) = self.display.first() else { break };
+            let Some(part) = self.parts.get_mut(&origin).filter(|part| durable.holds(origin, seq.max(part.first)))
             else {
                 break;
             };
-            bytes += part[*at].line.len();
-            if bytes > bytes_max && !found.is_empty() {
-                break;
-            }
-            found.push(part[*at].clone());
-            *at += 1;
+            let Some(kept) = part.entries.pop_front() else { break };
+            part.first += 1;
+            self.cut = self.cut.max(Some(kept.entry.order()));
+            self.forget(&kept);
         }
-        found
+        if self.cut.is_some() {
+            self.posts.shrink(POSTS_PER_ENTRY * entries_max);
+        }
+    }
+
+    fn forget(&mut self, kept: &Kept) {
+        self.display.remove(&kept.entry.order());
+        self.bytes -= kept.line.len();
+        self.posts.evicted(&kept.entry);
+    }
+
+    /// Up to where it is no longer kept.
+    pub fn floors(&self) -> &VersionVector {
+        &self.floors
+    }
+
+    /// Gives up everything up to these numbers, held or not; whether that changes anything.
+    pub fn give_up(&mut self, floors: &VersionVector) -> bool {
+        let mut changed = false;
+        for (origin, floor) in floors.iter() {
+            let before = self.floors.get(origin);
+            if floor <= before {
+                continue;
+            }
+            changed = true;
+            self.floors.raise(origin, floor);
+            let part = self.parts.entry(origin).or_insert_with(|| Part { first: 1, entries: VecDeque::new() });
+            let gone = floor.min(part.next() - 1).saturating_sub(before);
+            self.len = self.len.saturating_sub(usize::try_from(gone).unwrap_or(usize::MAX));
+            let mut dropped = Vec::new();
+            while part.first <= floor
+                && let Some(kept) = part.entries.pop_front()
+            {
+                part.first += 1;
+                dropped.push(kept);
+            }
+            part.first = part.first.max(floor + 1);
+            for kept in dropped {
+                self.forget(&kept);
+            }
+        }
+        changed
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::{
-        ids::{Boot, RoomName, ServerId},
-        log::entry::MESSAGE,
-    };
-
-    fn origin(id: u32) -> Origin {
-        Origin { id: ServerId(id), boot: Boot(1) }
-    }
-
-    fn entry(id: u32, seq: u64, millis: u64, client_seq: u64) -> Entry {
-        let mut entry = Entry {
-            room: RoomName::lobby(),
-            origin: origin(id),
-            seq,
-            hlc: Hlc { millis, counter: 0 },
-            from: "anna".parse().unwrap(),
-            person: PersonId([1; 16]),
-            device: DeviceId(1),
-            client_seq,
-            kind: MESSAGE.into(),
-            body: "hello".into(),
-            hash: Hash::default(),
-        };
-        entry.hash = entry.digest();
-        entry
-    }
-
-    fn log(entries: &[(u32, u64, u64, u64)]) -> RoomLog {
-        let mut log = RoomLog::default();
-        for &(id, seq, millis, client_seq) in entries {
-            assert_eq!(log.insert(entry(id, seq, millis, client_seq)), Inserted::New);
-        }
-        log
-    }
-
-    #[test]
-    fn a_union_shows_the_same_order_however_it_came_about() {
-        let forth = log(&[(1, 1, 10, 1), (1, 2, 30, 2), (2, 1, 20, 3)]);
-        let back = log(&[(2, 1, 20, 3), (1, 1, 10, 1), (1, 2, 30, 2)]);
-        let seen = |log: &RoomLog| log.iter().map(|kept| kept.entry.client_seq).collect::<Vec<_>>();
-        assert_eq!(seen(&forth), [1, 3, 2]);
-        assert_eq!(seen(&forth), seen(&back));
-    }
-
-    #[test]
-    fn one_post_under_two_dots_is_canonical_where_it_is_shown_first() {
-        let log = log(&[(2, 1, 20, 1), (1, 1, 10, 1)]);
-        let key = entry(1, 1, 0, 1).post_key();
-        assert_eq!(log.post(key).unwrap().entry.origin, origin(1));
-        assert_eq!(log.len(), 2);
-    }
-
-    #[test]
-    fn the_next_post_is_the_first_that_is_missing() {
-        let log = log(&[(1, 1, 10, 3), (1, 2, 11, 4), (1, 3, 12, 7)]);
-        let check = |oldest, expected| {
-            assert_eq!(log.next_post(PersonId([1; 16]), DeviceId(1), oldest), expected, "from {oldest}");
-        };
-        check(1, 1);
-        check(3, 5);
-        check(4, 5);
-        check(7, 8);
-        check(9, 9);
-    }
-
-    #[test]
-    fn a_dot_holds_one_content() {
-        let mut log = log(&[(1, 1, 10, 1)]);
-        assert_eq!(log.insert(entry(1, 1, 10, 1)), Inserted::Known);
-        assert!(matches!(log.insert(entry(1, 1, 10, 2)), Inserted::Conflict { .. }));
-        assert_eq!(log.insert(entry(1, 3, 10, 2)), Inserted::Hole);
-        assert_eq!(log.insert(entry(1, 0, 10, 2)), Inserted::Hole);
-    }
-
-    #[test]
-    fn a_start_leaves_out_what_lies_before() {
-        let log = log(&[(1, 1, 10, 1), (1, 2, 30, 2), (2, 1, 20, 3), (2, 2, 40, 4)]);
-        let held: VersionVector = [(origin(1), 2), (origin(2), 2)].into_iter().collect();
-        assert_eq!(log.start_of_last(0, &held), held);
-        assert_eq!(log.start_of_last(2, &held), [(origin(1), 1), (origin(2), 1)].into_iter().collect());
-        assert_eq!(log.start_of_last(9, &held), VersionVector::default());
-        assert_eq!(log.start_since(20, &held), [(origin(1), 1)].into_iter().collect());
-        assert_eq!(log.start_since(41, &held), held);
-    }
-
-    #[test]
-    fn a_post_that_two_homes_have_sequenced_counts_once_among_the_last() {
-        let log = log(&[(2, 1, 10, 1), (2, 2, 11, 2), (3, 1, 20, 2), (3, 2, 21, 3)]);
-        let held: VersionVector = [(origin(2), 2), (origin(3), 2)].into_iter().collect();
-        let check = |count, expected: &[(Origin, u64)]| {
-            assert_eq!(log.start_of_last(count, &held), expected.iter().copied().collect(), "the last {count}");
-        };
-        check(1, &[(origin(2), 2), (origin(3), 1)]);
-        check(2, &[(origin(2), 1)]);
-        check(3, &[]);
-        check(4, &[]);
-    }
-
-    #[test]
-    fn ranges_come_in_display_order_and_within_bounds() {
-        let log = log(&[(1, 1, 10, 1), (1, 2, 30, 2), (2, 1, 20, 3), (2, 2, 40, 4)]);
-        let line = log.get(origin(1), 1).unwrap().line.len();
-        let check_bytes = |want: &[(Origin, u64, u64)], max, bytes_max, expected: &[u64]| {
-            let found: Vec<_> = log.ranges(want, max, bytes_max).iter().map(|kept| kept.entry.client_seq).collect();
-            assert_eq!(found, expected);
-        };
-        let check = |want: &[_], max, expected: &[u64]| check_bytes(want, max, usize::MAX, expected);
-        check(&[(origin(1), 1, 9), (origin(2), 1, 2)], 9, &[1, 3, 2, 4]);
-        check(&[(origin(1), 1, 9), (origin(2), 1, 2)], 2, &[1, 3]);
-        check(&[(origin(1), 0, u64::MAX), (origin(9), 1, 2)], 9, &[1, 2]);
-        check(&[(origin(1), 5, 3)], 9, &[]);
-        check_bytes(&[(origin(1), 1, 9), (origin(2), 1, 2)], 9, 3 * line, &[1, 3, 2]);
-        check_bytes(&[(origin(1), 1, 9), (origin(2), 1, 2)], 9, 3 * line - 1, &[1, 3]);
-        check_bytes(&[(origin(1), 1, 9), (origin(2), 1, 2)], 9, 0, &[1]);
-    }
-}
+mod tests;

@@ -61,6 +61,11 @@ impl VersionVector {
         self.0.values().sum()
     }
 
+    /// Whether it covers nothing.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// How many origins it names.
     pub fn origins(&self) -> usize {
         self.0.len()

@@ -98,7 +98,7 @@ impl Node {
             let lag = self.heartbeat.lag().as_millis() as u64;
             let load = homes + self.load.rate() as usize;
             return json!({"id": member.id, "addr": self.config.addrs.first(), "role": role, "load": load,
-                "sessions": self.devices.len(), "lag_ms": lag,
+                "sessions": self.devices.len(), "lag_ms": lag, "writable": self.kept.is_writable(),
                 "state": if self.is_on_probation(self.me.id) { "probation" } else { "up" }});
         }
         let peer = self.peers.get(&member.id);
@@ -115,7 +115,7 @@ impl Node {
         let (load, sessions, lag) =
             beat.map_or((0, 0, 0), |beat| (beat.load as usize + homes, beat.sessions, beat.lag));
         json!({"id": member.id, "addr": addr, "role": role, "load": load, "sessions": sessions, "lag_ms": lag,
-            "state": state})
+            "writable": !(live && self.is_unwritable(member.id)), "state": state})
     }
 
     fn room_items(&self) -> Vec<Value> {

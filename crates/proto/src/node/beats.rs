@@ -124,6 +124,7 @@ impl Node {
             eligible: self.is_eligible(),
             may_lead: self.election.eligible().take(limits::SERVERS_MAX).collect(),
             takes_rooms: self.takes_rooms(),
+            unwritable: !self.kept.is_writable(),
             probation: self.probations.imposed(self.now),
             time: self.cluster_millis(),
             directory: self.directory_digest(),
@@ -136,12 +137,23 @@ impl Node {
     pub(super) fn is_eligible(&self) -> bool {
         let live = self.heartbeat.live().count() + 1;
         let unheard = self.heartbeat.unheard().count();
-        self.takes_rooms() && 2 * live > live + unheard
+        self.is_fit() && 2 * live > live + unheard
     }
 
-    /// Whether we may be given rooms.
+    /// Whether we may be given rooms: what is kept in memory alone counts for nothing beside a disk.
     pub(super) fn takes_rooms(&self) -> bool {
-        self.stage == Stage::Serving && self.leaving.is_none() && !self.is_on_probation(self.me.id)
+        self.is_fit() && self.is_keeper()
+    }
+
+    /// Whether we stay, have been here for long enough, and can write where there is a disk.
+    fn is_fit(&self) -> bool {
+        let stays = self.stage == Stage::Serving && self.leaving.is_none();
+        stays && self.kept.is_writable() && !self.is_on_probation(self.me.id)
+    }
+
+    /// Whether our own copies count.
+    pub(super) fn is_keeper(&self) -> bool {
+        self.kept.has_store() || !self.members.have_disks()
     }
 
     /// Whether a server has come back, and not been here for long enough since.
@@ -369,6 +381,7 @@ mod tests {
             eligible: false,
             may_lead: vec![peer.id; limits::SERVERS_MAX],
             takes_rooms: false,
+            unwritable: true,
             probation: vec![(peer.id, 999_999); limits::SERVERS_MAX],
             time: number,
             directory: number,

@@ -19,6 +19,7 @@ use crate::{
     ids::{Boot, ClusterId, Origin, ServerId},
     limits,
     session::{Role, SessionId, keys},
+    store::Write,
     time::{Duration, Time},
     wire::{
         Frame, Greeting,
@@ -32,6 +33,9 @@ const LISTEN: Duration = Duration::from_millis(300);
 const JOIN_MAX: Duration = Duration::from_secs(2);
 /// An older boot that has been silent for so long is dead, whatever else we think.
 const SILENT: Duration = Duration::from_secs(1);
+
+/// How old a cluster is taken for that is opened again: too old to be begun twice by chance.
+const OLD: Duration = Duration::from_hours(1);
 
 /// How far ahead of cluster time a boot of our own id may be that we take for one of our past, in seconds: a day.
 const BOOT_AHEAD_SECS_MAX: u64 = 24 * 60 * 60;
@@ -51,6 +55,11 @@ impl Cluster {
     /// A new one.
     pub(super) fn found(id: ClusterId, now: Time) -> Self {
         Self { id, empty: true, age: Duration::ZERO, since: now }
+    }
+
+    /// One of another day, in which something was said or not.
+    pub(super) fn reopen(id: ClusterId, empty: bool, now: Time) -> Self {
+        Self { id, empty, age: OLD, since: now }
     }
 
     fn age(&self, now: Time) -> Duration {
@@ -150,10 +159,11 @@ impl Node {
         self.started = self.now;
         self.probations = Probations::default();
         self.heartbeat = Heartbeat::new(heartbeat::Config::default(), self.rng.fork(), self.now);
-        self.election = Election::new(self.me, 0, self.rng.fork());
+        self.election = Election::new(self.me, self.kept.term, self.rng.fork());
         self.clients.set_me(self.me);
         self.members.set_live([self.me.id].into());
-        self.members.merge(self.myself());
+        self.persist_me();
+        self.learn_member(self.myself());
         self.timers.set(Timer::Joining, self.now + LISTEN);
     }
 
@@ -161,7 +171,8 @@ impl Node {
     pub(super) fn myself(&self) -> Member {
         let Origin { id, boot } = self.me;
         let known = self.members.get(id).filter(|member| member.boot == boot);
-        Member { id, boot, left: false, n: known.map_or(1, |member| member.n), addrs: self.config.addrs.clone() }
+        let (n, memory) = (known.map_or(1, |member| member.n), !self.kept.has_store());
+        Member { id, boot, left: false, memory, n, addrs: self.config.addrs.clone() }
     }
 
     /// Whether joining is over: those that were heard are live, or have had time enough.
@@ -172,7 +183,8 @@ impl Node {
         let waiting = !self.connecting.is_empty()
             || self.calls.values().any(|call| !call.is_done())
             || self.peers.values().any(|peer| !self.is_live(peer.origin) || peer.beat.is_none());
-        if waiting && self.now.since(self.started) < JOIN_MAX {
+        let waits = waiting && self.now.since(self.started) < JOIN_MAX;
+        if waits || !self.kept.is_me_durable() {
             self.timers.set(Timer::Joining, self.now + Duration::from_millis(20));
             return;
         }
@@ -183,7 +195,7 @@ impl Node {
         self.stage = Stage::Serving;
         self.has_served = true;
         self.timers.set(Timer::Sweep, self.now);
-        let founded = self.peers.is_empty();
+        let founded = self.peers.is_empty() && !self.has_reopened;
         self.event(Event::Ready { me: self.me, cluster: self.cluster.id, founded });
         self.update_view();
         self.elect(election::Input::Joined);
@@ -221,7 +233,8 @@ impl Node {
         let key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster.id);
         self.opened += 1;
         let (id, boot, n) = (self.me.id, self.me.boot, self.opened);
-        let greeting = Greeting::Server { id, boot, cluster: cluster.id, n, to: Some(to) };
+        let memory = !self.kept.has_store();
+        let greeting = Greeting::Server { id, boot, cluster: cluster.id, n, to: Some(to), memory };
         let payload = greeting.to_payload();
         let session = self.endpoint.connect(addr, &key, &key.public, suite, &payload, self.now);
         self.connecting.insert(session, Connecting { to, cluster, n });
@@ -237,7 +250,8 @@ impl Node {
             self.endpoint.close(session);
             return self.count(cause);
         }
-        let answer = Greeting::Server { id: self.me.id, boot: self.me.boot, cluster: self.cluster.id, n: 0, to: None };
+        let (Origin { id, boot }, memory) = (self.me, !self.kept.has_store());
+        let answer = Greeting::Server { id, boot, cluster: self.cluster.id, n: 0, to: None, memory };
         self.endpoint.accept(session, &answer.to_payload(), self.now);
     }
 
@@ -290,7 +304,7 @@ impl Node {
         };
         let expected = self.connecting.remove(&session);
         match (&greeting, expected) {
-            (&Greeting::Server { id, boot, cluster, .. }, Some(expected)) => {
+            (&Greeting::Server { id, boot, cluster, memory, .. }, Some(expected)) => {
                 let origin = Origin { id, boot };
                 if origin != expected.to || cluster != expected.cluster.id {
                     self.endpoint.close(session);
@@ -299,15 +313,15 @@ impl Node {
                 if cluster != self.cluster.id {
                     self.adopt(expected.cluster);
                 }
-                self.server_up(session, role, expected.n, origin);
+                self.server_up(session, role, expected.n, origin, memory);
             }
             // We were asked; what was vetted then may not hold any more.
-            (&Greeting::Server { id, boot, n, .. }, None) => {
+            (&Greeting::Server { id, boot, n, memory, .. }, None) => {
                 if self.vet(&greeting, key).is_err() {
                     self.endpoint.close(session);
                     return self.count("greeting_not_for_us");
                 }
-                self.server_up(session, role, n, Origin { id, boot });
+                self.server_up(session, role, n, Origin { id, boot }, memory);
             }
             (Greeting::Client { .. }, None) => {
                 self.client_up(session, keys::person_id(key));
@@ -319,7 +333,7 @@ impl Node {
         }
     }
 
-    fn server_up(&mut self, session: SessionId, role: Role, n: u64, origin: Origin) {
+    fn server_up(&mut self, session: SessionId, role: Role, n: u64, origin: Origin, memory: bool) {
         if self.has_left(origin) {
             // It said so while we called it.
             self.endpoint.close(session);
@@ -329,7 +343,7 @@ impl Node {
             self.claim_id(session);
         } else {
             let by_lower = (role == Role::Initiator) == (self.me < origin);
-            self.peer_up(origin, Held { by_lower, n, session });
+            self.peer_up(origin, Held { by_lower, n, session }, memory);
         }
     }
 
@@ -359,7 +373,12 @@ impl Node {
         }
         self.connecting.clear();
         self.calls.clear();
-        self.members.clear();
+        self.kept.forget();
+        if came_over {
+            self.members.clear();
+            self.kept.term = 0;
+            self.persist(Write::Cluster(cluster.id));
+        }
         self.records.clear();
         self.sync = None;
         self.granted = None;

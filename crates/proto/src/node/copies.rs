@@ -1,27 +1,73 @@
-//! Copies of what a leaver holds: it goes when enough others hold all of it.
+//! Copies: how many there are of an entry, and when a leaver may go, since enough others have kept all that it holds.
+//!
+//! A copy counts where it is kept: on the disk of a member, or in its memory where no member has a disk. How many there are
+//! to be is never shrunk to what happens to be alive.
 //!
 //! Each room is looked at when somebody says what they hold of it, and forgotten once it is covered: so leaving with many
 //! rooms costs as much as there are rooms and peers, and not the square of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::{Node, rooms::Room};
 use crate::{
-    ids::{RoomName, ServerId},
+    ids::{Origin, RoomName, ServerId},
     log::VersionVector,
     wire::frame::Vectors,
 };
 
-/// What must be held by others.
+/// Whose copies of a room count.
+pub(super) struct Counted<'a> {
+    kept: Vec<&'a VersionVector>,
+    wanted: u32,
+    on_disks: bool,
+}
+
+/// How it stands with an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// On how many servers it is kept.
+    pub(super) copies: u32,
+    /// Whether that is enough.
+    pub(super) stored: bool,
+    /// Whether they have it on disk.
+    pub(super) durable: bool,
+}
+
+impl Counted<'_> {
+    /// How it stands with this entry.
+    pub(super) fn of(&self, origin: Origin, seq: u64) -> Verdict {
+        let copies = self.kept.iter().filter(|kept| kept.holds(origin, seq)).count() as u32;
+        Verdict { copies, stored: copies >= self.wanted, durable: self.on_disks && copies > 0 }
+    }
+}
+
+impl Node {
+    /// Whose copies of a room count: ours and those of members that follow it here, each in its newest boot.
+    pub(super) fn counted<'a>(&self, room: &'a Room) -> Counted<'a> {
+        let newest = |origin: Origin| room.holders.range(origin..).nth(1).is_none_or(|(next, _)| next.id != origin.id);
+        let others = room.holders.iter().filter(|(origin, _)| newest(**origin) && self.members.keeps(origin.id));
+        let ours = self.is_keeper().then(|| room.durable());
+        let kept = others.map(|(_, kept)| kept).chain(ours).collect();
+        Counted { kept, wanted: self.copies_wanted(), on_disks: self.members.have_disks() }
+    }
+
+    /// On how many servers a message has to be to count as stored.
+    fn copies_wanted(&self) -> u32 {
+        self.config.replicas.min(self.members.keepers().count() as u32).max(1)
+    }
+}
+
+/// What must be kept by others.
 #[derive(Debug)]
 pub(super) struct Copies {
     rooms: BTreeMap<RoomName, Copied>,
 }
 
-/// A room that not enough others hold yet.
+/// A room that not enough others have kept yet.
 #[derive(Debug)]
 struct Copied {
     must: VersionVector,
-    /// What others hold, as they said.
+    /// What others have kept, as they said.
     held: BTreeMap<ServerId, VersionVector>,
 }
 
@@ -55,7 +101,7 @@ impl Copies {
         Self { rooms: must.map(|(name, must)| (name, Copied { must, held: BTreeMap::new() })).collect() }
     }
 
-    /// A server says what it holds of some rooms; whether nothing is lacking any more.
+    /// A server says what it has kept of some rooms; whether nothing is lacking any more.
     pub(super) fn hear(&mut self, id: ServerId, rooms: &Vectors, enough: &Enough) -> bool {
         for (name, held) in rooms {
             let Some(room) = self.rooms.get_mut(name) else { continue };

@@ -26,10 +26,8 @@ impl Node {
             Frame::Pull(pull) => self.on_pull(session, &pull),
             Frame::Pulled(pulled) => self.on_pulled(&pulled),
             Frame::Cursor { rooms } => self.on_cursor(session, rooms),
-            Frame::Heads { rooms } => {
-                self.on_heads(session, &rooms);
-                self.on_peer_heads(id, &rooms);
-            }
+            Frame::Heads { rooms } => self.on_heads(session, &rooms),
+            Frame::Keeps { rooms } => self.on_keeps(id, &rooms),
             Frame::Join { room, from } => self.on_join(session, &room, from),
             Frame::Joined { room, heads, .. } => self.on_joined(session, &room, &heads),
             Frame::Part { room } => self.unfollow(session, &room),

@@ -6,14 +6,14 @@
 
 use super::{Node, Party, Timer, rooms::Upstream};
 use crate::{
-    ids::{RoomName, ServerId},
+    ids::{Origin, RoomName},
     limits,
     log::{Entry, VersionVector, room::Kept},
     session::SessionId,
     time::Duration,
     wire::{
         Frame,
-        frame::{FragmentOf, Pull, Pulled, Start, Vectors},
+        frame::{FragmentOf, Pull, Start, Vectors},
         vectors,
     },
 };
@@ -33,8 +33,17 @@ pub(super) struct Follower {
     acknowledged: VersionVector,
     /// Entries that it has not acknowledged.
     ahead: u64,
-    /// Which server it is, if it is one.
-    pub(super) server: Option<ServerId>,
+    /// Which server it is, if it is one, in which boot.
+    pub(super) server: Option<Origin>,
+}
+
+impl Follower {
+    /// It is answered that its part of the room begins there.
+    pub(super) fn begin_after(&mut self, cursor: VersionVector) {
+        if self.awaiting.is_some() {
+            self.awaiting = Some(Start::After(cursor));
+        }
+    }
 }
 
 /// How many entries `held` has beyond `cursor`.
@@ -66,11 +75,14 @@ impl Node {
     /// A client or a server wants to follow a room.
     pub(super) fn on_join(&mut self, session: SessionId, name: &RoomName, from: Start) {
         let server = match self.sessions.get(&session) {
-            Some(Party::Server(id)) => Some(*id),
+            Some(Party::Server(id)) => match self.peers.get(id) {
+                Some(peer) => Some(peer.origin),
+                None => return self.count("frame_out_of_place"),
+            },
             Some(Party::Client(client)) if client.is_served() => None,
             _ => return self.count("frame_out_of_place"),
         };
-        if let Some(id) = server
+        if let Some(Origin { id, .. }) = server
             && self.records.get(name).is_none_or(|record| record.fence.home != self.me)
         {
             // The asker does not hear the home, or its directory or ours is behind: tell it what we know.
@@ -93,10 +105,9 @@ impl Node {
         let Some(room) = self.room(name) else { return };
         let follower = Follower { awaiting: Some(from), acknowledged: cursor.clone(), ahead: 0, server };
         let is_new = room.followers.insert(session, follower).is_none();
-        if let Some(id) = server {
-            room.holders.insert(id, cursor.clone());
+        if server.is_some() {
+            // What it holds, it need not have kept: that, its cursor says.
             self.learn_from(session, name, &cursor);
-            self.check_stored(name, &cursor);
         } else if is_new {
             self.client_rooms_changed(session);
         }
@@ -109,23 +120,18 @@ impl Node {
 
     /// Answers all joins of a room that can be answered now.
     pub(super) fn answer_joins(&mut self, name: &RoomName) {
-        let Some(room) = self.rooms.get_mut(name).filter(|room| room.is_ready()) else { return };
-        let held = room.receiver.held();
+        let Some(room) = self.rooms.get(name).filter(|room| room.is_ready()) else { return };
+        let awaiting = room.followers.iter().filter_map(|(session, f)| Some((*session, f.awaiting.clone()?)));
         let mut answers = Vec::new();
-        for (&session, follower) in &mut room.followers {
-            let Some(from) = follower.awaiting.take() else { continue };
-            let start = match from {
-                Start::After(cursor) => cursor,
-                Start::Last(count) => room.log.start_of_last(count, held),
-                Start::Since(millis) => room.log.start_since(millis, held),
-            };
+        for (session, from) in awaiting.collect::<Vec<_>>() {
+            let Some(start) = self.start_of(session, name, &from) else { continue };
+            let Some(room) = self.rooms.get_mut(name) else { return };
+            let held = room.receiver.held();
+            let Some(follower) = room.followers.get_mut(&session) else { continue };
+            follower.awaiting = None;
             follower.ahead = ahead(held, &start);
-            answers.push((session, start, follower.ahead > 0));
+            answers.push((session, vectors::joined(name, &start, held), follower.ahead > 0));
         }
-        let answers: Vec<_> = answers
-            .into_iter()
-            .map(|(session, start, behind)| (session, vectors::joined(name, &start, held), behind))
-            .collect();
         for (session, parts, behind) in answers {
             for part in parts {
                 self.say(session, &part);
@@ -139,26 +145,33 @@ impl Node {
     /// A follower acknowledges.
     pub(super) fn on_cursor(&mut self, session: SessionId, rooms: Vectors) {
         let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
+        let mut is_news = false;
         for (name, cursor) in rooms {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             if is_server && room.upstream == Upstream::Home && !room.followers.contains_key(&session) {
                 // It heard sooner than we did that the room is ours.
-                self.on_join(session, &name, Start::After(cursor));
-                continue;
+                self.on_join(session, &name, Start::After(cursor.clone()));
             }
+            let Some(room) = self.rooms.get_mut(&name) else { continue };
             let Some(follower) = room.followers.get_mut(&session) else { continue };
+            is_news |= !follower.acknowledged.covers(&cursor);
             follower.acknowledged.merge(&cursor);
             follower.ahead = ahead(room.receiver.held(), &follower.acknowledged);
-            if let Some(id) = follower.server {
-                room.holders.entry(id).or_default().merge(&cursor);
+            if let Some(server) = follower.server {
+                room.holders.entry(server).or_default().merge(&cursor);
                 self.learn_from(session, &name, &cursor);
-                self.check_stored(&name, &cursor);
+                self.tell_waiters(&name, cursor.iter().map(|(origin, top)| (origin, 0, top)), false);
             }
         }
-        self.heads_backoff.remove(&session);
-        let behind = self.behind(session);
         let timer = Timer::Heads(session);
-        if behind.is_empty() { self.timers.clear(&timer) } else { self.timers.set(timer, self.now + HEADS_AGAIN) }
+        if self.behind(session).is_empty() {
+            self.heads_backoff.remove(&session);
+            self.timers.clear(&timer);
+        } else if is_news || !self.timers.is_set(&timer) {
+            // Who has nothing new to say has heard us, and waits for its disk: it is reminded less and less.
+            self.heads_backoff.remove(&session);
+            self.timers.set(timer, self.now + HEADS_AGAIN);
+        }
     }
 
     /// Where a following server holds more than we do, pull it: after a partition both sides have something.
@@ -205,15 +218,14 @@ impl Node {
         if !may {
             return self.count("frame_out_of_place");
         }
-        let Some(room) = self.rooms.get(&pull.room) else { return };
-        let max = pull.max.min(limits::PULL_ENTRIES_MAX) as usize;
-        let found = room.log.ranges(&pull.want, max, limits::PULL_BYTES_MAX);
-        let top = pull.want.iter().map(|&(origin, ..)| (origin, room.held().get(origin))).collect();
-        for kept in &found {
+        self.serve_pull(session, pull);
+    }
+
+    /// Sends wanted entries.
+    pub(super) fn send_entries(&mut self, session: SessionId, entries: &[Kept]) {
+        for kept in entries {
             self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
         }
-        let sent = found.len() as u32;
-        self.say(session, &Frame::Pulled(Pulled { room: pull.room.clone(), id: pull.id, sent, top }));
     }
 
     /// A session follows a room no longer.
@@ -235,6 +247,7 @@ impl Node {
         }
         self.forget_guest(session);
         self.forget_waiters(session);
+        self.reads.forget(session);
         self.timers.clear(&Timer::Heads(session));
         self.heads_backoff.remove(&session);
     }
@@ -262,6 +275,10 @@ impl Node {
         let mine: Vec<_> =
             rooms.keys().filter_map(|name| Some((name.clone(), self.rooms.get(name)?.held().clone()))).collect();
         for line in vectors::lines(mine, |rooms| Frame::Heads { rooms }) {
+            self.endpoint.send(session, line.as_bytes());
+        }
+        let kept = rooms.keys().filter_map(|name| Some((name.clone(), self.rooms.get(name)?.told_durable())));
+        for line in vectors::lines(kept, |rooms| Frame::Keeps { rooms }) {
             self.endpoint.send(session, line.as_bytes());
         }
         self.on_heads(session, rooms);

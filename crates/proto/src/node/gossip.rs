@@ -39,7 +39,7 @@ impl Node {
                 self.hear_of_myself(member);
                 continue;
             }
-            if !self.members.merge(member) {
+            if !self.learn_member(member) {
                 continue;
             }
             let origin = Origin { id, boot };
@@ -56,9 +56,9 @@ impl Node {
     fn hear_of_myself(&mut self, told: Member) {
         let ours = self.myself();
         let newer = (told.boot == ours.boot && told.n > ours.n).then(|| told.n.saturating_add(1));
-        self.members.merge(told);
+        self.learn_member(told);
         if let Some(n) = newer {
-            self.members.merge(Member { n, ..ours });
+            self.learn_member(Member { n, ..ours });
         }
     }
 
@@ -80,7 +80,7 @@ impl Node {
         for record in rooms {
             let name = record.room.clone();
             let fence = record.fence;
-            if self.records.merge(record) {
+            if self.learn_room(record) {
                 self.record_changed(&name);
             } else if let Some(known) = self.records.get(&name).filter(|known| known.fence > fence) {
                 behind.push(known.clone());
@@ -143,12 +143,13 @@ mod tests {
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
             wall_millis: 1_700_000_000_000,
+            store: None,
         };
         Node::new(config, [1; 32], Time::ZERO)
     }
 
     fn told(node: &Node, boot: u64, left: bool, n: u32) -> Member {
-        Member { id: node.me.id, boot: Boot(boot), left, n, addrs: vec![([192, 0, 2, 9], 1).into()] }
+        Member { id: node.me.id, boot: Boot(boot), left, memory: true, n, addrs: vec![([192, 0, 2, 9], 1).into()] }
     }
 
     #[test]
@@ -186,6 +187,7 @@ mod tests {
             eligible: true,
             may_lead: Vec::new(),
             takes_rooms: true,
+            unwritable: false,
             probation: Vec::new(),
             time: 0,
             directory,

@@ -145,7 +145,7 @@ impl Node {
         room.handoff = Some(Handoff::Closing { since: now, fence, heads });
         let (waiters, early) = (std::mem::take(&mut room.waiters), self.early.take_room(name));
         let accepted =
-            waiters.into_iter().filter_map(|(origin, seq, _)| Some(repost(&room.log.get(origin, seq)?.entry)));
+            waiters.into_keys().filter_map(|(origin, seq, _)| Some(repost(&room.log.get(origin, seq)?.entry)));
         let mut posts: BTreeMap<(PersonId, DeviceId), BTreeMap<u64, Post>> = BTreeMap::new();
         for post in accepted.chain(early) {
             let Some(author) = &post.author else { continue };

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Node, Stage, Timer, rooms::Upstream};
+use super::{Event, Node, Stage, Timer, kept::By, rooms::Upstream};
 use crate::{
     directory::{
         self,
@@ -56,8 +56,7 @@ impl Node {
         match output {
             election::Output::Send { to, message } => self.tell(*to, &Frame::Election(*message)),
             election::Output::Broadcast(message) => self.tell_all(&Frame::Election(*message)),
-            // Nothing is durable yet; the boot in the epoch keeps terms of servers without a disk apart.
-            election::Output::PersistTerm(_) => {}
+            election::Output::PersistTerm(term) => self.persist_term(*term),
             election::Output::Won(epoch) => self.start_sync(*epoch),
             election::Output::Leader(epoch) => {
                 let (leader, term) = (epoch.map(|epoch| epoch.leader), self.epoch().term);
@@ -186,22 +185,31 @@ impl Node {
                 None => self.count("place_not_leader"),
             };
         }
-        let record = match self.records.get(name) {
+        if let Some(record) = self.records.get(name).cloned() {
             // Whoever asks has missed the answer.
-            Some(record) => Some(record.clone()),
-            None => self.placer().place(name),
-        };
-        if let Some(record) = record {
-            self.assign(&[record]);
+            let epoch = self.epoch();
+            return self.tell_all(&Frame::Assign { epoch, rooms: vec![record] });
+        }
+        if self.kept.fences().contains_key(name) {
+            return;
+        }
+        if let Some(record) = self.placer().place(name) {
+            self.assign(vec![record]);
         }
     }
 
     /// Places rooms on the servers that are live now.
     fn placer(&self) -> Placer<'_> {
-        Placer::new(&self.records, self.candidates(), self.members.ids(), self.epoch())
+        let members = self.members.keepers().map(|member| member.id);
+        let mut placer = Placer::new(&self.records, self.candidates(), members, self.epoch());
+        for record in self.kept.fences().values() {
+            placer.expect(record);
+        }
+        placer
     }
 
-    /// Live servers, with their loads. Where none would take rooms, those do that have not the leader's leave to go yet.
+    /// Live servers, with their loads. Where none would take rooms, those do that have not the leader's leave to go yet: of
+    /// them those that can write, if there are any.
     pub(super) fn candidates(&self) -> Vec<placement::Server> {
         let leaver = self.granted_now();
         let me = placement::Server {
@@ -219,25 +227,29 @@ impl Node {
             Some(placement::Server { id: origin.id, boot: origin.boot, load, clients, takes_rooms, logs })
         });
         let mut servers: Vec<_> = peers.chain([me]).collect();
-        if !servers.iter().any(|server| server.takes_rooms) {
+        for must_write in [true, false] {
+            if servers.iter().any(|server| server.takes_rooms) {
+                break;
+            }
             for server in &mut servers {
-                server.takes_rooms = Some(server.id) != leaver;
+                server.takes_rooms = Some(server.id) != leaver && !(must_write && self.is_unwritable(server.id));
             }
         }
         servers
     }
 
-    /// The leader's word goes to all.
-    fn assign(&mut self, records: &[RoomRecord]) {
+    /// Whether a server says that it cannot write.
+    pub(super) fn is_unwritable(&self, id: ServerId) -> bool {
+        if id == self.me.id {
+            return !self.kept.is_writable();
+        }
+        self.peers.get(&id).and_then(|peer| peer.beat.as_ref()).is_some_and(|beat| beat.unwritable)
+    }
+
+    /// The leader's word goes to all, once it is durable.
+    fn assign(&mut self, records: Vec<RoomRecord>) {
         let epoch = self.epoch();
-        for record in records {
-            if self.records.merge(record.clone()) {
-                self.record_changed(&record.room);
-            }
-        }
-        for rooms in directory::rooms::chunks(records) {
-            self.tell_all(&Frame::Assign { epoch, rooms });
-        }
+        self.fence(records, By::Leader(epoch));
     }
 
     pub(super) fn on_assign(&mut self, session: SessionId, id: ServerId, epoch: Epoch, rooms: Vec<RoomRecord>) {
@@ -279,24 +291,20 @@ impl Node {
         if dead.is_empty() {
             return;
         }
-        let live = self.live_ids();
+        // Who cannot keep it does not go on with it.
+        let may_go_on = |id: &ServerId| self.members.keeps(*id) && !self.is_unwritable(*id);
+        let live: BTreeSet<_> = self.live_ids().into_iter().filter(may_go_on).collect();
         let epoch = self.epoch();
         let ours: Vec<RoomRecord> = self
             .records
             .iter()
             .filter(|record| dead.contains(&record.fence.home) && may(record, &self.orphans))
+            .filter(|record| !self.kept.fences().contains_key(&record.room))
             .filter(|record| placement::first_live_successor(record, &live) == Some(self.me.id))
             .map(|record| placement::go_on(record, self.me, epoch, &live))
             .collect();
-        for record in &ours {
-            if self.records.merge(record.clone()) {
-                self.record_changed(&record.room);
-            }
-        }
         if !ours.is_empty() {
-            for rooms in directory::rooms::chunks(&ours) {
-                self.tell_all(&Frame::Rooms { rooms });
-            }
+            self.fence(ours, By::Successor);
         }
     }
 
@@ -357,9 +365,9 @@ impl Node {
             None => true,
         };
         let mut mended = self.placer().repair(&unknown);
-        mended.retain(|record| settled(&record.room));
+        mended.retain(|record| settled(&record.room) && !self.kept.fences().contains_key(&record.room));
         if !mended.is_empty() {
-            self.assign(&mended);
+            self.assign(mended);
         }
     }
 
@@ -369,6 +377,7 @@ impl Node {
             && self.sync.is_none()
             && self.leaving.is_none()
             && self.granted_now().is_none()
+            && self.kept.fences().is_empty()
             && self.orphans.is_empty();
         let mut balance = std::mem::take(&mut self.balance);
         let record = if is_calm {
@@ -379,7 +388,7 @@ impl Node {
         };
         self.balance = balance;
         if let Some(record) = record {
-            self.assign(&[record]);
+            self.assign(vec![record]);
         }
     }
 

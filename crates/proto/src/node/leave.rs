@@ -7,7 +7,7 @@
 //!   | <------------- Assign, Leaving --- |  its rooms have other homes: each is handed over (`handoff`)
 //!   | Come -------> its clients          |  they go to their standbys; it serves those that have not gone yet
 //!   | Compare -------> all               |  it acknowledges nothing more: nobody counts on its copies
-//!   | <------- Heads (what they hold) -- |  until enough others hold all that the leaver holds
+//!   | <------- Keeps (what is durable) - |  until enough others have kept all that the leaver holds
 //!   | Members: I have left -> all        |
 //! ```
 //!
@@ -298,8 +298,8 @@ impl Node {
         }
     }
 
-    /// A peer says what it holds.
-    pub(super) fn on_peer_heads(&mut self, id: ServerId, rooms: &Vectors) {
+    /// A peer says what it has kept.
+    pub(super) fn on_keeps(&mut self, id: ServerId, rooms: &Vectors) {
         if !matches!(self.leaving, Some(Leaving { step: Step::Copies(_), .. })) {
             return;
         }
@@ -310,14 +310,15 @@ impl Node {
         }
     }
 
-    /// On whose copies we may count when we leave. Who leaves as well says that it takes no rooms, as do those on probation,
-    /// which stay.
+    /// On whose copies we may count when we leave: of members whose copies count at all. Who leaves as well, or cannot write,
+    /// says that it takes no rooms, as do those on probation, which stay.
     fn enough_copies(&self) -> Enough {
         let leaves = |id: &ServerId| {
             let beat = self.peers.get(id).and_then(|peer| peer.beat.as_ref());
             beat.is_some_and(|beat| !beat.takes_rooms) && !self.is_on_probation(*id)
         };
-        let (leaving, staying) = self.heartbeat.live().map(|peer| peer.id).partition(leaves);
+        let keepers = self.heartbeat.live().map(|peer| peer.id).filter(|id| self.members.keeps(*id));
+        let (leaving, staying) = keepers.partition(leaves);
         Enough::new(self.config.replicas, staying, leaving)
     }
 

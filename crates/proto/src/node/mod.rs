@@ -22,11 +22,13 @@ use crate::{
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
+    log::VersionVector,
     rng::Rng,
     session::{
         self, Endpoint, SessionId,
         keys::{self, KeyPair},
     },
+    store::{Answer, Read, Write},
     time::{Duration, Time},
     timer::Timers,
     wire::Frame,
@@ -39,9 +41,11 @@ mod cluster;
 mod copies;
 mod detours;
 mod dispatch;
+mod floors;
 mod followers;
 mod gossip;
 mod handoff;
+mod kept;
 mod lead;
 mod leave;
 mod lists;
@@ -50,7 +54,11 @@ mod network;
 mod peers;
 mod posts;
 mod probation;
+mod reads;
+mod restore;
 mod rooms;
+mod rot;
+mod tails;
 pub mod view;
 mod waiting;
 
@@ -75,6 +83,23 @@ pub enum Input<'a> {
         /// All interfaces, for `status`.
         interfaces: &'a [Choice],
     },
+    /// The store has made durable all writes up to this number: the first since the start is 1.
+    Durable {
+        /// The last of them.
+        through: u64,
+    },
+    /// The store answers a [`Output::Read`], or has found by itself (`id` 0) that entries are rotten.
+    Answer(&'a Answer),
+    /// The shell wants to keep no longer what is up to these numbers, by origin. The node answers by a [`Write::Floors`],
+    /// of as much of that as is stored.
+    Retain {
+        /// Of which room.
+        room: &'a RoomName,
+        /// Up to where.
+        before: &'a VersionVector,
+    },
+    /// The store cannot write any more, and will not in this run: what has not been made durable never will be.
+    Unwritable,
 }
 
 /// What a server wants done.
@@ -92,6 +117,10 @@ pub enum Output {
         /// What.
         bytes: Vec<u8>,
     },
+    /// Make this durable, after all earlier ones; it is number n where n - 1 came before.
+    Persist(Write),
+    /// Look this up, and answer later.
+    Read(Read),
     /// Tell the operator, or the supervisor of the process.
     Event(Event),
 }
@@ -133,6 +162,16 @@ pub enum Event {
         leader: Option<ServerId>,
         /// The term.
         term: u64,
+    },
+    /// Two valid entries have one name: a disk was copied, or a server's clock and disk were put back. The second is kept
+    /// aside, and people have to look at it.
+    Conflict {
+        /// In which room.
+        room: RoomName,
+        /// The name: whose entry,
+        origin: Origin,
+        /// and its number.
+        seq: u64,
     },
     /// It stops: the process should end.
     Stopped(Stop),
@@ -178,6 +217,8 @@ enum Timer {
     Reconnect(ServerId),
     /// A client of a dead server has not come over yet.
     Come(SessionId),
+    /// Rotten entries of a room are asked for.
+    Mend(RoomName),
     /// Somebody with a session has not said who they are.
     Hi(SessionId),
     /// Joining may be over.
@@ -228,6 +269,8 @@ pub struct Node {
     stage: Stage,
     /// Whether it has served, in any cluster: who has come over to another one joins again, and is no newcomer.
     has_served: bool,
+    /// Whether it began in the cluster of an earlier run.
+    has_reopened: bool,
     me: Origin,
     cluster: cluster::Cluster,
     key: KeyPair,
@@ -262,6 +305,11 @@ pub struct Node {
     resent: BTreeMap<RoomName, (waiting::Device, u64)>,
     /// Posts that came before an earlier one of their device.
     early: Waiting,
+    /// Posts that wait for the disk to say whether it has them.
+    unplaced: Waiting,
+    reads: reads::Reads,
+    tails: tails::Tails,
+    mending: rot::Mending,
     /// Which sessions are waited with in which rooms: see [`Room::waiters`].
     waited: BTreeMap<SessionId, BTreeSet<RoomName>>,
     detours: detours::Detours,
@@ -271,6 +319,7 @@ pub struct Node {
     granted: Option<leave::Granted>,
     balance: Balance,
     load: Load,
+    kept: kept::Kept,
     timers: Timers<Timer>,
     counters: BTreeMap<&'static str, u64>,
     out: VecDeque<Output>,
@@ -279,11 +328,17 @@ pub struct Node {
 
 impl Node {
     /// A server that starts to look for others with its first [`Input::Tick`].
-    pub fn new(config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
+    pub fn new(mut config: ServerConfig, seed: [u8; 32], now: Time) -> Self {
         let mut rng = Rng::from_seed(seed);
         let boot = Boot::new(config.wall_millis / 1000, None, &mut rng);
-        let me = Origin { id: config.id.unwrap_or(ServerId(0)), boot };
-        let cluster = ClusterId(u128::from(rng.u64()) << 64 | u128::from(rng.u64()));
+        let new_cluster = ClusterId(u128::from(rng.u64()) << 64 | u128::from(rng.u64()));
+        let has_store = config.store.is_some();
+        let restored = config.store.take().unwrap_or_default();
+        let boot = restored.boot.unwrap_or(boot);
+        let id = config.id.or(restored.id);
+        let me = Origin { id: id.unwrap_or(ServerId(0)), boot };
+        let kept = kept::Kept::new(has_store, restored.id.map(|id| Origin { id, boot }), restored.term);
+        let cluster = restored.cluster.unwrap_or(new_cluster);
         let key = keys::cluster_key(config.secret.as_ref(), &config.cluster, cluster);
         let discovery = discovery::Config {
             key: keys::discovery_key(config.secret.as_ref(), &config.cluster),
@@ -293,16 +348,17 @@ impl Node {
             interfaces: Vec::new(),
             now,
             started: now,
-            stage: if config.id.is_some() { Stage::Joining } else { Stage::Choosing },
+            stage: if id.is_some() { Stage::Joining } else { Stage::Choosing },
             has_served: false,
+            has_reopened: false,
             me,
             cluster: cluster::Cluster::found(cluster, now),
-            clock_offset: config.wall_millis.saturating_sub(now.as_millis()),
+            clock_offset: config.wall_millis.max(restored.newest_millis()).saturating_sub(now.as_millis()),
             endpoint: Endpoint::new(Some(key.clone()), rng.fork()),
             discovery: Discovery::new(discovery, rng.fork(), now),
             heartbeat: Heartbeat::new(heartbeat::Config::default(), rng.fork(), now),
             probations: Probations::default(),
-            election: Election::new(me, 0, rng.fork()),
+            election: Election::new(me, restored.term, rng.fork()),
             sync: None,
             records: Rooms::new(),
             members: Members::new(),
@@ -322,6 +378,10 @@ impl Node {
             relays: Waiting::default(),
             resent: BTreeMap::new(),
             early: Waiting::default(),
+            unplaced: Waiting::default(),
+            reads: reads::Reads::default(),
+            tails: tails::Tails::default(),
+            mending: rot::Mending::default(),
             waited: BTreeMap::new(),
             detours: detours::Detours::default(),
             placing: BTreeMap::new(),
@@ -330,6 +390,7 @@ impl Node {
             granted: None,
             balance: Balance::default(),
             load: Load::default(),
+            kept,
             timers: Timers::default(),
             counters: BTreeMap::new(),
             out: VecDeque::new(),
@@ -339,6 +400,7 @@ impl Node {
             config,
         };
         node.timers.set(Timer::Second, now + Duration::from_secs(1));
+        node.restore(restored);
         if node.stage == Stage::Joining {
             node.begin();
         }
@@ -359,6 +421,10 @@ impl Node {
             Input::Tick => self.tick(),
             Input::Leave => self.leave(leave::Why::Asked),
             Input::Network { addrs, interfaces } => self.set_network(addrs, interfaces),
+            Input::Durable { through } => self.on_durable(through),
+            Input::Unwritable => self.on_unwritable(),
+            Input::Answer(answer) => self.on_answer(answer),
+            Input::Retain { room, before } => self.retain(room, before),
         }
         self.settle();
     }
@@ -405,6 +471,7 @@ impl Node {
             Timer::Resend(name) => self.resend_all_relays(&name),
             Timer::Call(origin) => self.call(origin),
             Timer::Reconnect(id) => self.reconnect(id),
+            Timer::Mend(name) => self.mend(&name),
             Timer::Come(session) => self.call_over(session),
             Timer::Hi(session) => self.drop_nameless(session),
             Timer::Joining => self.check_joined(),
@@ -414,6 +481,7 @@ impl Node {
                 self.load.second();
                 self.forget_passed();
                 self.forget_early();
+                self.forget_reads();
                 self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
             }
             Timer::Leave => self.step_leave(),

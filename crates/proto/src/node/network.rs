@@ -31,7 +31,7 @@ impl Node {
         self.discover(discovery::Input::Tick);
         let known = self.myself();
         let me = Member { n: known.n.saturating_add(1), ..known };
-        if is_news && self.members.merge(me.clone()) {
+        if is_news && self.learn_member(me.clone()) {
             let live: Vec<_> = self.heartbeat.live().collect();
             let sessions: Vec<_> = live.iter().filter_map(|peer| self.peers.get(&peer.id)?.session()).collect();
             for session in sessions {

@@ -220,7 +220,7 @@ impl Node {
     }
 
     /// A session with another server stands.
-    pub(super) fn peer_up(&mut self, origin: Origin, held: Held) {
+    pub(super) fn peer_up(&mut self, origin: Origin, held: Held, memory: bool) {
         let session = held.session;
         let Some(addr) = self.endpoint.addr(session) else { return };
         self.sessions.insert(session, Party::Server(origin.id));
@@ -259,7 +259,7 @@ impl Node {
         // It is one more address of the list that is known, whichever that is.
         let known = self.members.get(origin.id).filter(|member| member.boot == origin.boot);
         let n = known.map_or(0, |member| member.n);
-        self.members.merge(Member { id: origin.id, boot: origin.boot, left: false, n, addrs: vec![addr] });
+        self.learn_member(Member { id: origin.id, boot: origin.boot, left: false, memory, n, addrs: vec![addr] });
         self.say_beat(session);
         self.share_directory(session);
         self.say(session, &Frame::ClientsReq);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! client -- Post --> its server -- Post (with author) --> home: dot, HLC, push to all followers
-//! client <-- Ack --- its server <------- Ack ------------ home: accepted; later stored
+//! client <-- Ack --- its server <------- Ack ------------ home: accepted, once it is on its disk; later stored
 //! ```
 //!
 //! A post is repeated by its client until it is settled, so nothing here has to be: a server that is not the home keeps a
@@ -17,8 +17,11 @@ use super::{
 use crate::{
     ids::{DeviceId, Origin, PersonId, RoomName},
     limits,
-    log::{Entry, Hash, PostKey, VersionVector, entry::MESSAGE},
-    node::rooms::Upstream,
+    log::{Entry, Hash, PostKey, VersionVector, entry::MESSAGE, room::Standing},
+    node::{
+        copies::Verdict,
+        rooms::{Due, Upstream},
+    },
     session::{Endpoint, SessionId},
     time::Duration,
     wire::{
@@ -156,7 +159,7 @@ impl Node {
                 device: author.device,
                 client_seq: post.seq,
             });
-            key.and_then(|key| room.log.post(key)).is_some_and(|kept| heads.holds(kept.entry.origin, kept.entry.seq))
+            key.and_then(|key| room.log.post(key)).is_some_and(|(_, origin, seq)| heads.holds(origin, seq))
         };
         let (posts, _) = batch(self.relays.of_room(name).filter(is_there));
         for post in posts {
@@ -165,18 +168,27 @@ impl Node {
     }
 
     /// At the home: sequences a post, or finds that it has been.
-    fn admit(&mut self, session: SessionId, post: Post) {
+    pub(super) fn admit(&mut self, session: SessionId, post: Post) {
         let Some(author) = post.author.clone() else { return };
         let Some(room) = self.rooms.get_mut(&post.room) else { return };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
-        if let Some(kept) = room.log.post(key) {
-            if *kept.entry.body != *post.body || *kept.entry.kind != *post.kind {
-                return self.refuse(session, &post, Refusal::Clash);
+        let next = match room.log.standing(key, post.oldest.max(1)) {
+            Standing::Held(held) if held.says(&post.kind, &post.body) => {
+                let (hlc, origin, seq) = held.order;
+                let due = Due { person: author.person, device: author.device, client_seq: post.seq, hlc };
+                return self.acknowledge(&post.room, origin, seq, session, due);
             }
-            let (origin, seq) = (kept.entry.origin, kept.entry.seq);
-            return self.acknowledge(&post.room, origin, seq, session);
+            Standing::Held(_) => return self.refuse(session, &post, Refusal::Clash),
+            Standing::Unknown { from } => return self.look_up(session, post, (author.person, author.device), from),
+            Standing::Missing { next } => next,
+        };
+        if !self.kept.is_writable() {
+            return self.refuse(session, &post, Refusal::CannotStore);
         }
-        let next = room.log.next_post(author.person, author.device, post.oldest.max(1));
+        if !self.kept.is_me_durable() {
+            // It is repeated, and by then we may write under our name.
+            return self.count("post_before_me");
+        }
         if post.seq > next {
             if post.seq - next > EARLY_MAX || !self.early.insert(post, self.now) {
                 self.count("early_full");
@@ -210,7 +222,7 @@ impl Node {
     pub(super) fn forget_waiters(&mut self, session: SessionId) {
         for name in self.waited.remove(&session).unwrap_or_default() {
             if let Some(room) = self.rooms.get_mut(&name) {
-                room.waiters.retain(|(.., other)| *other != session);
+                room.waiters.retain(|(.., other), _| *other != session);
             }
         }
     }
@@ -237,65 +249,72 @@ impl Node {
         };
         entry.hash = entry.digest();
         room.receiver.note(&entry);
-        let seq = entry.seq;
+        let (seq, due) = (entry.seq, Due::of(&entry));
         self.keep(&post.room, entry, None);
-        self.acknowledge(&post.room, self.me, seq, session);
-    }
-
-    /// Tells how it stands with a post, and remembers whom to tell when it is stored.
-    fn acknowledge(&mut self, name: &RoomName, origin: Origin, seq: u64, session: SessionId) {
-        let wanted = self.copies_wanted();
-        let Some(room) = self.rooms.get_mut(name) else { return };
-        if room.copies(origin, seq) < wanted {
-            room.waiters.insert((origin, seq, session));
-            self.waited.entry(session).or_default().insert(name.clone());
-        }
-        self.send_ack(name, origin, seq, session);
-    }
-
-    /// A server holds what `cursor` covers: tells those who wait for entries that now have enough copies.
-    pub(super) fn check_stored(&mut self, name: &RoomName, cursor: &VersionVector) {
-        let wanted = self.copies_wanted();
-        let Some(room) = self.rooms.get_mut(name) else { return };
-        let covered = cursor.iter().flat_map(|(origin, top)| {
-            room.waiters.range((origin, 0, SessionId(0))..=(origin, top, SessionId(u32::MAX)))
-        });
-        let stored: Vec<_> = covered.copied().filter(|(origin, seq, _)| room.copies(*origin, *seq) >= wanted).collect();
-        for waiter in stored {
-            let Some(room) = self.rooms.get_mut(name) else { return };
-            room.waiters.remove(&waiter);
-            let (origin, seq, session) = waiter;
-            self.send_ack(name, origin, seq, session);
+        if self.kept.has_store() {
+            // Nobody can have kept it yet.
+            self.await_copies(&post.room, self.me, seq, session, due);
+        } else {
+            self.acknowledge(&post.room, self.me, seq, session, due);
         }
     }
 
-    fn send_ack(&mut self, name: &RoomName, origin: Origin, seq: u64, session: SessionId) {
-        let wanted = self.copies_wanted();
+    /// Tells how it stands with a post, and remembers whom to tell more: *accepted* once it is on our own disk, *stored*
+    /// once it has enough copies, wherever they are.
+    fn acknowledge(&mut self, name: &RoomName, origin: Origin, seq: u64, session: SessionId, due: Due) {
         let Some(room) = self.rooms.get(name) else { return };
-        let Some(kept) = room.log.get(origin, seq) else { return };
-        let copies = room.copies(origin, seq);
-        let entry = &kept.entry;
-        let to = matches!(self.sessions.get(&session), Some(Party::Server(_))).then_some((entry.person, entry.device));
-        let ack = Ack {
-            room: name.clone(),
-            seq: entry.client_seq,
-            origin,
-            entry: seq,
-            hlc: entry.hlc,
-            copies,
-            stored: copies >= wanted,
-            durable: false,
-            to,
-        };
-        self.say(session, &Frame::Ack(ack));
+        let is_ours = room.durable().holds(origin, seq);
+        let counted = self.counted(room);
+        let verdict = counted.of(origin, seq);
+        if !verdict.stored {
+            self.await_copies(name, origin, seq, session, due);
+        }
+        if verdict.stored || is_ours {
+            self.send_ack(name, (origin, seq, session), due, verdict);
+        }
     }
 
-    /// On how many servers a message has to be to count as stored: never shrunk to what happens to be alive.
-    fn copies_wanted(&self) -> u32 {
-        self.config.replicas.min(self.members.count() as u32).max(1)
+    /// Somebody is to hear more of an entry.
+    fn await_copies(&mut self, name: &RoomName, origin: Origin, seq: u64, session: SessionId, due: Due) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        room.waiters.insert((origin, seq, session), due);
+        self.waited.entry(session).or_default().insert(name.clone());
     }
 
-    fn refuse(&mut self, session: SessionId, post: &Post, why: Refusal) {
+    /// Entries of these ranges (origin, first, last) are on one more disk: tells those who wait for one of them that it has
+    /// enough copies now; and, where the disk is `ours`, that it is accepted.
+    pub(super) fn tell_waiters(
+        &mut self,
+        name: &RoomName,
+        ranges: impl Iterator<Item = (Origin, u64, u64)>,
+        ours: bool,
+    ) {
+        let Some(room) = self.rooms.get(name).filter(|room| !room.waiters.is_empty()) else { return };
+        let counted = self.counted(room);
+        let waiters = ranges.flat_map(|(origin, from, to)| {
+            room.waiters.range((origin, from, SessionId(0))..=(origin, to, SessionId(u32::MAX)))
+        });
+        let told = waiters.map(|(waiter, due)| (*waiter, *due, counted.of(waiter.0, waiter.1)));
+        let told: Vec<_> = told.filter(|(.., verdict)| verdict.stored || ours).collect();
+        for (waiter, due, verdict) in told {
+            if verdict.stored
+                && let Some(room) = self.rooms.get_mut(name)
+            {
+                room.waiters.remove(&waiter);
+            }
+            self.send_ack(name, waiter, due, verdict);
+        }
+    }
+
+    fn send_ack(&mut self, name: &RoomName, waiter: (Origin, u64, SessionId), due: Due, verdict: Verdict) {
+        let (origin, entry, session) = waiter;
+        let to = matches!(self.sessions.get(&session), Some(Party::Server(_))).then_some((due.person, due.device));
+        let Verdict { copies, stored, durable } = verdict;
+        let (room, seq, hlc) = (name.clone(), due.client_seq, due.hlc);
+        self.say(session, &Frame::Ack(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to }));
+    }
+
+    pub(super) fn refuse(&mut self, session: SessionId, post: &Post, why: Refusal) {
         let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
         let to = post.author.as_ref().filter(|_| is_server).map(|author| (author.person, author.device));
         self.say(session, &Frame::Refuse(Refuse { room: post.room.clone(), seq: post.seq, why, to }));
@@ -316,14 +335,17 @@ impl Node {
         }
     }
 
-    /// A home has refused such a post.
+    /// A home has refused such a post. Where it only cannot write, the post is kept for the next home.
     pub(super) fn on_refuse(&mut self, from: SessionId, mut refuse: Refuse) {
         let Some((person, device)) = refuse.to else { return self.count("frame_out_of_place") };
-        if let Some(asker) = self.asker_of(from, &(refuse.room.clone(), person, device, refuse.seq), true) {
+        let is_settled = refuse.why != Refusal::CannotStore;
+        if let Some(asker) = self.asker_of(from, &(refuse.room.clone(), person, device, refuse.seq), is_settled) {
             self.say(asker, &Frame::Refuse(refuse.clone()));
         }
         refuse.to = None;
-        self.relays.remove(&refuse.room, (person, device), refuse.seq);
+        if is_settled {
+            self.relays.remove(&refuse.room, (person, device), refuse.seq);
+        }
         if let Some(&session) = self.devices.get(&(person, device)) {
             self.say(session, &Frame::Refuse(refuse));
         }

@@ -9,7 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Node, Party, Timer, followers::Follower, handoff::Handoff, peers::Peer};
 use crate::{
     delivery::receiver::Receiver,
-    ids::{Origin, RoomName, ServerId},
+    hlc::Hlc,
+    ids::{DeviceId, Origin, PersonId, RoomName},
     limits,
     log::{Entry, RoomLog, VersionVector, room::Inserted},
     session::SessionId,
@@ -31,8 +32,10 @@ pub(super) struct Room {
     pub(super) log: RoomLog,
     pub(super) receiver: Receiver,
     pub(super) followers: BTreeMap<SessionId, Follower>,
-    /// What the servers that follow it here hold.
-    pub(super) holders: BTreeMap<ServerId, VersionVector>,
+    /// What the servers that follow it here have kept, each in its boot: who has lost its disk begins with nothing.
+    pub(super) holders: BTreeMap<Origin, VersionVector>,
+    /// What of what is held is on our disk, where we have one.
+    pub(super) durable: Option<VersionVector>,
     pub(super) upstream: Upstream,
     /// There while the room moves from us to another server, or to us.
     pub(super) handoff: Option<Handoff>,
@@ -40,10 +43,27 @@ pub(super) struct Room {
     pub(super) source: Option<SessionId>,
     /// Entries whose posts are not stored yet, and which sessions to tell: a client that has moved posts again where it is
     /// now, and its first post may come after that.
-    pub(super) waiters: BTreeSet<(Origin, u64, SessionId)>,
+    pub(super) waiters: BTreeMap<(Origin, u64, SessionId), Due>,
     pub(super) changed: Time,
     /// [`vectors::digest`] of what is held.
     pub(super) digest: u64,
+    /// Entries that are on disk, and are not what was written there.
+    pub(super) rotten: BTreeSet<(Origin, u64)>,
+}
+
+/// What somebody is told of a post.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Due {
+    pub(super) person: PersonId,
+    pub(super) device: DeviceId,
+    pub(super) client_seq: u64,
+    pub(super) hlc: Hlc,
+}
+
+impl Due {
+    pub(super) fn of(entry: &Entry) -> Self {
+        Self { person: entry.person, device: entry.device, client_seq: entry.client_seq, hlc: entry.hlc }
+    }
 }
 
 /// Whom a room's entries come from.
@@ -60,19 +80,29 @@ pub(super) enum Upstream {
 }
 
 impl Room {
-    fn new(name: RoomName, now: Time) -> Self {
+    /// One of which nothing is known; `durable` is there where we have a disk.
+    fn new(name: RoomName, durable: Option<VersionVector>, now: Time) -> Self {
         Self {
             log: RoomLog::default(),
             receiver: Receiver::new(name, VersionVector::default()),
             followers: BTreeMap::new(),
             holders: BTreeMap::new(),
+            durable,
             upstream: Upstream::Nowhere,
             handoff: None,
             source: None,
-            waiters: BTreeSet::new(),
+            waiters: BTreeMap::new(),
             changed: now,
             digest: 0,
+            rotten: BTreeSet::new(),
         }
+    }
+
+    /// One that is on our disk.
+    pub(super) fn restored(name: &RoomName, held: VersionVector, log: RoomLog, now: Time) -> Self {
+        let digest = vectors::digest(name, &held);
+        let receiver = Receiver::new(name.clone(), held.clone());
+        Self { log, receiver, digest, ..Self::new(name.clone(), Some(held), now) }
     }
 
     /// What it holds.
@@ -80,17 +110,17 @@ impl Room {
         self.receiver.held()
     }
 
-    /// On how many servers the entry is, this one included.
-    pub(super) fn copies(&self, origin: Origin, seq: u64) -> u32 {
-        1 + self.holders.values().filter(|held| held.holds(origin, seq)).count() as u32
+    /// What of that counts as kept: all, where we have no disk.
+    pub(super) fn durable(&self) -> &VersionVector {
+        self.durable.as_ref().unwrap_or(self.held())
     }
 
     /// A follower is gone, and with it what it held, unless it follows by another session too.
     pub(super) fn drop_follower(&mut self, session: SessionId) {
-        if let Some(id) = self.followers.remove(&session).and_then(|follower| follower.server)
-            && !self.followers.values().any(|other| other.server == Some(id))
+        if let Some(server) = self.followers.remove(&session).and_then(|follower| follower.server)
+            && !self.followers.values().any(|other| other.server == Some(server))
         {
-            self.holders.remove(&id);
+            self.holders.remove(&server);
         }
     }
 
@@ -108,7 +138,8 @@ impl Node {
                 self.count("rooms_full");
                 return None;
             }
-            self.rooms.insert(name.clone(), Room::new(name.clone(), self.now));
+            let durable = self.kept.has_store().then(VersionVector::default);
+            self.rooms.insert(name.clone(), Room::new(name.clone(), durable, self.now));
         }
         self.rooms.get_mut(name)
     }
@@ -224,6 +255,8 @@ impl Node {
         *joined = true;
         room.source = Some(session);
         room.receiver.heads(heads, now);
+        // What we asked with counts for nothing there: that it is kept, an acknowledgement says.
+        self.acks.entry(session).or_default().insert(name.clone());
         self.timers.clear(&Timer::Join(name.clone()));
         self.answer_joins(name);
         self.resend_relays_within(name, heads);
@@ -257,9 +290,15 @@ impl Node {
             // Nobody else may write our part.
             return self.count("entry_not_ours");
         }
+        if self.mends(&entry) {
+            return;
+        }
+        let Some(room) = self.rooms.get_mut(&name) else { return };
         let ready = room.receiver.entry(entry, now);
-        if let (false, &Upstream::Server { session: home, joined: true, .. }) = (ready.is_empty(), &room.upstream) {
-            // Copies are counted by the home, and a person waits for them: they are told at once.
+        if let (false, None, &Upstream::Server { session: home, joined: true, .. }) =
+            (ready.is_empty(), &room.durable, &room.upstream)
+        {
+            // Copies are counted by the home, and a person waits for them: they are told at once, where they count at once.
             self.acks.entry(home).or_default().insert(name.clone());
         }
         for entry in ready {
@@ -275,14 +314,15 @@ impl Node {
         let (origin, seq) = (entry.origin, entry.seq);
         match room.log.insert(entry) {
             Inserted::New => {}
-            Inserted::Known => return,
-            Inserted::Conflict { .. } => return self.count("entry_conflict"),
+            // Another content with this name was told apart when it came: see `rot`.
+            Inserted::Known | Inserted::Conflict { .. } => return,
             Inserted::Hole => return self.count("entry_hole"),
         }
         room.changed = now;
         room.digest = vectors::digest(name, room.receiver.held());
         let Some(kept) = room.log.get(origin, seq).cloned() else { return };
         self.push(name, &kept, from);
+        self.persist_entry(kept);
     }
 
     /// Sends a pull that is due and sets the room's timer.
@@ -314,7 +354,7 @@ impl Node {
             }
             let cursors = names.iter().filter_map(|name| {
                 let room = self.rooms.get(name)?;
-                Some((name.clone(), room.held().clone()))
+                Some((name.clone(), room.told_durable()))
             });
             for line in vectors::lines(cursors, |rooms| Frame::Cursor { rooms }) {
                 self.endpoint.send(session, line.as_bytes());
@@ -325,6 +365,7 @@ impl Node {
     /// The answer to a pull has ended.
     pub(super) fn on_pulled(&mut self, pulled: &Pulled) {
         let now = self.now;
+        self.take_floors(&pulled.room, &pulled.floors);
         if let Some(room) = self.rooms.get_mut(&pulled.room) {
             room.receiver.pulled(pulled, now);
             self.wake_room(&pulled.room);

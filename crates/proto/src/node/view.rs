@@ -34,6 +34,8 @@ pub struct View<'a> {
     pub unheard: Vec<ServerId>,
     /// The servers that it takes for being on probation, itself perhaps among them, in order.
     pub probation: Vec<ServerId>,
+    /// Whether it can write to its disk, where it has one.
+    pub writable: bool,
     /// The rooms that it knows, in order of their names; not the cluster's own records.
     pub rooms: Vec<RoomView<'a>>,
 }
@@ -49,6 +51,8 @@ pub struct RoomView<'a> {
     pub open: bool,
     /// What it holds of its log without holes.
     pub held: Cow<'a, VersionVector>,
+    /// What of that is on its disk; all, where it has none.
+    pub durable: Cow<'a, VersionVector>,
 }
 
 impl Node {
@@ -57,7 +61,8 @@ impl Node {
         let rooms = self.records.iter().filter_map(|record| {
             let room = self.rooms.get(&record.room)?;
             let (name, open) = (&record.room, room.upstream == Upstream::Home);
-            Some(RoomView { name, fence: record.fence, open, held: Cow::Borrowed(room.held()) })
+            let (held, durable) = (Cow::Borrowed(room.held()), Cow::Borrowed(room.durable()));
+            Some(RoomView { name, fence: record.fence, open, held, durable })
         });
         View {
             me: (self.stage == Stage::Serving).then_some(self.me),
@@ -69,6 +74,7 @@ impl Node {
             live: self.live_ids().into_iter().collect(),
             unheard: self.heartbeat.unheard().map(|peer| peer.id).collect(),
             probation: self.live_ids().into_iter().filter(|id| self.is_on_probation(*id)).collect(),
+            writable: self.kept.is_writable(),
             rooms: rooms.collect(),
         }
     }

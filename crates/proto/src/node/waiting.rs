@@ -116,6 +116,13 @@ impl Waiting {
         posts
     }
 
+    /// Takes out what a device has in a room, in order.
+    pub(super) fn take_device(&mut self, room: &RoomName, device: Device) -> Vec<Post> {
+        let key = |seq| (room.clone(), device.0, device.1, seq);
+        let seqs: Vec<_> = self.posts.range(key(0)..=key(u64::MAX)).map(|((.., seq), _)| *seq).collect();
+        seqs.into_iter().filter_map(|seq| self.remove(room, device, seq)).collect()
+    }
+
     /// Takes out what has waited for longer than `span`.
     pub(super) fn expire(&mut self, now: Time, span: Duration) {
         let old = self.posts.iter().filter(|(_, (at, _))| now.since(*at) > span);

@@ -37,7 +37,7 @@ pub enum Frame {
     Pull(Pull),
     /// The end of the answer to a pull.
     Pulled(Pulled),
-    /// "This is what I hold": acknowledges entries.
+    /// "This is what I hold": acknowledges entries. A server with a disk says what is durable there.
     Cursor {
         /// For each room that changed, the whole vector.
         rooms: Vectors,
@@ -75,7 +75,7 @@ pub enum Frame {
     Post(Post),
     /// What became of a post.
     Ack(Ack),
-    /// A post that is refused, for good.
+    /// A post that is refused: for good, but for [`Refusal::CannotStore`].
     Refuse(Refuse),
 
     // A client to its server.
@@ -212,9 +212,14 @@ pub enum Frame {
     Clients(Clients),
     /// "Send me your whole list of clients".
     ClientsReq,
-    /// "My logs differ from yours": answered by heads of all rooms that it names.
+    /// "My logs differ from yours": answered by heads of all rooms that it names, and by what of them is kept.
     Compare {
         /// What the sender holds.
+        rooms: Vectors,
+    },
+    /// "This is what I have kept": of what a server with a disk holds, what is durable there.
+    Keeps {
+        /// For each room, the whole vector.
         rooms: Vectors,
     },
     /// A room's last home to its new one: "I sequence nothing more, and this is what I hold". Repeated until it is answered
@@ -306,6 +311,9 @@ pub struct Pulled {
     pub sent: u32,
     /// The highest seq that can be served, for each origin that was asked for.
     pub top: VersionVector,
+    /// Of these, up to where they are no longer kept, where that was asked for: a vector covers it from now on.
+    #[serde(default, skip_serializing_if = "VersionVector::is_empty")]
+    pub floors: VersionVector,
 }
 
 /// A message on its way to its home.
@@ -399,6 +407,8 @@ pub enum Refusal {
     Clash,
     /// The server does not know this kind.
     UnknownKind,
+    /// The room's home cannot write to its disk. The only refusal that settles nothing: keep the post, and repeat it.
+    CannotStore,
 }
 
 /// A client says who it is; its key has already been proved by the handshake.

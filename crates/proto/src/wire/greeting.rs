@@ -27,6 +27,9 @@ pub enum Greeting {
         /// Whom it takes the other side for; nobody in an answer.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         to: Option<Origin>,
+        /// Whether it keeps everything in memory: see [`Member::memory`](crate::wire::frame::Member::memory).
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        memory: bool,
     },
     /// A client.
     Client {

@@ -59,6 +59,9 @@ pub struct Member {
     /// Whether it has left for good.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub left: bool,
+    /// Whether it keeps everything in memory, and forgets it when it ends.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub memory: bool,
     /// Which list of its addresses this is, in its boot: raised by the member itself, with each change of its network.
     #[serde(default, skip_serializing_if = "number::is_zero")]
     pub n: u32,
@@ -143,6 +146,9 @@ pub struct Beat {
     /// Whether it may be given rooms.
     #[serde(default)]
     pub takes_rooms: bool,
+    /// Whether it has a disk and cannot write to it: it sequences nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unwritable: bool,
     /// The servers that it has put on probation, and for how many milliseconds more; at most
     /// [`limits::SERVERS_MAX`](crate::limits::SERVERS_MAX).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

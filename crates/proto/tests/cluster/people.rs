@@ -100,6 +100,7 @@ impl World {
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
             wall_millis: 1_700_000_000_000 + self.now.as_millis(),
+            store: None,
         };
         self.nodes.insert(port(id), Node::new(config, [self.boots; 32], self.now));
         self.node_step(port(id), Input::Tick);
@@ -217,6 +218,7 @@ impl World {
             match output {
                 Output::Send { to, bytes } => self.send(at, to, bytes),
                 Output::Broadcast { bytes } => self.send(at, addr(0), bytes),
+                Output::Persist(_) | Output::Read(_) => unreachable!("it has no store"),
                 Output::Event(event) => {
                     stopped |= matches!(event, Event::Stopped(_));
                     self.events.push((at, self.now, event));

@@ -103,6 +103,7 @@ impl World {
             peers: peers.iter().map(|port| addr(*port)).collect(),
             suite: Suite::ChaChaPoly,
             wall_millis: 1_700_000_000_000 + self.now.as_millis() - self.behind.as_millis() as u64,
+            store: None,
         };
         let seed = [port.to_le_bytes()[0]; 32];
         self.nodes.insert(port, Node::new(config, seed, self.now));
@@ -168,6 +169,7 @@ impl World {
             match output {
                 Output::Send { to, bytes } => sent.push((to, bytes)),
                 Output::Broadcast { bytes } => sent.push((addr(0), bytes)),
+                Output::Persist(_) | Output::Read(_) => unreachable!("it has no store"),
                 Output::Event(event) => self.events.push((port, self.now, event)),
             }
         }

@@ -306,6 +306,8 @@ impl World {
                 Output::PersistTerm(term) => {
                     let before = self.terms.insert(id, term);
                     assert!(before.is_none_or(|before| before < term), "{id}: term {before:?}, then {term}");
+                    let server = self.servers.get_mut(&id).expect("it runs");
+                    server.election.handle(Input::TermDurable(term), self.now);
                 }
                 Output::Won(epoch) => {
                     assert_eq!(self.terms.get(&id), Some(&epoch.term), "the term was not durable first");

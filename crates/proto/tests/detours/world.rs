@@ -88,6 +88,7 @@ impl World {
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
             wall_millis: 1_700_000_000_000 + self.now.as_millis(),
+            store: None,
         };
         let seed = [id.to_le_bytes()[0]; 32];
         self.nodes.insert(id, Node::new(config, seed, self.now));
@@ -204,6 +205,7 @@ impl World {
             match output {
                 node::Output::Send { to, bytes } => self.send(host, to.port() - 5_000, &bytes),
                 node::Output::Broadcast { bytes } => self.broadcast(host, &bytes),
+                node::Output::Persist(_) | node::Output::Read(_) => unreachable!("it has no store"),
                 node::Output::Event(node::Event::PeerDown { peer, .. }) => {
                     self.down.push((self.now, host, peer.id.0));
                 }

@@ -115,6 +115,7 @@ impl Stranger {
                 cluster: self.cluster,
                 n: self.opened,
                 to: Some(self.victim_is),
+                memory: true,
             },
         };
         let (remote, payload) = (self.cluster_key.public, greeting.to_payload());

@@ -171,6 +171,7 @@ impl Lab {
             match output {
                 node::Output::Send { to, bytes } => self.send(from, to, bytes),
                 node::Output::Broadcast { bytes } => self.broadcast(from, &bytes),
+                node::Output::Persist(_) | node::Output::Read(_) => unreachable!("it has no store"),
                 node::Output::Event(event) => self.servers[n].events.push(event),
             }
         }
@@ -281,6 +282,7 @@ fn server(id: u32, rng: &mut Rng) -> Server {
         peers: Vec::new(),
         suite: Suite::ChaChaPoly,
         wall_millis: 1_800_000_000_000,
+        store: None,
     };
     let mut seed = [0; 32];
     rng.fill(&mut seed);

@@ -72,6 +72,7 @@ impl World {
             match output {
                 node::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
                 node::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
+                node::Output::Persist(_) | node::Output::Read(_) => unreachable!("it has no store"),
                 node::Output::Event(event) => {
                     self.trace.story(now, format_args!("server {id} tells {event:?}"));
                     if let node::Event::Stopped(why) = event {

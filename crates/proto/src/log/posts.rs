@@ -1,0 +1,205 @@
+//! Which posts of which device a room's log holds: so that one that comes twice is known.
+//!
+//! What was never cut away is all here. Afterwards a device is known from some number of its posts on, up to another: what
+//! lies outside is on disk, to be looked up there. Devices that are idle are forgotten, so that this does not grow with
+//! the log; see [`Posts::shrink`].
+
+use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
+
+use crate::{
+    ids::{DeviceId, PersonId},
+    log::{
+        Entry, Hash, PostKey,
+        entry::DisplayOrder,
+        room::{Held, Standing},
+    },
+};
+
+/// A device of a person.
+type Device = (PersonId, DeviceId);
+
+/// The canonical entry of each post.
+#[derive(Debug)]
+pub(super) struct Posts {
+    devices: BTreeMap<Device, Numbers>,
+    /// Those that may be forgotten, the one idle for longest first.
+    idle: BTreeSet<(u64, Device)>,
+    uses: u64,
+    /// Posts of all devices.
+    records: usize,
+    /// Whether nothing was forgotten: a device that is not here has posted nothing.
+    complete: bool,
+}
+
+/// The posts of one device, by number.
+#[derive(Debug, Default)]
+struct Numbers {
+    posts: BTreeMap<u64, Record>,
+    /// From and up to which number nothing is missing.
+    known: Option<(u64, u64)>,
+    /// Up to which number something may have been forgotten since it is here.
+    lost: u64,
+    used: u64,
+    /// Whether the disk was asked for it: it is not forgotten meanwhile.
+    awaited: bool,
+}
+
+/// Where a post stands. What its entry says is known by a hash once that is in memory no longer.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    order: DisplayOrder,
+    content: Option<Hash>,
+}
+
+impl Posts {
+    /// Of a log whose entries are all still to come, or not.
+    pub(super) fn new(complete: bool) -> Self {
+        Self { devices: BTreeMap::new(), idle: BTreeSet::new(), uses: 0, records: 0, complete }
+    }
+
+    /// An entry is in memory.
+    pub(super) fn insert(&mut self, entry: &Entry) {
+        self.add(entry, None);
+    }
+
+    /// An entry goes out of memory, and is on disk.
+    pub(super) fn evicted(&mut self, entry: &Entry) {
+        let numbers = self.devices.get_mut(&(entry.person, entry.device));
+        if let Some(record) = numbers.and_then(|numbers| numbers.posts.get_mut(&entry.client_seq))
+            && record.order == entry.order()
+        {
+            record.content = Some(entry.content());
+        }
+    }
+
+    /// The canonical entry of a post, if that is known.
+    pub(super) fn canonical(&self, key: PostKey) -> Option<DisplayOrder> {
+        let numbers = self.devices.get(&(key.person, key.device))?;
+        let (from, to) = numbers.known?;
+        let record = numbers.posts.get(&key.client_seq)?;
+        (from..=to).contains(&key.client_seq).then_some(record.order)
+    }
+
+    /// How it stands with a post of a device whose oldest unsettled number is `oldest`.
+    pub(super) fn standing(&self, key: PostKey, oldest: u64) -> Standing {
+        let first = oldest.min(key.client_seq);
+        let Some(numbers) = self.devices.get(&(key.person, key.device)) else {
+            return if self.complete { Standing::Missing { next: oldest } } else { Standing::Unknown { from: first } };
+        };
+        let Some((_, to)) = numbers.known.filter(|(from, _)| *from <= first) else {
+            return Standing::Unknown { from: first };
+        };
+        if key.client_seq > to {
+            return Standing::Unknown { from: to + 1 };
+        }
+        if let Some(record) = numbers.posts.get(&key.client_seq) {
+            return Standing::Held(Held { order: record.order, content: record.content });
+        }
+        match numbers.next(oldest) {
+            next if next > to => Standing::Unknown { from: to + 1 },
+            next => Standing::Missing { next },
+        }
+    }
+
+    /// The disk is asked for a device's posts.
+    pub(super) fn expect(&mut self, device: Device) {
+        let numbers = self.devices.entry(device).or_default();
+        self.idle.remove(&(numbers.used, device));
+        numbers.awaited = true;
+    }
+
+    /// What the disk said: all canonical entries of the device's posts from number `from` up to `to`, in memory or not.
+    /// False where that says nothing, since nobody waits for it.
+    pub(super) fn learn<'a>(
+        &mut self,
+        device: Device,
+        (from, to): (u64, u64),
+        found: impl Iterator<Item = (&'a Entry, bool)>,
+    ) -> bool {
+        if !self.devices.get(&device).is_some_and(|numbers| numbers.awaited) {
+            return false;
+        }
+        for (entry, in_memory) in found {
+            self.add(entry, (!in_memory).then(|| entry.content()));
+        }
+        let Some(numbers) = self.devices.get_mut(&device) else { return false };
+        let from = from.max(numbers.lost + 1);
+        numbers.known = match numbers.known {
+            Some((first, last)) if from <= last.saturating_add(1) && first <= to.saturating_add(1) => {
+                Some((first.min(from), last.max(to)))
+            }
+            _ => Some((from, to)).filter(|(from, to)| from <= to),
+        };
+        self.forget_expected(device);
+        true
+    }
+
+    /// The disk does not say anything of a device.
+    pub(super) fn forget_expected(&mut self, device: Device) {
+        self.uses += 1;
+        let Some(numbers) = self.devices.get_mut(&device) else { return };
+        if numbers.awaited {
+            (numbers.awaited, numbers.used) = (false, self.uses);
+            self.idle.insert((self.uses, device));
+        }
+    }
+
+    /// Forgets until at most `max` posts are here: devices idle for longest first, of the last one its lowest numbers.
+    pub(super) fn shrink(&mut self, max: usize) {
+        while self.records > max || self.idle.len() > max.max(1) {
+            let Some((_, device)) = self.idle.pop_first() else { return };
+            self.complete = false;
+            let alone = self.idle.is_empty();
+            let Some(numbers) = self.devices.get_mut(&device) else { continue };
+            if !alone {
+                self.records -= numbers.posts.len();
+                self.devices.remove(&device);
+                continue;
+            }
+            let much = (self.records - max).min(numbers.posts.len());
+            for _ in 0..much {
+                let Some((number, _)) = numbers.posts.pop_first() else { break };
+                numbers.lost = numbers.lost.max(number);
+            }
+            self.records -= much;
+            let lost = numbers.lost;
+            numbers.known = numbers.known.map(|(from, to)| (from.max(lost + 1), to)).filter(|(from, to)| from <= to);
+            if numbers.posts.is_empty() {
+                self.devices.remove(&device);
+            } else {
+                self.idle.insert((numbers.used, device));
+            }
+            return;
+        }
+    }
+
+    fn add(&mut self, entry: &Entry, content: Option<Hash>) {
+        let device = (entry.person, entry.device);
+        let known = self.complete.then_some((0, u64::MAX));
+        let numbers = self.devices.entry(device).or_insert_with(|| Numbers { known, ..Numbers::default() });
+        let record = Record { order: entry.order(), content };
+        match numbers.posts.entry(entry.client_seq) {
+            Slot::Vacant(slot) => {
+                slot.insert(record);
+                self.records += 1;
+            }
+            Slot::Occupied(mut slot) if record.order < slot.get().order => drop(slot.insert(record)),
+            Slot::Occupied(_) => {}
+        }
+        if !numbers.awaited {
+            self.idle.remove(&(numbers.used, device));
+            self.uses += 1;
+            numbers.used = self.uses;
+            self.idle.insert((self.uses, device));
+        }
+    }
+}
+
+impl Numbers {
+    /// The first number from `oldest` on that is not here.
+    fn next(&self, oldest: u64) -> u64 {
+        let posts = || self.posts.range(oldest..);
+        let gap = posts().zip(oldest..=u64::MAX).find(|((held, _), wanted)| *held != wanted);
+        gap.map_or_else(|| oldest.saturating_add(posts().count() as u64), |(_, wanted)| wanted)
+    }
+}

@@ -1,0 +1,265 @@
+//! What is written and not durable yet, and what waits for it.
+//!
+//! ```text
+//!   entry    pushed to followers at once; counts as ours, in acks and cursors, once it is durable
+//!   term     COORDINATOR leaves once it is durable
+//!   fence    of our own making: takes effect, and is told, once it is durable
+//!   me       joining is over once it is durable
+//! ```
+//!
+//! What others decided (their epochs, their fences, members) is written too, but waited for by nobody: they made it durable,
+//! and tell it again. Writes become durable in their order, several at a time (group commit: DeWitt et al.,
+//! "Implementation techniques for main memory database systems", 1984), so what waits stands in one queue, and costs a
+//! room's name and a dot for each entry.
+//!
+//! Without a store everything counts as durable at once. So it does for terms and fences where the disk cannot be written
+//! to any more: the boot in them keeps them apart from those of every other run. An entry then never counts.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use super::{Node, Output, Stage, Timer, rooms::Upstream};
+use crate::{
+    directory, election,
+    ids::{Origin, RoomName},
+    log::VersionVector,
+    store::Write,
+    wire::{
+        Frame,
+        frame::{Epoch, Member, RoomRecord},
+    },
+};
+
+/// The node's side of its store.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    /// Whether there is a store.
+    has_store: bool,
+    /// Whether it has failed.
+    failed: bool,
+    /// How many writes were asked for, and how many of them are durable.
+    written: u64,
+    durable: u64,
+    waiting: VecDeque<(u64, Waiting)>,
+    /// Fences of ours that are not durable yet.
+    fences: BTreeMap<RoomName, RoomRecord>,
+    /// Who we are, as it was last written, and which write that was.
+    me: Option<Origin>,
+    me_written: u64,
+    /// The highest term of our cluster that is written.
+    pub(super) term: u64,
+}
+
+/// What waits for a write.
+#[derive(Debug)]
+enum Waiting {
+    /// An entry is ours to count on.
+    Entry(RoomName, Origin, u64),
+    /// A candidate that has won may say so.
+    Term(u64),
+    /// Rooms get these homes.
+    Fences(Vec<RoomRecord>, By),
+}
+
+/// By which right a fence is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// As the leader, in this epoch.
+    Leader(Epoch),
+    /// As the first live successor of a dead home.
+    Successor,
+}
+
+impl Kept {
+    /// For a server with a store that knows these, or for one without.
+    pub(super) fn new(has_store: bool, me: Option<Origin>, term: u64) -> Self {
+        Self { has_store, me, term, ..Self::default() }
+    }
+
+    /// Whether there is a disk, be it one that fails.
+    pub(super) fn has_store(&self) -> bool {
+        self.has_store
+    }
+
+    /// Whether what is taken in now will be kept, or need not be.
+    pub(super) fn is_writable(&self) -> bool {
+        !self.failed
+    }
+
+    /// Whether writes are issued.
+    fn writes(&self) -> bool {
+        self.has_store && !self.failed
+    }
+
+    /// Whether who we are is durable: nothing is sequenced before.
+    pub(super) fn is_me_durable(&self) -> bool {
+        !self.writes() || self.durable >= self.me_written
+    }
+
+    /// The fences that we have made, and that have not taken effect.
+    pub(super) fn fences(&self) -> &BTreeMap<RoomName, RoomRecord> {
+        &self.fences
+    }
+
+    /// Everything but entries is forgotten: it was of another cluster, or of another server.
+    pub(super) fn forget(&mut self) {
+        self.fences.clear();
+        self.waiting.retain(|(_, waiting)| matches!(waiting, Waiting::Entry(..)));
+    }
+}
+
+impl Node {
+    /// Asks for a write; its number, if it is to be waited for.
+    pub(super) fn persist(&mut self, write: Write) -> Option<u64> {
+        if !self.kept.writes() {
+            return None;
+        }
+        self.kept.written += 1;
+        self.out.push_back(Output::Persist(write));
+        Some(self.kept.written)
+    }
+
+    /// An entry has come into the log.
+    pub(super) fn persist_entry(&mut self, kept: crate::log::room::Kept) {
+        let (room, origin, seq) = (kept.entry.room.clone(), kept.entry.origin, kept.entry.seq);
+        if let Some(n) = self.persist(Write::Entry(kept)) {
+            self.kept.waiting.push_back((n, Waiting::Entry(room, origin, seq)));
+        }
+    }
+
+    /// A term is to be durable before anybody hears that we lead in it; one that others lead in is written too.
+    pub(super) fn persist_term(&mut self, term: u64) {
+        self.kept.term = self.kept.term.max(term);
+        match self.persist(Write::Term(term)) {
+            Some(n) => self.kept.waiting.push_back((n, Waiting::Term(term))),
+            None => self.elect(election::Input::TermDurable(term)),
+        }
+    }
+
+    /// Writes down who we are, if that is news.
+    pub(super) fn persist_me(&mut self) {
+        if self.kept.me != Some(self.me)
+            && let Some(n) = self.persist(Write::Me(self.me))
+        {
+            (self.kept.me, self.kept.me_written) = (Some(self.me), n);
+        }
+    }
+
+    /// Takes what is known of a member; whether that is news.
+    pub(super) fn learn_member(&mut self, member: Member) -> bool {
+        let id = member.id;
+        let is_news = self.members.merge(member);
+        if is_news && let Some(member) = self.members.get(id).cloned() {
+            self.persist(Write::Member(member));
+        }
+        is_news
+    }
+
+    /// Takes a room's record that somebody else has made, or that is durable; whether that is news.
+    pub(super) fn learn_room(&mut self, record: RoomRecord) -> bool {
+        if !self.records.merge(record.clone()) {
+            return false;
+        }
+        self.persist(Write::Room(record));
+        true
+    }
+
+    /// We give rooms their homes: once that is durable, all hear of it.
+    pub(super) fn fence(&mut self, records: Vec<RoomRecord>, by: By) {
+        if !self.kept.writes() {
+            return self.take_fences(&records, by);
+        }
+        let mut last = 0;
+        for record in &records {
+            self.kept.fences.insert(record.room.clone(), record.clone());
+            last = self.persist(Write::Room(record.clone())).unwrap_or(last);
+        }
+        if !records.is_empty() {
+            self.kept.waiting.push_back((last, Waiting::Fences(records, by)));
+        }
+    }
+
+    /// Fences of ours take effect, where nothing newer has come meanwhile.
+    fn take_fences(&mut self, records: &[RoomRecord], by: By) {
+        for record in records {
+            if self.kept.fences.get(&record.room) == Some(record) {
+                self.kept.fences.remove(&record.room);
+            }
+        }
+        if let By::Leader(epoch) = by
+            && self.epoch() != epoch
+        {
+            return self.count("fence_of_old_epoch");
+        }
+        for record in records {
+            if self.records.merge(record.clone()) {
+                self.record_changed(&record.room);
+            }
+        }
+        // Of a room that has moved on meanwhile, its newest.
+        let newest: Vec<_> = records.iter().filter_map(|record| self.records.get(&record.room).cloned()).collect();
+        if newest.is_empty() {
+            return;
+        }
+        for rooms in directory::rooms::chunks(&newest) {
+            let frame = match by {
+                By::Leader(epoch) => Frame::Assign { epoch, rooms },
+                By::Successor => Frame::Rooms { rooms },
+            };
+            self.tell_all(&frame);
+        }
+    }
+
+    /// The store has made writes durable: what waited for them goes on.
+    pub(super) fn on_durable(&mut self, through: u64) {
+        self.kept.durable = self.kept.durable.max(through.min(self.kept.written));
+        let mut rooms: BTreeMap<RoomName, VersionVector> = BTreeMap::new();
+        let durable = self.kept.durable;
+        while let Some((_, waiting)) = self.kept.waiting.pop_front_if(|(n, _)| *n <= durable) {
+            match waiting {
+                Waiting::Entry(room, origin, seq) => rooms.entry(room).or_default().raise(origin, seq),
+                Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
+                Waiting::Fences(records, by) => self.take_fences(&records, by),
+            }
+        }
+        for (name, durable) in rooms {
+            self.on_room_durable(&name, &durable);
+        }
+    }
+
+    /// Entries of a room are on our disk: those who wait hear of it, and so does the home.
+    fn on_room_durable(&mut self, name: &RoomName, durable: &VersionVector) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let mut news = Vec::new();
+        if let Some(ours) = &mut room.durable {
+            news.extend(durable.iter().map(|(origin, top)| (origin, ours.get(origin) + 1, top)));
+            ours.merge(durable);
+        }
+        if let Upstream::Server { session, joined: true, .. } = room.upstream {
+            // Copies are counted by the home, and a person waits for them: they are told at once.
+            self.acks.entry(session).or_default().insert(name.clone());
+        }
+        self.tell_waiters(name, news.into_iter(), true);
+        self.trim(name);
+    }
+
+    /// The disk cannot be written to: what is not durable never will be, and rooms go to servers that can write.
+    pub(super) fn on_unwritable(&mut self) {
+        if !self.kept.writes() {
+            return;
+        }
+        self.kept.failed = true;
+        self.count("unwritable");
+        for (_, waiting) in std::mem::take(&mut self.kept.waiting) {
+            match waiting {
+                Waiting::Entry(..) => {}
+                Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
+                Waiting::Fences(records, by) => self.take_fences(&records, by),
+            }
+        }
+        if self.stage == Stage::Serving {
+            self.update_view();
+            self.say_beats();
+            self.timers.hasten(Timer::Sweep, self.now);
+        }
+    }
+}

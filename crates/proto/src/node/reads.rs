@@ -1,0 +1,300 @@
+//! What is looked up on disk: parts of logs that memory holds no longer, for those who wait for them.
+//!
+//! ```text
+//! pull, join, post -- memory suffices --> answered at once
+//!        '----------- else: Read -------> store ---- Answer ----> united with what is in memory, and answered
+//! ```
+//!
+//! Entries go from memory to disk and never back, so an answer and the memory together hold all there is: entries of both
+//! are united. Only where the last so many posts begin may be a little early, by what was not on disk yet when it was asked.
+//!
+//! Whoever waits repeats what they want, so a question that finds no place here is dropped. A disk that cannot be read, or
+//! does not answer for [`SPAN_MAX`], is answered for with what memory has: a puller then asks elsewhere, a joiner gets the
+//! tail, a post is refused for now, since it might be there already.
+
+use std::collections::BTreeMap;
+
+use super::{Node, Output, waiting::Device};
+use crate::{
+    ids::{Origin, RoomName},
+    limits,
+    log::{
+        PostKey, VersionVector,
+        room::{Kept, Standing},
+    },
+    session::SessionId,
+    store::{Answer, DEVICE_POSTS_MAX, Found, Read, What},
+    time::{Duration, Time},
+    wire::{
+        Frame,
+        frame::{Post, Pull, Pulled, Refusal, Start},
+    },
+};
+
+/// Questions under way, in all and for one session.
+const READS_MAX: usize = 256;
+const READS_PER_SESSION_MAX: usize = 16;
+/// Questions one after the other for one device: who has so many unsettled posts is not waited for.
+const ROUNDS_MAX: u32 = 32;
+/// How long a disk may take.
+const SPAN_MAX: Duration = Duration::from_secs(5);
+/// Floors in one answer to a pull, so that it fits a frame; others come with the next.
+const FLOORS_MAX: usize = 6;
+
+/// Questions under way, by their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Reads {
+    last: u64,
+    pending: BTreeMap<u64, Pending>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    at: Time,
+    room: RoomName,
+    /// Who is told, or has posted last.
+    session: SessionId,
+    asker: Asker,
+}
+
+/// What the answer is for.
+#[derive(Debug)]
+enum Asker {
+    Pull(Pull),
+    Join(Start),
+    /// Posts that wait in [`Node::unplaced`].
+    Device {
+        device: Device,
+        from: u64,
+        round: u32,
+    },
+}
+
+impl Reads {
+    /// Whether a session may have one more question.
+    fn has_place_for(&self, session: SessionId) -> bool {
+        let of_session = self.pending.values().filter(|pending| pending.session == session).count();
+        self.pending.len() < READS_MAX && of_session < READS_PER_SESSION_MAX
+    }
+
+    /// A session is gone: nobody is to be answered there.
+    pub(super) fn forget(&mut self, session: SessionId) {
+        let stays = |pending: &Pending| pending.session != session || matches!(pending.asker, Asker::Device { .. });
+        self.pending.retain(|_, pending| stays(pending));
+    }
+}
+
+impl Node {
+    fn read(&mut self, room: RoomName, session: SessionId, asker: Asker, what: What) {
+        self.reads.last += 1;
+        let id = self.reads.last;
+        self.reads.pending.insert(id, Pending { at: self.now, room: room.clone(), session, asker });
+        self.out.push_back(Output::Read(Read { id, room, what }));
+    }
+
+    /// The store has answered, or has found by itself that something is rotten.
+    pub(super) fn on_answer(&mut self, answer: &Answer) {
+        for &(origin, seq) in &answer.rotten {
+            self.on_rotten(&answer.room, origin, seq);
+        }
+        if let Some(pending) = self.reads.pending.remove(&answer.id) {
+            self.take_answer(pending, &answer.found);
+        }
+    }
+
+    /// What the disk has not answered for too long is answered without it.
+    pub(super) fn forget_reads(&mut self) {
+        let old = self.reads.pending.extract_if(.., |_, pending| self.now.since(pending.at) > SPAN_MAX);
+        for (_, pending) in old.collect::<Vec<_>>() {
+            self.take_answer(pending, &Found::Nothing);
+        }
+    }
+
+    fn take_answer(&mut self, pending: Pending, found: &Found) {
+        if matches!(found, Found::Nothing) {
+            self.count("disk_unreadable");
+        }
+        let Pending { room, session, asker, .. } = pending;
+        match asker {
+            Asker::Pull(pull) => match found {
+                Found::Entries(found) => self.answer_pull(session, &pull, Some(found)),
+                Found::Start(_) | Found::Nothing => self.answer_pull(session, &pull, None),
+            },
+            Asker::Join(_) => match found {
+                Found::Start(start) => self.start_follower(session, &room, start.clone()),
+                Found::Entries(_) | Found::Nothing => {
+                    let tail = self.rooms.get(&room).map(|room| room.log.start_of_tail());
+                    self.start_follower(session, &room, tail.unwrap_or_default());
+                }
+            },
+            Asker::Device { device, from, round } => {
+                let found = match found {
+                    Found::Entries(found) => Some(&found[..]),
+                    Found::Start(_) | Found::Nothing => None,
+                };
+                self.take_device(session, &room, (device, from, round), found);
+            }
+        }
+    }
+
+    // ---- pulls
+
+    /// Somebody may have these ranges of a log: from memory, or by way of the disk.
+    pub(super) fn serve_pull(&mut self, session: SessionId, pull: &Pull) {
+        let Some(room) = self.rooms.get(&pull.room) else { return };
+        let (max, bytes_max) = (pull.max.min(limits::PULL_ENTRIES_MAX) as usize, limits::PULL_BYTES_MAX);
+        if !self.kept.has_store() || room.log.ranges(&pull.want, max, bytes_max).is_some() {
+            return self.answer_pull(session, pull, Some(&Vec::new()));
+        }
+        let asks_again = |pending: &Pending| {
+            pending.session == session && matches!(&pending.asker, Asker::Pull(other) if other.room == pull.room)
+        };
+        // A follower has one pull under way in a room: that one it has given up.
+        self.reads.pending.retain(|_, pending| !asks_again(pending));
+        if !self.reads.has_place_for(session) {
+            self.count("reads_full");
+            let top = self.tops(pull, true);
+            let pulled = Pulled { room: pull.room.clone(), id: pull.id, sent: 0, top, floors: <_>::default() };
+            return self.say(session, &Frame::Pulled(pulled));
+        }
+        let what = What::Ranges { want: pull.want.clone(), max, bytes_max };
+        self.read(pull.room.clone(), session, Asker::Pull(pull.clone()), what);
+    }
+
+    /// Answers a pull with what is in memory and what was `found` on disk, if that can be read.
+    fn answer_pull(&mut self, session: SessionId, pull: &Pull, found: Option<&Vec<Kept>>) {
+        let top = self.tops(pull, found.is_some());
+        let Some(room) = self.rooms.get(&pull.room) else { return };
+        let max = pull.max.min(limits::PULL_ENTRIES_MAX) as usize;
+        let is_sound = |kept: &&Kept| !room.rotten.contains(&(kept.entry.origin, kept.entry.seq));
+        let on_disk = found.into_iter().flatten().filter(is_sound).cloned().collect();
+        let served = room.log.unite(&pull.want, on_disk, max, limits::PULL_BYTES_MAX);
+        let floors = pull.want.iter().map(|&(origin, from, _)| (origin, from, room.log.floors().get(origin)));
+        let floors = floors.filter(|(_, from, floor)| from <= floor).take(FLOORS_MAX);
+        let floors = floors.map(|(origin, _, floor)| (origin, floor)).collect();
+        self.send_entries(session, &served);
+        let sent = served.len() as u32;
+        let pulled = Pulled { room: pull.room.clone(), id: pull.id, sent, top, floors };
+        self.say(session, &Frame::Pulled(pulled));
+    }
+
+    /// The highest numbers that a puller can get here.
+    fn tops(&self, pull: &Pull, from_disk: bool) -> VersionVector {
+        let Some(room) = self.rooms.get(&pull.room) else { return VersionVector::default() };
+        let top = |&(origin, from, _): &(Origin, u64, u64)| {
+            let held = room.held().get(origin);
+            let rotten = room.rotten.range((origin, from)..=(origin, u64::MAX)).next();
+            let sound = rotten.map_or(held, |(_, seq)| held.min(seq - 1));
+            (origin, if from_disk { sound } else { room.log.top_in_memory(origin, from, sound) })
+        };
+        pull.want.iter().map(top).collect()
+    }
+
+    // ---- joins
+
+    /// Where a follower that wants a room `from` here begins; `None`: the disk is asked.
+    pub(super) fn start_of(&mut self, session: SessionId, name: &RoomName, from: &Start) -> Option<VersionVector> {
+        let room = self.rooms.get(name)?;
+        let held = room.held();
+        let (known, what) = match *from {
+            Start::After(ref cursor) => return Some(cursor.clone()),
+            Start::Last(count) => (room.log.start_of_last(count, held), What::Last { count }),
+            Start::Since(millis) => (room.log.start_since(millis, held), What::Since { millis }),
+        };
+        if known.is_some() || !self.kept.has_store() {
+            return Some(room.log.told(known.unwrap_or_else(|| room.log.start_of_tail())));
+        }
+        let asked = self.reads.pending.values().any(|pending| {
+            pending.session == session
+                && pending.room == *name
+                && matches!(&pending.asker, Asker::Join(other) if other == from)
+        });
+        if asked {
+            return None;
+        }
+        if !self.reads.has_place_for(session) {
+            // It asks again.
+            self.count("reads_full");
+            return None;
+        }
+        self.read(name.clone(), session, Asker::Join(from.clone()), what);
+        None
+    }
+
+    /// The disk has said where a follower begins.
+    fn start_follower(&mut self, session: SessionId, name: &RoomName, start: VersionVector) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let start = room.log.told(start);
+        if let Some(follower) = room.followers.get_mut(&session) {
+            follower.begin_after(start);
+            self.answer_joins(name);
+        }
+    }
+
+    // ---- posts
+
+    /// Memory cannot say whether a post is a repetition: it waits until the disk has.
+    pub(super) fn look_up(&mut self, session: SessionId, post: Post, device: Device, from: u64) {
+        let name = post.room.clone();
+        let is_it = |asker: &Asker| matches!(asker, Asker::Device { device: other, .. } if *other == device);
+        let asked = self.reads.pending.values_mut().find(|pending| pending.room == name && is_it(&pending.asker));
+        let is_asked = asked.is_some();
+        if let Some(pending) = asked {
+            pending.session = session;
+        }
+        if !(is_asked || self.reads.has_place_for(session)) || !self.unplaced.insert(post, self.now) {
+            return self.count("reads_full");
+        }
+        if !is_asked {
+            self.read_device(session, &name, (device, from, 1));
+        }
+    }
+
+    fn read_device(&mut self, session: SessionId, name: &RoomName, (device, from, round): (Device, u64, u32)) {
+        if let Some(room) = self.rooms.get_mut(name) {
+            room.log.expect(device.0, device.1);
+            let what = What::Device { person: device.0, device: device.1, from };
+            self.read(name.clone(), session, Asker::Device { device, from, round }, what);
+        }
+    }
+
+    /// The disk has said which posts of a device there are, or cannot.
+    fn take_device(
+        &mut self,
+        session: SessionId,
+        name: &RoomName,
+        (device, from, round): (Device, u64, u32),
+        found: Option<&[Kept]>,
+    ) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        let learnt = match found {
+            Some(found) => room.log.learn(device.0, device.1, from, found),
+            None => {
+                room.log.forget_expected(device.0, device.1);
+                false
+            }
+        };
+        let posts = self.unplaced.take_device(name, device);
+        let (true, Some(first)) = (self.sessions.contains_key(&session), posts.first()) else { return };
+        if !learnt || round > ROUNDS_MAX {
+            self.count("post_unplaced");
+            // What might be there already is not taken in once more.
+            return posts.iter().for_each(|post| self.refuse(session, post, Refusal::CannotStore));
+        }
+        let key = PostKey { person: device.0, device: device.1, client_seq: first.seq };
+        let is_full = found.is_some_and(|found| found.len() >= DEVICE_POSTS_MAX);
+        match self.rooms.get(name).map(|room| room.log.standing(key, first.oldest.max(1))) {
+            Some(Standing::Unknown { from }) if is_full => {
+                for post in posts {
+                    self.unplaced.insert(post, self.now);
+                }
+                self.read_device(session, name, (device, from, round + 1));
+            }
+            _ => {
+                for post in posts {
+                    self.admit(session, post);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,8 @@
+//! Nothing is told before it is durable: acks, leaders, homes, and who a server is.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod acks;
+mod restarts;
+mod trouble;
+mod world;

@@ -1,0 +1,371 @@
+//! Servers with disks whose syncs take as long as a test says, and people, on a network that loses nothing.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use hobnob_proto::{
+    client::{self, Client},
+    config::{ClientConfig, ServerConfig},
+    ids::{DeviceId, Origin, RoomName, ServerId},
+    log::VersionVector,
+    node::{
+        Event, Input, Node, Output,
+        view::{RoomView, View},
+    },
+    rng::Rng,
+    session::keys::{KeyPair, Suite},
+    store::{Answer, Write, model::Model},
+    time::Time,
+    wire::frame::{Fence, Refusal, Start},
+};
+
+/// How long a datagram takes.
+const LATENCY: Duration = Duration::from_micros(500);
+/// How long a disk takes, if nothing else is said.
+const SYNC: Duration = Duration::from_millis(2);
+/// The first port of people; servers are below.
+const PEOPLE: u16 = 40_000;
+/// What clocks on the wall say when a world begins.
+const WALL_MILLIS: u64 = 1_700_000_000_000;
+
+/// A room in which somebody posts.
+pub(crate) const ROOM: &str = "tea";
+
+/// Which writes a disk does not get to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Hold {
+    Nothing,
+    /// Any, from the first of these on: writes become durable in their order.
+    From(fn(&Write) -> bool),
+}
+
+/// Every write.
+pub(crate) fn any(_: &Write) -> bool {
+    true
+}
+
+/// The writes of entries.
+pub(crate) fn entries(write: &Write) -> bool {
+    matches!(write, Write::Entry(_))
+}
+
+/// The writes of rooms' records.
+pub(crate) fn fences(write: &Write) -> bool {
+    matches!(write, Write::Room(_))
+}
+
+/// A server's disk, and what has not been synced to it.
+pub(crate) struct Disk {
+    pub(crate) model: Model,
+    pub(crate) sync: Duration,
+    pub(crate) hold: Hold,
+    /// When each is durable, at the earliest.
+    pending: VecDeque<(Time, Write)>,
+    durable: u64,
+    answers: VecDeque<(Time, Answer)>,
+}
+
+/// What somebody was told of a post of theirs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    Ack { dot: (Origin, u64), copies: u32, stored: bool, durable: bool },
+    Refused(Refusal),
+}
+
+#[derive(Default)]
+pub(crate) struct World {
+    pub(crate) now: Time,
+    pub(crate) nodes: BTreeMap<u16, Node>,
+    pub(crate) disks: BTreeMap<u16, Disk>,
+    people: BTreeMap<u16, Client>,
+    /// What is under way, by time of arrival: from, to, content.
+    wires: BTreeMap<(Time, u64), (SocketAddr, SocketAddr, Vec<u8>)>,
+    /// How many datagrams were sent.
+    pub(crate) sent: u64,
+    pub(crate) events: Vec<(u16, Time, Event)>,
+    /// What people were told of their posts: who, when, the number of the post.
+    pub(crate) told: Vec<(u16, Time, u64, Told)>,
+    runs: u8,
+}
+
+fn addr(port: u16) -> SocketAddr {
+    SocketAddr::from(([192, 0, 2, 1], port))
+}
+
+pub(crate) fn port(id: u32) -> u16 {
+    5_000 + u16::try_from(id).unwrap()
+}
+
+pub(crate) fn room() -> RoomName {
+    ROOM.parse().unwrap()
+}
+
+impl World {
+    /// Servers 1, 2, ..., each with a disk or without, that have agreed.
+    pub(crate) fn with(disks: &[bool]) -> Self {
+        let mut world = Self { now: Time::from_micros(1_000_000), ..Self::default() };
+        for (id, has_disk) in (1..).zip(disks) {
+            if *has_disk {
+                world.insert_disk(id);
+            }
+            world.start(id);
+        }
+        world.run_secs(6);
+        assert!(world.nodes.values().all(|node| node.view().leader.is_some()));
+        world
+    }
+
+    /// An empty disk, in place of the last one, if there was one.
+    pub(crate) fn insert_disk(&mut self, id: u32) {
+        let (pending, answers) = (VecDeque::new(), VecDeque::new());
+        let disk = Disk { model: Model::default(), sync: SYNC, hold: Hold::Nothing, pending, durable: 0, answers };
+        self.disks.insert(port(id), disk);
+    }
+
+    /// Starts a server, from its disk if it has one. What was not synced is lost.
+    pub(crate) fn start(&mut self, id: u32) {
+        self.runs += 1;
+        let (port, wall_millis) = (port(id), WALL_MILLIS + self.now.as_millis());
+        let store = self.disks.get_mut(&port).map(|disk| {
+            disk.pending.clear();
+            disk.answers.clear();
+            disk.durable = 0;
+            disk.model.restore(wall_millis / 1000, &mut Rng::from_seed([self.runs; 32]))
+        });
+        let config = ServerConfig {
+            id: Some(ServerId(id)),
+            cluster: "test".parse().unwrap(),
+            secret: None,
+            replicas: 2,
+            session_port: port,
+            addrs: vec![addr(port)],
+            peers: Vec::new(),
+            suite: Suite::ChaChaPoly,
+            wall_millis,
+            store,
+        };
+        self.nodes.insert(port, Node::new(config, [self.runs; 32], self.now));
+        self.step(port, Input::Tick);
+    }
+
+    pub(crate) fn kill(&mut self, id: u32) {
+        self.nodes.remove(&port(id));
+    }
+
+    pub(crate) fn disk(&mut self, id: u32) -> &mut Disk {
+        self.disks.get_mut(&port(id)).unwrap()
+    }
+
+    /// The disk fails from now on.
+    pub(crate) fn fail(&mut self, id: u32) {
+        self.disk(id).pending.clear();
+        self.step(port(id), Input::Unwritable);
+    }
+
+    pub(crate) fn leave(&mut self, id: u32) {
+        self.step(port(id), Input::Leave);
+    }
+
+    // ---- people
+
+    /// Person number `n`, at a server, as a new process of the same device each time.
+    pub(crate) fn person(&mut self, n: u16, server: u32) -> u16 {
+        let seed = [n.to_le_bytes()[0] + 100; 32];
+        let config = ClientConfig {
+            cluster: "test".parse().unwrap(),
+            secret: None,
+            person: KeyPair::generate(&mut Rng::from_seed(seed)),
+            device: DeviceId(n.into()),
+            name: format!("person-{n}").parse().unwrap(),
+            via: "test".to_owned(),
+            servers: vec![addr(port(server))],
+            session: self.now.as_millis(),
+        };
+        let port = PEOPLE + n;
+        self.people.insert(port, Client::new(config, seed, self.now));
+        self.command(port, client::Command::Join { room: room(), from: Start::After(VersionVector::default()) });
+        port
+    }
+
+    pub(crate) fn post(&mut self, person: u16, seq: u64) {
+        self.command(person, client::Command::Post { room: room(), seq, body: format!("line {seq}") });
+    }
+
+    fn command(&mut self, person: u16, command: client::Command) {
+        self.people.get_mut(&person).unwrap().handle(client::Input::Command(command), self.now);
+        self.after_client(person);
+    }
+
+    fn after_client(&mut self, port: u16) {
+        let Some(person) = self.people.get_mut(&port) else { return };
+        let mut sent = Vec::new();
+        while let Some(output) = person.poll() {
+            match output {
+                client::Output::Send { to, bytes } => sent.push((to, bytes)),
+                client::Output::Broadcast { bytes } => sent.push((addr(0), bytes)),
+                client::Output::Event(client::Event::Acked { seq, origin, entry, copies, stored, durable, .. }) => {
+                    let told = Told::Ack { dot: (origin, entry), copies, stored, durable };
+                    self.told.push((port, self.now, seq, told));
+                }
+                client::Output::Event(client::Event::Refused { seq, why, .. }) => {
+                    self.told.push((port, self.now, seq, Told::Refused(why)));
+                }
+                client::Output::Event(_) => {}
+            }
+        }
+        for (to, bytes) in sent {
+            self.send(addr(port), to, bytes);
+        }
+    }
+
+    /// What a person was told of a post since then.
+    pub(crate) fn told_since(&self, person: u16, seq: u64, since: Time) -> Vec<Told> {
+        let told = self.told.iter().filter(|(who, at, of, _)| (*who, *of) == (person, seq) && *at >= since);
+        told.map(|(.., told)| told.clone()).collect()
+    }
+
+    /// The same, as (copies, stored, durable).
+    pub(crate) fn acks_since(&self, person: u16, seq: u64, since: Time) -> Vec<(u32, bool, bool)> {
+        let told = self.told_since(person, seq, since).into_iter();
+        told.map(|told| match told {
+            Told::Ack { copies, stored, durable, .. } => (copies, stored, durable),
+            Told::Refused(why) => panic!("{seq} is refused: {why:?}"),
+        })
+        .collect()
+    }
+
+    /// How long after `since` a person was told that a post is accepted, or stored.
+    pub(crate) fn told_after(&self, person: u16, seq: u64, is_stored: bool, since: Time) -> Option<Duration> {
+        let is_it = |told: &Told| matches!(told, Told::Ack { stored, .. } if *stored == is_stored);
+        let mut told = self.told.iter().filter(|(who, _, of, told)| (*who, *of) == (person, seq) && is_it(told));
+        told.next().map(|(_, at, ..)| at.since(since))
+    }
+
+    // ---- what has become of it
+
+    pub(crate) fn view(&self, id: u32) -> View<'_> {
+        self.nodes[&port(id)].view()
+    }
+
+    pub(crate) fn room_at(&self, id: u32) -> Option<RoomView<'_>> {
+        self.view(id).rooms.into_iter().find(|view| *view.name == room())
+    }
+
+    /// Where the room lives, as all servers say that run.
+    pub(crate) fn home(&self) -> Option<u32> {
+        self.fence().map(|fence| fence.home.id.0)
+    }
+
+    pub(crate) fn fence(&self) -> Option<Fence> {
+        let ids: Vec<_> = self.nodes.keys().map(|port| u32::from(*port) - 5_000).collect();
+        let mut fences = ids.into_iter().map(|id| self.room_at(id).map(|room| room.fence));
+        let first = fences.next().flatten()?;
+        fences.all(|fence| fence == Some(first)).then_some(first)
+    }
+
+    /// How many entries of the room a server holds, and how many of them are on its disk.
+    pub(crate) fn held(&self, id: u32) -> (u64, u64) {
+        let count = |vector: &VersionVector| vector.iter().map(|(_, seq)| seq).sum();
+        self.room_at(id).map_or((0, 0), |room| (count(&room.held), count(&room.durable)))
+    }
+
+    // ---- time
+
+    pub(crate) fn run_secs(&mut self, secs: u64) {
+        self.run(Duration::from_secs(secs));
+    }
+
+    pub(crate) fn run_millis(&mut self, millis: u64) {
+        self.run(Duration::from_millis(millis));
+    }
+
+    fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Vec<u8>) {
+        self.sent += 1;
+        self.wires.insert((self.now + LATENCY, self.sent), (from, to, bytes));
+    }
+
+    fn step(&mut self, port: u16, input: Input<'_>) {
+        let Some(node) = self.nodes.get_mut(&port) else { return };
+        let mut sent = Vec::new();
+        node.handle(input, self.now);
+        while let Some(output) = node.poll() {
+            match (output, self.disks.get_mut(&port)) {
+                (Output::Send { to, bytes }, _) => sent.push((to, bytes)),
+                (Output::Broadcast { bytes }, _) => sent.push((addr(0), bytes)),
+                (Output::Event(event), _) => self.events.push((port, self.now, event)),
+                (Output::Persist(write), Some(disk)) => disk.pending.push_back((self.now + disk.sync, write)),
+                (Output::Read(read), Some(disk)) => disk.answers.push_back((self.now, disk.model.answer(&read))),
+                (Output::Persist(_) | Output::Read(_), None) => panic!("server at {port} has no disk"),
+            }
+        }
+        for (to, bytes) in sent {
+            self.send(addr(port), to, bytes);
+        }
+    }
+
+    /// When a disk has something to say.
+    fn disk_due(&self, port: u16, disk: &Disk) -> Option<Time> {
+        let write = disk.pending.front().filter(|(_, write)| match disk.hold {
+            Hold::Nothing => true,
+            Hold::From(is_held) => !is_held(write),
+        });
+        let due = [write.map(|(at, _)| *at), disk.answers.front().map(|(at, _)| *at)];
+        due.into_iter().flatten().min().filter(|_| self.nodes.contains_key(&port))
+    }
+
+    fn step_disk(&mut self, port: u16) {
+        let disk = self.disks.get_mut(&port).unwrap();
+        if let Some((_, answer)) = disk.answers.pop_front() {
+            return self.step(port, Input::Answer(&answer));
+        }
+        let (_, write) = disk.pending.pop_front().unwrap();
+        disk.model.apply(&write);
+        disk.durable += 1;
+        let through = disk.durable;
+        assert_eq!(disk.model.refused(), 0, "{write:?}");
+        self.step(port, Input::Durable { through });
+    }
+
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let wire = self.wires.keys().next().map(|(at, _)| *at);
+            let tick = self.nodes.iter().map(|(port, node)| (node.deadline(), *port)).min();
+            let person = self.people.iter().map(|(port, person)| (person.deadline(), *port)).min();
+            let disk = self.disks.iter().filter_map(|(port, disk)| Some((self.disk_due(*port, disk)?, *port))).min();
+            let ticks = [tick, person, disk].into_iter().flatten().map(|(at, _)| at);
+            let next = wire.into_iter().chain(ticks).min().unwrap_or(end);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = self.now.max(next);
+            if let Some((_, port)) = disk.filter(|(at, _)| *at <= self.now) {
+                self.step_disk(port);
+            } else if wire.is_some_and(|at| at <= self.now) {
+                let Some((_, (from, to, bytes))) = self.wires.pop_first() else { return };
+                let ports: Vec<_> = if to.port() == 0 { self.nodes.keys().copied().collect() } else { vec![to.port()] };
+                for port in ports {
+                    self.deliver(from, port, &bytes);
+                }
+            } else if let Some((_, port)) = tick.filter(|(at, _)| *at <= self.now) {
+                self.step(port, Input::Tick);
+            } else if let Some((_, port)) = person {
+                self.people.get_mut(&port).unwrap().handle(client::Input::Tick, self.now);
+                self.after_client(port);
+            }
+        }
+    }
+
+    fn deliver(&mut self, from: SocketAddr, port: u16, bytes: &[u8]) {
+        if let Some(person) = self.people.get_mut(&port) {
+            person.handle(client::Input::Datagram { from, bytes }, self.now);
+            self.after_client(port);
+        } else {
+            self.step(port, Input::Datagram { from, bytes });
+        }
+    }
+}
