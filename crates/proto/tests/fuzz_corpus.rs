@@ -2,6 +2,8 @@
 
 use std::{fs, path::Path};
 
+// There it is a crate, with a public face.
+#[allow(unreachable_pub)]
 #[path = "../../../fuzz/src/lib.rs"]
 mod fuzz;
 
