@@ -10,8 +10,8 @@ use hobnob_client::Fail;
 use crate::cli::{Cli, Command};
 
 mod bare;
-mod check;
 mod bench;
+mod check;
 mod cli;
 mod config;
 mod demo;

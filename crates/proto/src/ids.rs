@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::{limits, rng::Rng, text, wire::number};
 
 /// A server's id, from 1: what `--id` says, and what the Bully election compares.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ServerId(pub u32);
 
@@ -18,7 +18,7 @@ impl fmt::Display for ServerId {
 }
 
 /// One run of a server: 32 bits of seconds and 20 random bits, so it is new at each start and never repeated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Boot(#[serde(deserialize_with = "number::boot")] pub u64);
 
@@ -31,7 +31,7 @@ impl Boot {
 }
 
 /// A single writer of log entries: a server in one of its boots. On the wire `[id, boot]`, as a key `"id.boot"`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
     /// Which server.
     pub id: ServerId,

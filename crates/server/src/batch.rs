@@ -35,6 +35,7 @@ mod portable {
         }
 
         /// Sends each from the socket that `socket` gives for its receiver. Each error is told to `failed`.
+        #[allow(clippy::unused_self, reason = "the other way of sending keeps what it needs")]
         pub(crate) fn send<'a>(
             &mut self,
             datagrams: &Datagrams,

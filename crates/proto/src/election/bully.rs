@@ -1,5 +1,9 @@
 //! The state machine of the election. See the parent module for the protocol.
 
+#[cfg(test)]
+#[path = "model.rs"]
+mod model;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Input, Message, Output, PeerView, State};
@@ -33,7 +37,7 @@ const TERM_AHEAD_MAX: u64 = 1 << 20;
 const ANSWER_EVERY: Duration = Duration::from_secs(1);
 
 /// What the one timer of the election is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Timer {
     /// There is no leader: become a candidate.
     Start,

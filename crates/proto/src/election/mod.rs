@@ -32,7 +32,8 @@
 //! followers have gone.
 //!
 //! It is assumed that the node passes on only what authentic sessions said, that terms survive a restart where there is
-//! a disk, and that boots never repeat. Messages may be lost, doubled and reordered.
+//! a disk, and that boots never repeat. Messages may be lost, doubled and reordered. What follows from that for three
+//! servers is checked over all interleavings up to a bound: see `model.rs`.
 
 mod bully;
 #[cfg(test)]
@@ -49,7 +50,7 @@ use crate::{
 };
 
 /// What servers say to each other about who leads.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum Message {
     /// "Is anybody above me alive? Does anybody hear the leader?" To all.
@@ -112,7 +113,7 @@ pub enum Input {
 }
 
 /// A live server, as its newest heartbeat has it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PeerView {
     /// Its boot.
     pub boot: Boot,
@@ -149,7 +150,7 @@ pub enum Output {
 }
 
 /// Where a server stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum State {
     /// Still looking for the others: listens, and takes no part.
     #[default]

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// (term, leader, leader's boot): fences commands of a stale leader. Compared in that order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch {
     /// Grows with every election.
     #[serde(deserialize_with = "number::safe")]

@@ -314,5 +314,5 @@ fn whoever_gets_no_new_keys_asks_each_minute_and_gives_up_after_two_hours() {
         pair.idle_for(client, server, Duration::from_mins(1));
     }
     pair.idle_for(client, server, Duration::from_mins(12));
-    assert!(!pair.sides[CLIENT].endpoint.sessions.get(&client).is_some());
+    assert!(pair.sides[CLIENT].endpoint.sessions.get(&client).is_none());
 }
