@@ -26,7 +26,7 @@ pub(super) struct Common {
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// The process of the server that is named by --server-ip, so that its CPU time and memory are known
-    #[arg(long, global = true, value_name = "PID", requires = "server_ip")]
+    #[arg(long, global = true, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
     /// Bytes of a message's text
     #[arg(long, global = true, default_value_t = 120, value_parser = clap::value_parser!(u64).range(24..=900))]

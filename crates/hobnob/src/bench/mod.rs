@@ -69,6 +69,12 @@ impl Stage {
         let shares = all.len() > 1 && !common.no_pin;
         let processors = if shares { all[1..].to_vec() } else { Vec::new() };
         let secret = common.client.network.secret()?;
+        if common.server_pid.is_some() && common.client.server_ip.is_none() {
+            return Err(Fail::new(
+                Fail::USAGE,
+                "--server-pid is the process of the server that --server-ip names".to_owned(),
+            ));
+        }
         let server = match common.client.server_ip {
             Some(_) => None,
             None => Some(Server::start(&Cluster::new(rng)?, 1, &["--in-memory"])?),
