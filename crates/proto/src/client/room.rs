@@ -93,6 +93,11 @@ impl Room {
         }
     }
 
+    /// How many entries wait above a hole.
+    pub(super) fn stranded(&self) -> usize {
+        self.receiver.as_ref().map_or(0, Receiver::stranded)
+    }
+
     /// What is held without a hole.
     pub(super) fn cursor(&self) -> Option<&VersionVector> {
         self.receiver.as_ref().map(Receiver::held)

@@ -35,6 +35,7 @@ use crate::{
 
 mod answers;
 mod beats;
+pub mod census;
 mod clients;
 mod cluster;
 mod copies;
