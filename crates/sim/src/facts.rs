@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hobnob_proto::{
     ids::{ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     log::{Entry, PostKey, VersionVector},
-    node::view::Role,
-    wire::frame::{Epoch, Fence, Refusal},
+    node::{census::Queue, view::Role},
+    wire::frame::{Epoch, Fence, Refusal, Start},
 };
 
 /// A dot with its room: names one entry for ever.
@@ -80,6 +80,24 @@ pub enum Fact<'a> {
         sealed: bool,
         /// How many packets were opened.
         packets: u64,
+    },
+    /// A server or a client keeps so much.
+    Keeps {
+        /// Whether it is a server.
+        server: bool,
+        /// Which.
+        process: Process,
+        /// What, and how much of each.
+        queues: &'a [Queue],
+    },
+    /// A client asks to follow a room from somewhere on that it does not know yet; [`Self::Followed`] comes once it does.
+    Asked {
+        /// Which.
+        client: Process,
+        /// The room.
+        room: &'a RoomName,
+        /// From where on.
+        from: &'a Start,
     },
     /// Other servers than before are members of a server's cluster, as far as it knows.
     Members {

@@ -15,7 +15,7 @@ use hobnob_proto::{
     time::{Duration, Time},
 };
 
-use crate::{dice::Dice as _, facts::Process, oracle::Told, watch::Watch};
+use crate::{dice::Dice as _, facts::Process, oracle::Told, profile::WallProfile, watch::Watch};
 
 /// Where servers listen.
 pub const SESSION_PORT: u16 = 5001;
@@ -88,6 +88,10 @@ pub struct ServerHost {
     pub paused: Option<Vec<(SocketAddr, Datagram)>>,
     /// It was asked to leave, and is started again so long after it has stopped.
     pub leaving: Option<Duration>,
+    /// The id of the server that is started in its place then.
+    pub successor: Option<ServerId>,
+    /// The clock on its wall.
+    pub wall: WallProfile,
     /// The cluster's secret, or another one.
     secret: Option<Secret>,
     /// What it goes by in facts.
@@ -111,16 +115,17 @@ pub struct ServerProcess {
 
 impl ServerHost {
     /// A machine on which no server runs yet.
-    pub fn new(id: ServerId, secret: Option<Secret>) -> Self {
+    pub fn new(id: ServerId, secret: Option<Secret>, wall: WallProfile) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id.0 as u8), SESSION_PORT));
         let of = id.0 as usize;
-        Self { id, addr, process: None, paused: None, leaving: None, secret, of, run: 0, addrs: 0 }
+        let (process, paused, leaving, successor) = (None, None, None, None);
+        Self { id, addr, process, paused, leaving, successor, wall, secret, of, run: 0, addrs: 0 }
     }
 
     /// The machine of stranger number `of`, which uses an id of ours.
     pub fn stranger(of: usize, id: ServerId, secret: Option<Secret>) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 2, of as u8 + 1), SESSION_PORT));
-        Self { addr, of: STRANGERS + of, ..Self::new(id, secret) }
+        Self { addr, of: STRANGERS + of, ..Self::new(id, secret, WallProfile::default()) }
     }
 
     /// Its present run, or its last.
@@ -139,6 +144,20 @@ impl ServerHost {
         self.addr = SocketAddr::from((Ipv4Addr::new(10, 1, self.addrs, self.id.0 as u8), SESSION_PORT));
     }
 
+    /// Another server is on this machine from its next start on.
+    pub fn replace(&mut self, id: ServerId) {
+        self.id = id;
+        self.of = id.0 as usize;
+    }
+
+    /// What the clock on the wall says. Each second time that somebody starts here, it has jumped; then it jumps back.
+    fn wall_millis(&self, now: Time) -> u64 {
+        let WallProfile { off_secs, stands, jump_secs } = self.wall;
+        let jumped = if self.run.is_multiple_of(2) { jump_secs } else { 0 };
+        let right = WALL_AT_START + if stands { 0 } else { now.as_millis() };
+        right.saturating_add_signed((off_secs + jumped) * 1_000)
+    }
+
     /// Starts the server. It remembers nothing of its last run.
     pub fn start(&mut self, replicas: u32, rng: &mut Rng, now: Time) -> Process {
         self.run += 1;
@@ -152,11 +171,12 @@ impl ServerHost {
             addrs: vec![self.addr],
             peers: Vec::new(),
             suite: Suite::ChaChaPoly,
-            wall_millis: WALL_AT_START + now.as_millis(),
+            wall_millis: self.wall_millis(now),
             store: None,
         };
         let alarm = Alarm::new(rng, now);
-        let node = Node::new(config, rng.seed(), alarm.local(now));
+        let mut node = Node::new(config, rng.seed(), alarm.local(now));
+        node.listen_in();
         self.process = Some(Box::new(ServerProcess { process, node, alarm, watch: Watch::new(process) }));
         process
     }
@@ -225,7 +245,8 @@ impl ClientHost {
             session: WALL_AT_START + now.as_millis(),
         };
         let alarm = Alarm::new(rng, now);
-        let client = Client::new(config, rng.seed(), alarm.local(now));
+        let mut client = Client::new(config, rng.seed(), alarm.local(now));
+        client.listen_in();
         self.process = Some(Box::new(ClientProcess { client, alarm }));
         process
     }
@@ -253,6 +274,21 @@ mod tests {
         check(30, 0);
         check(30, 30);
         check(30, 3_600);
+    }
+
+    #[test]
+    fn a_clock_on_the_wall_is_off_stands_still_or_jumps_between_two_starts() {
+        fn check(wall: WallProfile, run: u32, expected_secs: i64) {
+            let mut host = ServerHost::new(ServerId(1), None, wall);
+            host.run = run;
+            let at = host.wall_millis(Time::ZERO + Duration::from_secs(7));
+            assert_eq!(at.cast_signed() / 1_000 - WALL_AT_START.cast_signed() / 1_000, expected_secs);
+        }
+        check(WallProfile::default(), 1, 7);
+        check(WallProfile { stands: true, ..WallProfile::default() }, 1, 0);
+        check(WallProfile { off_secs: -600_000_000, ..WallProfile::default() }, 1, 7 - 600_000_000);
+        check(WallProfile { jump_secs: -90, ..WallProfile::default() }, 2, 7 - 90);
+        check(WallProfile { jump_secs: -90, ..WallProfile::default() }, 3, 7);
     }
 
     #[test]

@@ -17,6 +17,7 @@
 //!       └── trace         a line for each thing that happened, and their hash
 //! ```
 
+pub mod coverage;
 pub mod cuts;
 pub mod dice;
 pub mod facts;
@@ -28,6 +29,7 @@ pub mod noise;
 pub mod oracle;
 pub mod profile;
 pub mod run;
+pub mod switches;
 pub mod trace;
 pub mod traffic;
 pub mod watch;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use hobnob_proto::time::{Duration, Time};
 
 use crate::{
+    coverage::Coverage,
     dice::{self, Dice as _},
     faults::{self, Fault},
     invariants::{Violation, i11_one_leader_once_quiet::Steady, i18_same_seed_same_trace},
@@ -35,6 +36,8 @@ pub struct Outcome {
     pub counts: Counts,
     /// What its network carried.
     pub carried: Carried,
+    /// What it met.
+    pub coverage: Coverage,
     /// The names of its invariants, and whether each had anything to judge.
     pub judged: BTreeMap<&'static str, bool>,
     /// What did not hold, if anything.
@@ -72,6 +75,7 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
         lines: world.trace().lines(),
         counts: world.counts(),
         carried: world.carried(),
+        coverage: world.coverage(),
         judged: world.checker().judged().chain([(i18_same_seed_same_trace::NAME, false)]).collect(),
         violation,
     }

@@ -1,9 +1,9 @@
 //! What people do: they come, join rooms, post numbered messages, lose their client now and then, and go.
 
-use hobnob_proto::{ids::RoomName, log::VersionVector, rng::Rng, time::Duration};
+use hobnob_proto::{ids::RoomName, log::VersionVector, rng::Rng, time::Duration, wire::frame::Start};
 
 use crate::{
-    dice::{self, Dice as _},
+    dice::{self, Dice as _, micros},
     invariants::Violation,
     profile::{Profile, WARM_UP},
     world::{Task, World},
@@ -75,7 +75,8 @@ impl Traffic {
                     world.schedule(world.now() + Duration::from_secs(1), Task::Act(Act::Join(of, room)));
                     return Ok(());
                 }
-                world.follow(of, &room, VersionVector::default())
+                let from = self.start(world);
+                world.follow(of, &room, from)
             }
             Act::End(of) if !healed => self.end(world, of),
             Act::Post if !healed => self.post(world),
@@ -101,6 +102,18 @@ impl Traffic {
             }
         }
         Ok(())
+    }
+
+    /// From where on somebody follows a room: mostly from its beginning.
+    fn start(&mut self, world: &World) -> Start {
+        if !self.rng.chance(self.profile.traffic.partial_ppm) {
+            return Start::After(VersionVector::default());
+        }
+        if self.rng.below(2) == 0 {
+            return Start::Last(self.rng.between(0, 50) as u32);
+        }
+        let ago = self.rng.span(Duration::ZERO, Duration::from_secs(60));
+        Start::Since(world.cluster_millis().saturating_sub(micros(ago) / 1_000))
     }
 
     fn plan_end(&mut self, world: &mut World, of: usize) {
@@ -131,6 +144,9 @@ impl Traffic {
         let every = self.profile.traffic.post_every;
         let next = world.now() + self.rng.span(Duration::ZERO, every * 2);
         world.schedule(next, Task::Act(Act::Post));
+        if self.profile.clients == 0 {
+            return Ok(());
+        }
         let of = self.rng.index(self.profile.clients);
         let host = &world.clients()[of];
         if !host.is_up() || host.told.rooms().is_empty() {

@@ -1,20 +1,34 @@
 //! Watches a server: turns what has changed in its view since the last step into facts.
 
-use std::collections::BTreeMap;
-
 use hobnob_proto::{
     ids::{Boot, ClusterId, Origin, RoomName, ServerId},
     log::VersionVector,
-    node::Node,
+    node::{Node, view::Role},
     time::Time,
     wire::frame::{Epoch, Fence},
 };
 
 use crate::{
+    coverage::Coverage,
     facts::{Fact, Process, dot},
     invariants::{Checker, Violation},
     trace::Trace,
 };
+
+/// What was seen of a room.
+#[derive(Debug)]
+struct Seen {
+    name: RoomName,
+    fence: Fence,
+    digest: u64,
+    held: VersionVector,
+}
+
+impl Seen {
+    fn new(name: RoomName) -> Self {
+        Self { name, fence: NO_FENCE, digest: 0, held: VersionVector::default() }
+    }
+}
 
 /// What was seen of a server in its last step.
 #[derive(Debug)]
@@ -22,7 +36,9 @@ pub struct Watch {
     server: Process,
     cluster: Option<ClusterId>,
     epoch: Epoch,
-    rooms: BTreeMap<RoomName, (Fence, VersionVector)>,
+    role: Role,
+    /// In order of their names.
+    rooms: Vec<Seen>,
     me: Option<Origin>,
     members: Vec<Origin>,
 }
@@ -30,14 +46,20 @@ pub struct Watch {
 impl Watch {
     /// Watches a server that was started just now.
     pub fn new(server: Process) -> Self {
-        let (epoch, rooms) = (Epoch::NONE, BTreeMap::new());
-        Self { server, cluster: None, epoch, rooms, me: None, members: Vec::new() }
+        let (epoch, rooms) = (Epoch::NONE, Vec::new());
+        Self { server, cluster: None, epoch, role: Role::Joining, rooms, me: None, members: Vec::new() }
     }
 
     /// Tells the invariants what is new. Costs next to nothing where nothing is.
-    pub fn look(&mut self, node: &Node, checker: &mut Checker, trace: &mut Trace, now: Time) -> Result<(), Violation> {
-        let view = node.view();
-        let (server, cluster) = (self.server, view.cluster);
+    pub fn look(
+        &mut self,
+        node: &Node,
+        checker: &mut Checker,
+        (trace, coverage): (&mut Trace, &mut Coverage),
+        now: Time,
+    ) -> Result<(), Violation> {
+        let (server, cluster) = (self.server, Some(node.cluster_id()));
+        let (epoch, role) = (node.highest_epoch(), node.role());
         if cluster != self.cluster {
             self.cluster = cluster;
             self.epoch = Epoch::NONE;
@@ -46,35 +68,39 @@ impl Watch {
                 checker.observe(&Fact::Belongs { server, cluster }, now)?;
             }
         }
-        if view.epoch != self.epoch {
-            self.epoch = view.epoch;
-            let Epoch { term, leader, .. } = view.epoch;
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            let Epoch { term, leader, .. } = epoch;
             trace.story(now, format_args!("server {} accepts term {term} of {leader}", server.of));
-            checker.observe(&Fact::Accepted { server, cluster, epoch: view.epoch }, now)?;
+            checker.observe(&Fact::Accepted { server, cluster, epoch }, now)?;
         }
-        for room in &view.rooms {
-            let seen = match self.rooms.get_mut(room.name) {
-                Some(seen) => seen,
-                None => self.rooms.entry(room.name.clone()).or_insert((NO_FENCE, VersionVector::default())),
-            };
-            if room.fence != seen.0 {
-                seen.0 = room.fence;
+        coverage.elects(std::mem::replace(&mut self.role, role), role);
+        for (n, room) in node.room_views().enumerate() {
+            if self.rooms.get(n).is_none_or(|seen| seen.name != *room.name) {
+                let known = self.rooms.iter().position(|seen| seen.name == *room.name);
+                let seen = known.map_or_else(|| Seen::new(room.name.clone()), |known| self.rooms.remove(known));
+                self.rooms.insert(n.min(self.rooms.len()), seen);
+            }
+            let Some(seen) = self.rooms.get_mut(n) else { continue };
+            if room.fence != seen.fence {
+                seen.fence = room.fence;
                 let (Fence { n, home, .. }, name) = (room.fence, room.name);
                 trace.story(now, format_args!("server {} knows {name} at {home}, fence {n}", server.of));
                 checker.observe(&Fact::Fenced { server, cluster, room: room.name, fence: room.fence }, now)?;
             }
-            if *room.held != seen.1 {
-                let me = view.me;
+            if room.digest != seen.digest {
+                let me = Some(node.origin());
                 // A server's own entries first: they exceed what it held before, not what came with them.
                 for own in [true, false] {
                     let is_own = |of| Some(of) == me;
-                    for entry in node.entries(room.name, &seen.1).filter(|entry| is_own(entry.origin) == own) {
+                    for entry in node.entries(room.name, &seen.held).filter(|entry| is_own(entry.origin) == own) {
                         let (room, origin, seq) = dot(entry);
                         trace.detail(now, format_args!("server {} holds {room} {origin}:{seq}", server.of));
                         checker.observe(&Fact::Held { server, own, entry }, now)?;
                     }
                 }
-                seen.1 = room.held.as_ref().clone();
+                seen.digest = room.digest;
+                seen.held = room.held.into_owned();
             }
         }
         Ok(())

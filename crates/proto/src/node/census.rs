@@ -125,6 +125,13 @@ impl Node {
         counters
     }
 
+    /// Says a line to everybody whom it has a session with: for who wants to see what others make of it.
+    pub fn blurt(&mut self, line: &[u8]) {
+        for session in self.sessions.keys() {
+            self.endpoint.send(*session, line);
+        }
+    }
+
     /// Counts the frames that are said and heard from now on.
     pub fn listen_in(&mut self) {
         self.endpoint.listen_in();

@@ -1,6 +1,6 @@
 //! What faults do to machines and the network.
 
-use hobnob_proto::{node::Stop, time::Duration};
+use hobnob_proto::{ids::ServerId, node::Stop, time::Duration};
 
 use super::{Cause, World};
 use crate::{
@@ -9,6 +9,8 @@ use crate::{
     host::ServerHost,
     invariants::Violation,
     link::{Cut, HostId},
+    noise,
+    trace::Fnv,
 };
 
 impl World {
@@ -17,18 +19,37 @@ impl World {
         if self.is_so(fault) {
             return Ok(());
         }
+        if let Some(name) = fault.name() {
+            self.coverage.meet(name);
+        }
         let line = self.told(fault);
         self.trace.story(self.now, format_args!("{line}"));
         match fault {
             Fault::Crash(of) => self.crash_server(*of)?,
             Fault::Restart(of) => {
                 self.departed.retain(|gone| gone.host != *of);
-                let process = self.servers[*of].start(self.replicas, &mut self.rng, self.now);
+                let (host, jump) = (&mut self.servers[*of], self.servers[*of].wall.jump_secs);
+                let process = host.start(self.replicas, &mut self.rng, self.now);
+                if process.run > 1 && jump.abs() > 1 {
+                    let goes_on = (jump > 0) == process.run.is_multiple_of(2);
+                    let fault = if goes_on { "fault wall clock went on" } else { "fault wall clock went back" };
+                    self.coverage.meet(fault);
+                }
                 self.checker.observe(&Fact::Started { server: process }, self.now)?;
             }
             Fault::Leave(of, back) => {
                 self.servers[*of].leaving = Some(*back);
                 self.step(*of, &Cause::Leave)?;
+            }
+            Fault::Replace(of, back) => {
+                self.servers[*of].leaving = Some(*back);
+                self.servers[*of].successor = Some(ServerId(self.next_id)).filter(|id| id.0 < super::STRANGER_ID);
+                self.next_id += 1;
+                self.step(*of, &Cause::Leave)?;
+            }
+            Fault::Blurt(of, what) => {
+                let line = noise::nonsense(*what, &mut self.rng);
+                self.step(*of, &Cause::Blurt(line))?;
             }
             Fault::Flap(of, on) => {
                 let server = self.servers[*of].id.0 as usize;
@@ -91,7 +112,10 @@ impl World {
             Fault::Restart(of) => self.servers[*of].process.is_some(),
             Fault::Pause(of) => self.servers[*of].process.is_none() || self.servers[*of].paused.is_some(),
             Fault::Resume(of) => self.servers[*of].paused.is_none(),
-            Fault::Leave(of, _) => self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some(),
+            Fault::Blurt(of, _) => self.servers[*of].process.is_none() || self.servers[*of].paused.is_some(),
+            Fault::Leave(of, _) | Fault::Replace(of, _) => {
+                self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some()
+            }
             Fault::Heal => !self.network.is_cut(),
             Fault::Sleep(of) => !self.clients[*of].is_up(),
             Fault::Wake(of, _) => self.clients[*of].asleep.is_none(),
@@ -120,6 +144,8 @@ impl World {
             Fault::Pause(of) => format!("{} stands still", self.name(*of)),
             Fault::Resume(of) => format!("{} goes on", self.name(*of)),
             Fault::Leave(of, _) => format!("{} is asked to leave", self.name(*of)),
+            Fault::Replace(of, _) => format!("{} is asked to leave, for another to come", self.name(*of)),
+            Fault::Blurt(of, what) => format!("{} says {what:?} to all", self.name(*of)),
             Fault::Flap(of, true) => format!("{} begins to be killed again and again", self.name(*of)),
             Fault::Flap(of, false) => format!("{} is left alone", self.name(*of)),
             Fault::Sleep(of) => format!("client {of}'s machine falls asleep"),
@@ -132,8 +158,9 @@ impl World {
 
     fn crash_server(&mut self, of: usize) -> Result<(), Violation> {
         self.servers[of].paused = None;
-        self.servers[of].leaving = None;
+        (self.servers[of].leaving, self.servers[of].successor) = (None, None);
         let Some(running) = self.servers[of].process.take() else { return Ok(()) };
+        self.part_with_server(&running);
         self.checker.observe(&Fact::Crashed { server: running.process }, self.now)
     }
 
@@ -145,6 +172,9 @@ impl World {
             let id = self.servers[of].id;
             return Err(self.broken(format!("server {id} stops by itself: {why:?}")));
         };
+        if let Some(successor) = self.servers[of].successor.take() {
+            self.servers[of].replace(successor);
+        }
         let again = self.now + back;
         self.schedule(again, super::Task::Fault(Fault::Restart(of)));
         self.trace.story(self.now, format_args!("server {id} has stopped: {why:?}"));
@@ -156,7 +186,10 @@ impl World {
 
     fn resume(&mut self, of: usize) -> Result<(), Violation> {
         let waiting = self.servers[of].paused.take().unwrap_or_default();
-        waiting.into_iter().try_for_each(|(from, bytes)| self.step(of, &Cause::Datagram(from, bytes)))
+        waiting.into_iter().try_for_each(|(from, bytes)| {
+            let hash = Fnv::of_packet(&bytes);
+            self.step(of, &Cause::Datagram(from, bytes, hash))
+        })
     }
 
     /// Tells the invariants whether all is well from now on, where that has changed.
