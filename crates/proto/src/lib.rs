@@ -15,6 +15,7 @@ pub mod ids;
 pub mod limits;
 pub mod log;
 pub mod node;
+pub mod planted;
 pub mod rng;
 pub mod session;
 pub mod store;

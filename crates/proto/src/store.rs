@@ -14,6 +14,8 @@
 //!
 //! A server that keeps nothing (`--in-memory`) has no store, and issues neither writes nor reads.
 
+pub mod model;
+
 use crate::{
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     log::{VersionVector, entry::DisplayOrder, room::Kept},

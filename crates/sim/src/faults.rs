@@ -110,8 +110,13 @@ impl Fault {
 /// Draws the faults between the warm-up and `end`, in order of time. All servers are up, all paths whole and nobody
 /// stands still when the last has happened, or at `end`.
 pub fn schedule(profile: &Profile, end: Duration, rng: &mut Rng) -> Vec<(Time, Fault)> {
+    schedule_counted(profile, end, rng).0
+}
+
+/// The same, and how often something was drawn: the bound of what [`Profile::skip`] names.
+pub fn schedule_counted(profile: &Profile, end: Duration, rng: &mut Rng) -> (Vec<(Time, Fault)>, u64) {
     let (servers, clients) = (profile.ids.len(), profile.clients);
-    let Some(every) = profile.faults.every else { return Vec::new() };
+    let Some(every) = profile.faults.every else { return (Vec::new(), 0) };
     let top = (0..servers).max_by_key(|of| profile.ids[*of]).unwrap_or_default();
     let mut plan = Plan {
         servers,
@@ -138,7 +143,7 @@ pub fn schedule(profile: &Profile, end: Duration, rng: &mut Rng) -> Vec<(Time, F
     let happens = plan.faults.into_iter().filter(|(_, nth, _)| !profile.skip.contains(nth));
     let mut faults: Vec<_> = happens.map(|(at, _, fault)| (dice::after(at.min(end)), fault)).collect();
     faults.sort_by_key(|(at, _)| *at);
-    faults
+    (faults, plan.nth + 1)
 }
 
 /// Whether a server is not started with the others: its first fault is that it is started.
@@ -300,7 +305,8 @@ impl Plan {
     fn roll(&mut self, at: Duration, rng: &mut Rng) {
         let (first, count) = (rng.index(self.servers), rng.between(1, self.servers as u64) as usize);
         let mut at = at.max(self.cut_until);
-        for server in (first..first + count).map(|nth| nth % self.servers) {
+        let servers = self.servers;
+        for server in (first..first + count).map(|nth| nth % servers) {
             let back = rng.span(DOWN_MIN, DOWN_MIN * 4);
             let up = at + LEAVE_MAX + back;
             if self.up[server] > at || !self.another(&[server], at) || up >= self.end {

@@ -29,6 +29,8 @@ pub mod noise;
 pub mod oracle;
 pub mod profile;
 pub mod run;
+pub mod shrink;
+pub mod sweep;
 pub mod switches;
 pub mod trace;
 pub mod traffic;

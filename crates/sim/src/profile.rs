@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use hobnob_proto::{
     ids::{RoomName, ServerId},
+    planted::Bug,
     rng::Rng,
     time::Duration,
 };
@@ -42,6 +43,8 @@ pub struct Wanted {
     pub without: BTreeSet<&'static str>,
     /// Faults that do not happen, though they were drawn: see [`Profile::skip`].
     pub skip: BTreeSet<u64>,
+    /// A bug is in all servers and clients of the run.
+    pub planted: Option<Bug>,
 }
 
 /// How long the phases of a run are.

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use hobnob_proto::time::{Duration, Time};
+use hobnob_proto::{
+    planted,
+    time::{Duration, Time},
+};
 
 use crate::{
     coverage::Coverage,
@@ -40,19 +43,26 @@ pub struct Outcome {
     pub coverage: Coverage,
     /// The names of its invariants, and whether each had anything to judge.
     pub judged: BTreeMap<&'static str, bool>,
+    /// How many servers and clients it had.
+    pub hosts: (usize, usize),
+    /// How often a fault was drawn.
+    pub drawn: u64,
+    /// How long it lasted, in simulated time.
+    pub lasted: Duration,
     /// What did not hold, if anything.
     pub violation: Option<Violation>,
 }
 
 /// Does one run.
 pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
+    planted::plant(wanted.planted);
     let mut rng = dice::from_number(seed);
     let profile = Profile::draw(&mut rng.fork(), wanted);
     let mut trace = Trace::new(detail);
     trace.story(Time::ZERO, format_args!("seed {seed}: {profile:?}"));
     let mut world = World::new(&profile, &mut rng.fork(), trace);
     let mut start_rng = rng.fork();
-    let faults = faults::schedule(&profile, profile.phases.heal, &mut rng.fork());
+    let (faults, drawn) = faults::schedule_counted(&profile, profile.phases.heal, &mut rng.fork());
     for (at, fault) in &faults {
         world.schedule(*at, Task::Fault(fault.clone()));
     }
@@ -69,6 +79,7 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
     let mut traffic = Traffic::new(&profile, rng.fork());
     traffic.begin(&mut world);
     let violation = phases(&profile, &mut world, &mut traffic).err();
+    planted::plant(None);
     Outcome {
         seed,
         hash: world.trace().hash(),
@@ -76,6 +87,9 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
         counts: world.counts(),
         carried: world.carried(),
         coverage: world.coverage(),
+        hosts: (profile.ids.len(), profile.clients),
+        drawn,
+        lasted: world.now().since(Time::ZERO),
         judged: world.checker().judged().chain([(i18_same_seed_same_trace::NAME, false)]).collect(),
         violation,
     }

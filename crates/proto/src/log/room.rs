@@ -16,6 +16,7 @@ use crate::{
         Entry, PostKey, VersionVector,
         entry::{DisplayOrder, Hash},
     },
+    planted::{self, Bug},
     wire::Frame,
 };
 
@@ -69,7 +70,10 @@ impl RoomLog {
         self.display.insert(entry.order());
         match self.posts.entry((entry.person, entry.device)).or_default().entry(entry.client_seq) {
             Slot::Vacant(slot) => drop(slot.insert(entry.order())),
-            Slot::Occupied(mut slot) => drop(slot.insert(entry.order().min(*slot.get()))),
+            Slot::Occupied(mut slot) => {
+                let (one, other) = (entry.order(), *slot.get());
+                slot.insert(if planted::is(Bug::LaterDuplicate) { one.max(other) } else { one.min(other) });
+            }
         }
         let frame = Frame::Entry(entry);
         let line = frame.to_line().into();

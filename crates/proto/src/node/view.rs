@@ -70,11 +70,6 @@ impl Node {
         }
     }
 
-    /// In which cluster it is.
-    pub fn cluster_id(&self) -> ClusterId {
-        self.cluster.id
-    }
-
     /// The highest epoch that it has accepted.
     pub fn highest_epoch(&self) -> Epoch {
         self.epoch()

@@ -28,8 +28,8 @@ impl World {
             Fault::Crash(of) => self.crash_server(*of)?,
             Fault::Restart(of) => {
                 self.departed.retain(|gone| gone.host != *of);
-                let (host, jump) = (&mut self.servers[*of], self.servers[*of].wall.jump_secs);
-                let process = host.start(self.replicas, &mut self.rng, self.now);
+                let jump = self.servers[*of].wall.jump_secs;
+                let process = self.servers[*of].start(self.replicas, &mut self.rng, self.now);
                 if process.run > 1 && jump.abs() > 1 {
                     let goes_on = (jump > 0) == process.run.is_multiple_of(2);
                     let fault = if goes_on { "fault wall clock went on" } else { "fault wall clock went back" };
