@@ -219,13 +219,17 @@ impl Coverage {
             ("fault wall clock is off", wall(|wall| wall.off_secs.abs() > 86_400)),
             ("fault wall clock stands still", wall(|wall| wall.stands)),
         ];
-        choices.into_iter().filter(|(_, is_so)| *is_so).for_each(|(what, _)| coverage.meet(what));
+        for (what, _) in choices.into_iter().filter(|(_, is_so)| *is_so) {
+            coverage.meet(what);
+        }
         coverage
     }
 
     /// Somebody is in these states.
     pub fn states(&mut self, states: &[&'static str]) {
-        states.iter().for_each(|state| self.meet(state));
+        for state in states {
+            self.meet(state);
+        }
     }
 
     /// All that a server has said and counted in its time.

@@ -81,6 +81,28 @@ pub enum Fact<'a> {
         /// How many packets were opened.
         packets: u64,
     },
+    /// A server takes another id or boot without having ended: to others it is a new one.
+    Reborn {
+        /// Which.
+        server: Process,
+    },
+    /// A server stands still from now on.
+    Paused {
+        /// Which.
+        server: Process,
+    },
+    /// A server that has stood still goes on.
+    Resumed {
+        /// Which.
+        server: Process,
+    },
+    /// A server takes another one for dead.
+    Blames {
+        /// Which does.
+        server: Process,
+        /// Whom.
+        peer: Origin,
+    },
     /// A server or a client keeps so much.
     Keeps {
         /// Whether it is a server.

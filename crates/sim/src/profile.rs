@@ -237,7 +237,7 @@ fn draw_counts(rng: &mut Rng) -> (usize, usize) {
 fn draw_wall(rng: &mut Rng) -> WallProfile {
     let off = |rng: &mut Rng| {
         let secs = [1, 60, 3_600, 86_400, YEARS_SECS_MAX][rng.index(5)];
-        rng.between(0, 2 * secs) as i64 - secs as i64
+        rng.between(0, 2 * secs).cast_signed() - secs.cast_signed()
     };
     let (off_secs, jump_secs) = (off(rng), off(rng));
     match rng.below(4) {
@@ -340,8 +340,9 @@ mod tests {
             Profile::draw(&mut dice::from_number(7), &wanted)
         };
         let all: Vec<_> = switches::ALL.iter().map(|(name, _)| *name).collect();
-        let Profile { link, noise, faults, traffic, walls, rogues, .. } = drawn(&all);
-        assert_eq!(drawn(&all), Profile { link, noise, faults, traffic, walls, rogues, ..drawn(&[]) });
+        let Profile { walls, link, noise, rogues, starts_within, faults, traffic, .. } = drawn(&all);
+        let same = Profile { walls, link, noise, rogues, starts_within, faults, traffic, ..drawn(&[]) };
+        assert_eq!(drawn(&all), same);
     }
 
     #[test]

@@ -109,7 +109,9 @@ mod tests {
     fn seeds_that_are_done_are_kept_as_ranges() {
         fn check(seeds: &[u64], expected: &[(u64, u64)]) {
             let mut sweep = Sweep::default();
-            seeds.iter().for_each(|seed| sweep.note(*seed));
+            for seed in seeds {
+                sweep.note(*seed);
+            }
             assert_eq!(sweep.done, expected, "{seeds:?}");
             assert!((0..20).all(|seed| sweep.has(seed) == seeds.contains(&seed)));
         }

@@ -112,7 +112,7 @@ impl Traffic {
         if self.rng.below(2) == 0 {
             return Start::Last(self.rng.between(0, 50) as u32);
         }
-        let ago = self.rng.span(Duration::ZERO, Duration::from_secs(60));
+        let ago = self.rng.span(Duration::ZERO, Duration::from_mins(1));
         Start::Since(world.cluster_millis().saturating_sub(micros(ago) / 1_000))
     }
 

@@ -37,6 +37,7 @@ pub struct Watch {
     cluster: Option<ClusterId>,
     epoch: Epoch,
     role: Role,
+    born: Option<Origin>,
     /// In order of their names.
     rooms: Vec<Seen>,
     me: Option<Origin>,
@@ -47,7 +48,7 @@ impl Watch {
     /// Watches a server that was started just now.
     pub fn new(server: Process) -> Self {
         let (epoch, rooms) = (Epoch::NONE, Vec::new());
-        Self { server, cluster: None, epoch, role: Role::Joining, rooms, me: None, members: Vec::new() }
+        Self { server, cluster: None, epoch, role: Role::Joining, born: None, rooms, me: None, members: Vec::new() }
     }
 
     /// Tells the invariants what is new. Costs next to nothing where nothing is.
@@ -60,6 +61,11 @@ impl Watch {
     ) -> Result<(), Violation> {
         let (server, cluster) = (self.server, Some(node.cluster_id()));
         let (epoch, role) = (node.highest_epoch(), node.role());
+        if self.born.replace(node.origin()).is_some_and(|born| born != node.origin()) {
+            trace.story(now, format_args!("server {} begins anew as {}", server.of, node.origin()));
+            checker.observe(&Fact::Reborn { server }, now)?;
+            self.epoch = Epoch::NONE;
+        }
         if cluster != self.cluster {
             self.cluster = cluster;
             self.epoch = Epoch::NONE;

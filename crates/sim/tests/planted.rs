@@ -21,7 +21,7 @@ const SEEDS: u64 = 1_000;
 const THREADS: usize = 2;
 
 /// Some seed shows that the bug is there, by one of these invariants; and holds without the bug.
-fn check(bug: Bug, wanted: Wanted, invariants: &[&str]) {
+fn check(bug: Bug, wanted: &Wanted, invariants: &[&str]) {
     let began = Instant::now();
     let found = search(&Wanted { planted: Some(bug), ..wanted.clone() }, invariants);
     let Some(Outcome { seed, violation: Some(violation), .. }) = found else {
@@ -29,7 +29,7 @@ fn check(bug: Bug, wanted: Wanted, invariants: &[&str]) {
     };
     let secs = began.elapsed().as_secs_f32();
     println!("{} is found by seed {seed} in {secs:.1} s: {violation}", bug.name());
-    let healthy = run::run(seed, &wanted, Detail::None);
+    let healthy = run::run(seed, wanted, Detail::None);
     assert_eq!(healthy.violation, None, "seed {seed} fails without the bug too");
 }
 
@@ -67,5 +67,36 @@ fn short() -> Wanted {
 
 #[test]
 fn of_two_entries_of_one_post_the_later_is_shown() {
-    check(Bug::LaterDuplicate, short(), &["i05_each_post_is_shown_once", "i14_cursors_never_go_back"]);
+    check(Bug::LaterDuplicate, &short(), &["i05_each_post_is_shown_once", "i14_cursors_never_go_back"]);
+}
+
+#[test]
+fn what_is_said_in_a_lower_epoch_is_followed() {
+    check(Bug::EpochNotFenced, &short(), &["i10_epochs_never_go_back", "i11_one_leader_once_quiet"]);
+}
+
+#[test]
+fn a_packet_is_taken_twice() {
+    check(Bug::ReplayTaken, &short(), &["i19_sealed_once_for_this_session"]);
+}
+
+#[test]
+fn a_server_without_the_secret_is_a_member() {
+    check(Bug::SecretIgnored, &short(), &["i20_no_stranger_is_a_member"]);
+}
+
+#[test]
+fn a_server_that_stood_still_blames_the_others() {
+    check(Bug::PauseIgnored, &short(), &["i00_a_pause_blames_nobody"]);
+}
+
+#[test]
+fn who_comes_back_leads_at_once() {
+    let wanted = Wanted { minutes: Some(3), loss: Some(0), ..Wanted::default() };
+    check(Bug::NoProbation, &wanted, &["i12_a_flapping_id_changes_little"]);
+}
+
+#[test]
+fn two_old_clusters_unite() {
+    check(Bug::ClustersUnite, &Wanted::default(), &["i22_old_clusters_stay_two"]);
 }

@@ -64,7 +64,7 @@ impl Node {
             Queue::draining("bytes under way to their homes", relays.1, waiting::BYTES_MAX),
             Queue::draining("posts before their turn", early.0, waiting::POSTS_MAX),
             Queue::draining("bytes before their turn", early.1, waiting::BYTES_MAX),
-            Queue::draining("posts passed on", self.detours.passed(), detours::PASSED_MAX),
+            Queue::lasting("posts passed on", self.detours.passed(), detours::PASSED_MAX),
             Queue::draining("entries above a hole in a room", stranded, limits::STRANDED_MAX),
             Queue::lasting("rooms", rooms, limits::ROOMS_MAX),
             Queue::lasting("followers", followers, followed),

@@ -9,6 +9,7 @@ use hobnob_proto::time::Time;
 
 use crate::facts::{Fact, Picture};
 
+pub mod i00_a_pause_blames_nobody;
 pub mod i00_everybody_is_served;
 pub mod i02_stored_survives;
 pub mod i04_copies_agree;
@@ -84,6 +85,7 @@ impl Default for Checker {
     fn default() -> Self {
         Self {
             invariants: vec![
+                Box::new(i00_a_pause_blames_nobody::PauseBlamesNobody::default()),
                 Box::new(i00_everybody_is_served::EverybodyIsServed::default()),
                 Box::new(i02_stored_survives::StoredSurvives::default()),
                 Box::new(i04_copies_agree::CopiesAgree::default()),

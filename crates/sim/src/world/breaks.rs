@@ -62,6 +62,7 @@ impl World {
             Fault::Heal => self.network.cut(Cut::new()),
             Fault::Pause(of) => {
                 self.servers[*of].paused.get_or_insert_default();
+                self.checker.observe(&Fact::Paused { server: self.servers[*of].process_of() }, self.now)?;
             }
             Fault::Resume(of) => self.resume(*of)?,
             Fault::Sleep(of) => self.clients[*of].asleep = Some(self.now),
@@ -110,9 +111,10 @@ impl World {
         match fault {
             Fault::Crash(of) => self.servers[*of].process.is_none(),
             Fault::Restart(of) => self.servers[*of].process.is_some(),
-            Fault::Pause(of) => self.servers[*of].process.is_none() || self.servers[*of].paused.is_some(),
             Fault::Resume(of) => self.servers[*of].paused.is_none(),
-            Fault::Blurt(of, _) => self.servers[*of].process.is_none() || self.servers[*of].paused.is_some(),
+            Fault::Pause(of) | Fault::Blurt(of, _) => {
+                self.servers[*of].process.is_none() || self.servers[*of].paused.is_some()
+            }
             Fault::Leave(of, _) | Fault::Replace(of, _) => {
                 self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some()
             }
@@ -185,6 +187,7 @@ impl World {
     }
 
     fn resume(&mut self, of: usize) -> Result<(), Violation> {
+        self.checker.observe(&Fact::Resumed { server: self.servers[of].process_of() }, self.now)?;
         let waiting = self.servers[of].paused.take().unwrap_or_default();
         waiting.into_iter().try_for_each(|(from, bytes)| {
             let hash = Fnv::of_packet(&bytes);

@@ -81,6 +81,9 @@ impl World {
                 node::Output::Persist(_) | node::Output::Read(_) => unreachable!("it has no store"),
                 node::Output::Event(event) => {
                     self.trace.story(now, format_args!("server {id} tells {event:?}"));
+                    if let node::Event::PeerDown { peer, .. } = event {
+                        self.checker.observe(&Fact::Blames { server: running.process, peer }, now)?;
+                    }
                     if let node::Event::Stopped(why) = event {
                         stopped = Some(why);
                     }
