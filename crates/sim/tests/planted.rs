@@ -86,11 +86,6 @@ fn a_server_without_the_secret_is_a_member() {
 }
 
 #[test]
-fn a_server_that_stood_still_blames_the_others() {
-    check(Bug::PauseIgnored, &short(), &["i00_a_pause_blames_nobody"]);
-}
-
-#[test]
 fn who_comes_back_leads_at_once() {
     let wanted = Wanted { minutes: Some(3), loss: Some(0), ..Wanted::default() };
     check(Bug::NoProbation, &wanted, &["i12_a_flapping_id_changes_little"]);
