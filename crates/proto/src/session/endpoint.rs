@@ -12,6 +12,7 @@ use crate::{
     rng::Rng,
     session::{
         Event, Role, SessionId,
+        census::{self, Talk},
         cookie::Cookies,
         gate::Gate,
         half_open::HalfOpen,
@@ -52,6 +53,8 @@ pub struct Endpoint {
     pub(super) opened: Vec<u8>,
     /// How many were.
     pub(super) packets_taken: u64,
+    /// There once somebody listens in.
+    pub(super) talk: Option<Box<Talk>>,
 }
 
 /// Datagrams and lines dropped, by cause.
@@ -82,6 +85,7 @@ impl Endpoint {
             counters: Counters::default(),
             opened: vec![0; limits::DATAGRAM_BYTES_MAX],
             packets_taken: 0,
+            talk: None,
         }
     }
 
@@ -200,6 +204,9 @@ impl Endpoint {
                 state.pending.push(b'\n');
             }
             list(&mut self.listed, session, state);
+            if let Some(talk) = &mut self.talk {
+                census::note(&mut talk.said, line);
+            }
         }
     }
 

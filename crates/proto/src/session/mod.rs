@@ -14,6 +14,7 @@
 
 use std::net::SocketAddr;
 
+mod census;
 mod cookie;
 mod endpoint;
 mod gate;
@@ -27,6 +28,7 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+pub use census::{Census, Talk};
 pub use endpoint::Endpoint;
 
 /// A session of this endpoint: the receiver index that the other side puts on its packets.
