@@ -230,7 +230,6 @@ pub struct ClientHost {
     pub asleep: Option<Time>,
     secret: Option<Secret>,
     key: KeyPair,
-    device: DeviceId,
     addrs: u16,
     of: usize,
 }
@@ -250,7 +249,7 @@ impl ClientHost {
         let (key, device) = (KeyPair::generate(rng), DeviceId(rng.u64()));
         let told = Told::new(of, key.person(), device);
         let addr = SocketAddr::from(([0; 4], 0));
-        let mut host = Self { addr, process: None, told, asleep: None, secret, key, device, addrs: 0, of };
+        let mut host = Self { addr, process: None, told, asleep: None, secret, key, addrs: 0, of };
         host.roam();
         host
     }
@@ -273,7 +272,7 @@ impl ClientHost {
             cluster: cluster(),
             secret: self.secret.clone(),
             person: self.key.clone(),
-            device: self.device,
+            device: self.told.device(),
             name: format!("client-{}", process.of).parse().expect("letters, a dash and a number make a name"),
             via: "sim".to_owned(),
             servers: Vec::new(),

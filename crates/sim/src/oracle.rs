@@ -8,7 +8,7 @@ use hobnob_proto::{
     ids::{DeviceId, PersonId, RoomName, ServerId},
     log::{PostKey, VersionVector},
     time::{Duration, Time},
-    wire::frame::{Refusal, Start},
+    wire::frame::Start,
 };
 
 use crate::{
@@ -32,6 +32,8 @@ pub struct Told {
     asking: BTreeSet<RoomName>,
     last_seq: BTreeMap<RoomName, u64>,
     outbox: BTreeMap<(RoomName, u64), String>,
+    /// What of that it was told in this run to be accepted.
+    accepted: BTreeSet<(RoomName, u64)>,
     /// When it was last told of a post of a room.
     acked: BTreeMap<RoomName, Time>,
     counts: Counts,
@@ -62,6 +64,7 @@ impl Told {
             asking: BTreeSet::new(),
             last_seq: BTreeMap::new(),
             outbox: BTreeMap::new(),
+            accepted: BTreeSet::new(),
             acked: BTreeMap::new(),
             counts: Counts::default(),
         }
@@ -76,11 +79,30 @@ impl Told {
         }
     }
 
+    /// It is another device from now on, and posts again what was not accepted. Of the rest it is told nothing more.
+    pub fn new_device(&mut self, device: DeviceId, checker: &mut Checker, now: Time) -> Result<(), Violation> {
+        self.device = device;
+        for post in std::mem::take(&mut self.accepted) {
+            self.outbox.remove(&post);
+        }
+        for ((room, seq), body) in &self.outbox {
+            let fact = Fact::Posted { client: self.client, room, key: self.key(*seq), body };
+            checker.observe(&fact, now)?;
+        }
+        Ok(())
+    }
+
+    /// Which device it is.
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
     /// A new run begins. Cursors and outbox stay.
     pub fn restarted(&mut self) -> Process {
         self.client.run += 1;
         self.connected = None;
         self.asking.clear();
+        self.accepted.clear();
         self.client
     }
 
@@ -160,6 +182,7 @@ impl Told {
                 let fact = Fact::Acked { client, key, dot, copies: *copies, stored: *stored, durable: *durable };
                 checker.observe(&fact, now)?;
                 self.acked.insert(room.clone(), now);
+                self.accepted.insert((room.clone(), *seq));
                 if *stored && self.outbox.remove(&(room.clone(), *seq)).is_some() {
                     self.counts.stored += 1;
                 }
@@ -167,9 +190,6 @@ impl Told {
             }
             Event::Refused { room, seq, why } => {
                 trace.story(now, format_args!("client {of}: post {seq} to {room} is refused: {why:?}"));
-                if *why == Refusal::Clash {
-                    self.outbox.remove(&(room.clone(), *seq));
-                }
                 checker.observe(&Fact::Refused { client, key: self.key(*seq), why: *why }, now)
             }
             other => {

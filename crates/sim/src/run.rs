@@ -111,7 +111,7 @@ fn phases(profile: &Profile, world: &mut World, traffic: &mut Traffic) -> Result
     world.heal()?;
     traffic.heal(world)?;
     pass(world, traffic, dice::after(phases.led))?;
-    let mut steady = Steady::new(world.standing());
+    let mut steady = Steady::new(world.standing(), world.now());
     look_until(world, traffic, &mut steady, dice::after(phases.serve))?;
     traffic.serve(world)?;
     let last_looks = phases.end.checked_sub(LAST_LOOKS).expect("no run is that short");

@@ -82,17 +82,12 @@ fn a_dot_that_is_used_again_after_a_reboot_is_found() {
 
 #[test]
 fn a_vector_that_skips_a_hole_is_found() {
-    check(Bug::HoleSkipped, &short(Disks::None), &[VECTORS]);
+    check(Bug::HoleSkipped, &short(Disks::None), &[VECTORS, "i02_stored_survives"]);
 }
 
 #[test]
 fn a_duplicate_that_is_acknowledged_with_another_body_is_found() {
     check(Bug::DuplicateOfAnotherBody, &short(Disks::Sound), &["i21_acks_name_what_was_posted"]);
-}
-
-#[test]
-fn a_merge_that_prefers_the_later_of_two_entries_of_a_post_is_found() {
-    check(Bug::LaterDuplicate, &short(Disks::Sound), &["i05_each_post_is_shown_once"]);
 }
 
 #[test]
@@ -124,6 +119,11 @@ fn a_server_without_the_secret_is_a_member() {
 fn who_comes_back_leads_at_once() {
     let wanted = Wanted { minutes: Some(3), loss: Some(0), ..Wanted::default() };
     check(Bug::NoProbation, &wanted, &["i12_a_flapping_id_changes_little"]);
+}
+
+#[test]
+fn a_pause_of_its_own_is_blamed_on_others() {
+    check(Bug::PauseIgnored, &short(Disks::None), &["i00_a_pause_blames_nobody"]);
 }
 
 #[test]

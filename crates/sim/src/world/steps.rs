@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use hobnob_proto::{client, limits, node, wire::packet::Packet};
+use hobnob_proto::{
+    client,
+    ids::DeviceId,
+    limits, node,
+    wire::{frame::Refusal, packet::Packet},
+};
 
 use super::{Gone, Happening, World, disks::ToDisk};
 use crate::{
@@ -158,15 +163,26 @@ impl World {
         }
         let from = self.clients[of].addr;
         let mut idle = true;
-        while let Some(output) = running.client.poll() {
-            idle = false;
-            match output {
-                client::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
-                client::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
-                client::Output::Event(event) => {
-                    self.clients[of].told.tell(&event, &mut self.checker, &mut self.trace, self.now)?;
+        loop {
+            let mut clashed = false;
+            while let Some(output) = running.client.poll() {
+                idle = false;
+                match output {
+                    client::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
+                    client::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
+                    client::Output::Event(event) => {
+                        clashed |= matches!(event, client::Event::Refused { why: Refusal::Clash, .. });
+                        self.clients[of].told.tell(&event, &mut self.checker, &mut self.trace, self.now)?;
+                    }
                 }
             }
+            if !clashed {
+                break;
+            }
+            let device = DeviceId(self.rng.u64());
+            self.trace.story(self.now, format_args!("client {of} is another device"));
+            self.clients[of].told.new_device(device, &mut self.checker, self.now)?;
+            running.client.handle(client::Input::Command(client::Command::NewDevice { device }), local);
         }
         let packets = running.client.packets_taken() - taken;
         self.opened(host, run, cause, packets)?;
