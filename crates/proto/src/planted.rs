@@ -47,6 +47,18 @@ bugs! {
     LaterDuplicate = "later-duplicate",
     /// A server whose disk is new counts as holding what it held before.
     WipedDiskCounts = "wiped-disk-counts",
+    /// What is said in a lower epoch is followed.
+    EpochNotFenced = "epoch-not-fenced",
+    /// A packet that was taken before is taken again.
+    ReplayTaken = "replay-taken",
+    /// A cluster's secret has no part in its keys.
+    SecretIgnored = "secret-ignored",
+    /// A server that stood still itself blames others for what it did not hear meanwhile.
+    PauseIgnored = "pause-ignored",
+    /// A server that has come back may lead at once.
+    NoProbation = "no-probation",
+    /// Two old clusters with messages unite when they hear each other.
+    ClustersUnite = "clusters-unite",
 }
 
 /// Plants a bug in this thread, in place of the one that was; `None` digs it up.

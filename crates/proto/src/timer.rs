@@ -52,6 +52,21 @@ impl<K: Ord + Clone> Timers<K> {
         Some(timer)
     }
 
+    /// How many deadlines are set.
+    pub fn len(&self) -> usize {
+        self.at.len()
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.at.is_empty()
+    }
+
+    /// How many deadlines are set that `is_one` of those that are asked for.
+    pub fn count(&self, is_one: impl Fn(&K) -> bool) -> usize {
+        self.at.keys().filter(|timer| is_one(timer)).count()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Time> {
         self.queue.first().map(|(at, _)| *at)

@@ -80,8 +80,10 @@ fn the_parts_of_a_node_do_not_know_each_other() {
 fn crates_import_only_what_lies_below_them() {
     fn check(name: &str, expected: &[&str]) {
         let manifest = fs::read_to_string(crates().join(name).join("Cargo.toml")).expect("it is there");
-        let ours: Vec<_> =
+        // For its tests a crate may want other features of what it imports anyway.
+        let ours: BTreeSet<_> =
             manifest.lines().filter(|line| line.starts_with("hobnob-")).filter_map(first_of_name).collect();
+        let expected = expected.iter().copied().collect();
         assert_eq!(ours, expected, "{name}");
     }
     fn first_of_name(line: &str) -> Option<&str> {

@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use hobnob_proto::{
     ids::{ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
     log::{Entry, PostKey, VersionVector},
-    node::view::Role,
+    node::{census::Queue, view::Role},
     store::Write,
-    wire::frame::{Epoch, Fence, Refusal},
+    wire::frame::{Epoch, Fence, Refusal, Start},
 };
 
 /// A dot with its room: names one entry for ever.
@@ -81,6 +81,46 @@ pub enum Fact<'a> {
         sealed: bool,
         /// How many packets were opened.
         packets: u64,
+    },
+    /// A server takes another id or boot without having ended: to others it is a new one.
+    Reborn {
+        /// Which.
+        server: Process,
+    },
+    /// A server stands still from now on.
+    Paused {
+        /// Which.
+        server: Process,
+    },
+    /// A server that has stood still goes on.
+    Resumed {
+        /// Which.
+        server: Process,
+    },
+    /// A server takes another one for dead.
+    Blames {
+        /// Which does.
+        server: Process,
+        /// Whom.
+        peer: Origin,
+    },
+    /// A server or a client keeps so much.
+    Keeps {
+        /// Whether it is a server.
+        server: bool,
+        /// Which.
+        process: Process,
+        /// What, and how much of each.
+        queues: &'a [Queue],
+    },
+    /// A client asks to follow a room from somewhere on that it does not know yet; [`Self::Followed`] comes once it does.
+    Asked {
+        /// Which.
+        client: Process,
+        /// The room.
+        room: &'a RoomName,
+        /// From where on.
+        from: &'a Start,
     },
     /// Other servers than before are members of a server's cluster, as far as it knows.
     Members {

@@ -78,13 +78,58 @@ pub enum Fault {
     Roam(usize),
     /// A server has another address from now on.
     RoamServer(usize),
+    /// A server is asked to leave; so long after it has stopped, another one with another id starts on its machine.
+    Replace(usize, Duration),
+    /// A server says lines to all that it has sessions with, which no frames of this version are: of a later version, or
+    /// not frames at all.
+    Blurt(usize, Nonsense),
+}
+
+/// What a server may say that nobody understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nonsense {
+    /// Frames of types and with fields that are not known yet.
+    Future,
+    /// No frames.
+    Garbage,
+}
+
+impl Fault {
+    /// What it goes by among what was met; `None` for what ends another fault.
+    pub fn name(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Crash(_) => "fault crash",
+            Self::Restart(_) => "fault start",
+            Self::Leave(..) => "fault leave",
+            Self::Flap(_, true) => "fault flapping",
+            Self::Cut(_) => "fault cut",
+            Self::Pause(_) => "fault pause",
+            Self::Sleep(_) => "fault sleep",
+            Self::Wake(_, None) => "fault clock stood still",
+            Self::Wake(_, Some(_)) => "fault clock went on",
+            Self::Roam(_) => "fault client roams",
+            Self::RoamServer(_) => "fault server roams",
+            Self::Replace(..) => "fault replaced",
+            Self::Blurt(_, Nonsense::Future) => "fault future frames",
+            Self::Blurt(_, Nonsense::Garbage) => "fault garbage",
+            Self::Wipe(_) => "fault disk replaced",
+            Self::Rot(_) => "fault rot",
+            Self::Full(_) => "fault disk full",
+            Self::Flap(_, false) | Self::Heal | Self::Resume(_) | Self::Room(_) => return None,
+        })
+    }
 }
 
 /// Draws the faults between the warm-up and `end`, in order of time. All servers are up, all paths whole and nobody
 /// stands still when the last has happened, or at `end`.
 pub fn schedule(profile: &Profile, end: Duration, rng: &mut Rng) -> Vec<(Time, Fault)> {
+    schedule_counted(profile, end, rng).0
+}
+
+/// The same, and how often something was drawn: the bound of what [`Profile::skip`] names.
+pub fn schedule_counted(profile: &Profile, end: Duration, rng: &mut Rng) -> (Vec<(Time, Fault)>, u64) {
     let (servers, clients) = (profile.ids.len(), profile.clients);
-    let Some(every) = profile.faults.every else { return Vec::new() };
+    let Some(every) = profile.faults.every else { return (Vec::new(), 0) };
     let top = (0..servers).max_by_key(|of| profile.ids[*of]).unwrap_or_default();
     let mut plan = Plan {
         servers,
@@ -96,12 +141,14 @@ pub fn schedule(profile: &Profile, end: Duration, rng: &mut Rng) -> Vec<(Time, F
         cut_until: Duration::ZERO,
         quiet_until: Duration::ZERO,
         end,
+        nth: 0,
         faults: Vec::new(),
         disks: (0..servers).filter(|of| profile.disks.has(*of)).collect(),
     };
     let kinds = if profile.is_split(end) { plan.split(rng) } else { plan.whole(&profile.faults, rng) };
     let mut at = WARM_UP + rng.span(Duration::ZERO, every);
     while at + DOWN_MIN < end {
+        plan.nth += 1;
         if at >= plan.quiet_until {
             if plan.disks.is_empty() || rng.below(3) > 0 {
                 plan.draw(&profile.faults, kinds, at, rng);
@@ -111,16 +158,17 @@ pub fn schedule(profile: &Profile, end: Duration, rng: &mut Rng) -> Vec<(Time, F
         }
         at += rng.span(every / 4, every * 7 / 4);
     }
-    let mut faults: Vec<_> = plan.faults.into_iter().map(|(at, fault)| (dice::after(at.min(end)), fault)).collect();
+    let happens = plan.faults.into_iter().filter(|(_, nth, _)| !profile.skip.contains(nth));
+    let mut faults: Vec<_> = happens.map(|(at, _, fault)| (dice::after(at.min(end)), fault)).collect();
     faults.sort_by_key(|(at, _)| *at);
-    faults
+    (faults, plan.nth + 1)
 }
 
 /// Whether a server is not started with the others: its first fault is that it is started.
 pub fn is_late(faults: &[(Time, Fault)], of: usize) -> bool {
     faults.iter().find_map(|(_, fault)| match fault {
         Fault::Restart(server) if *server == of => Some(true),
-        Fault::Crash(server) | Fault::Leave(server, _) if *server == of => Some(false),
+        Fault::Crash(server) | Fault::Leave(server, _) | Fault::Replace(server, _) if *server == of => Some(false),
         _ => None,
     }) == Some(true)
 }
@@ -150,12 +198,20 @@ struct Plan {
     /// Nothing else breaks until then.
     quiet_until: Duration,
     end: Duration,
-    faults: Vec<(Duration, Fault)>,
+    /// How many were drawn.
+    nth: u64,
+    /// When, as part of which that was drawn, and what.
+    faults: Vec<(Duration, u64, Fault)>,
     /// The servers that have disks.
     disks: Vec<usize>,
 }
 
 impl Plan {
+    fn add(&mut self, faults: impl IntoIterator<Item = (Duration, Fault)>) {
+        let nth = self.nth;
+        self.faults.extend(faults.into_iter().map(|(at, fault)| (at, nth, fault)));
+    }
+
     /// All servers can reach each other from the start; one may come late.
     fn whole(&mut self, profile: &FaultProfile, rng: &mut Rng) -> Kinds {
         if profile.late && self.servers > 1 && WARM_UP + SETTLED < self.end {
@@ -163,7 +219,7 @@ impl Plan {
             let at = rng.span(WARM_UP, self.end.saturating_sub(SETTLED));
             self.up[server] = at;
             self.settled[server] = at + SETTLED;
-            self.faults.push((at, Fault::Restart(server)));
+            self.add([(at, Fault::Restart(server))]);
         }
         Kinds::All
     }
@@ -172,24 +228,46 @@ impl Plan {
     fn split(&mut self, rng: &mut Rng) -> Kinds {
         let cut = cuts::halves(self.servers, self.servers + self.clients, rng);
         self.cut_until = rng.span(SPLIT_MIN, SPLIT_MAX);
-        self.faults.extend([(Duration::ZERO, Fault::Cut(cut)), (self.cut_until, Fault::Heal)]);
+        self.add([(Duration::ZERO, Fault::Cut(cut)), (self.cut_until, Fault::Heal)]);
         Kinds::Mild
     }
 
     fn draw(&mut self, profile: &FaultProfile, kinds: Kinds, at: Duration, rng: &mut Rng) {
         let all = kinds == Kinds::All;
-        match rng.below(16) {
+        match rng.below(20) {
             0..=2 if profile.crashes && all => self.crash(at, rng),
             3 if profile.pairs && all => self.crash_two(at, rng),
             4 if profile.flapping && all => self.flap(at, rng),
             5 | 6 if profile.leaves && all => self.roll(at, rng),
             7..=9 if !profile.cuts.is_empty() && all => self.cut(profile, at, rng),
             10 | 11 if profile.pauses => self.pause(at, rng),
-            12 | 13 if profile.sleeps => self.sleep(at, rng),
-            14 if profile.roaming => self.faults.push((at, Fault::Roam(rng.index(self.clients)))),
-            15 if profile.server_roaming => self.faults.push((at, Fault::RoamServer(rng.index(self.servers)))),
+            12 | 13 if profile.sleeps && self.clients > 0 => self.sleep(at, rng),
+            14 if profile.roaming && self.clients > 0 => self.add([(at, Fault::Roam(rng.index(self.clients)))]),
+            15 if profile.server_roaming => self.add([(at, Fault::RoamServer(rng.index(self.servers)))]),
+            16 if profile.replaced && all => self.replace(at, rng),
+            17 if profile.future => self.blurt(Nonsense::Future, at, rng),
+            18 if profile.garbage => self.blurt(Nonsense::Garbage, at, rng),
             _ => {}
         }
+    }
+
+    fn blurt(&mut self, what: Nonsense, at: Duration, rng: &mut Rng) {
+        let server = rng.index(self.servers);
+        self.add([(at, Fault::Blurt(server, what))]);
+    }
+
+    /// A server leaves, and one with another id comes in its place.
+    fn replace(&mut self, at: Duration, rng: &mut Rng) {
+        let server = rng.index(self.servers);
+        let at = at.max(self.cut_until);
+        let back = rng.span(DOWN_MIN, DOWN_MIN * 4);
+        let up = at + LEAVE_MAX + back;
+        if self.up[server] > at || !self.another(&[server], at) || up >= self.end {
+            return;
+        }
+        self.add([(at, Fault::Replace(server, back))]);
+        self.up[server] = up;
+        self.settled[server] = up + SETTLED;
     }
 
     /// Whether somebody other than these is settled at `at`.
@@ -201,7 +279,7 @@ impl Plan {
         let back = (at + rng.span(DOWN_MIN, DOWN_MAX)).max(self.cut_until + DOWN_MIN);
         self.up[server] = back;
         self.settled[server] = back + SETTLED;
-        self.faults.extend([(at, Fault::Crash(server)), (back, Fault::Restart(server))]);
+        self.add([(at, Fault::Crash(server)), (back, Fault::Restart(server))]);
     }
 
     fn crash(&mut self, at: Duration, rng: &mut Rng) {
@@ -230,30 +308,31 @@ impl Plan {
             return;
         }
         let until = (at + rng.span(FLAP_EVERY * 3, FLAP_MAX)).min(self.end.saturating_sub(FLAP_EVERY * 2));
-        self.faults.push((at, Fault::Flap(top, true)));
+        self.add([(at, Fault::Flap(top, true))]);
         let mut kill = at;
         while kill < until {
             let back = kill + rng.span(DOWN_MIN, DOWN_MIN * 5 / 4);
-            self.faults.extend([(kill, Fault::Crash(top)), (back, Fault::Restart(top))]);
+            self.add([(kill, Fault::Crash(top)), (back, Fault::Restart(top))]);
             self.up[top] = back;
             kill = back + rng.span(FLAP_EVERY / 8, FLAP_EVERY);
         }
         self.settled[top] = self.up[top] + SETTLED;
         self.quiet_until = self.up[top] + FLAP_EVERY;
-        self.faults.push((self.quiet_until, Fault::Flap(top, false)));
+        self.add([(self.quiet_until, Fault::Flap(top, false))]);
     }
 
     /// Some or all servers are asked to leave, one after the other, and started again.
     fn roll(&mut self, at: Duration, rng: &mut Rng) {
         let (first, count) = (rng.index(self.servers), rng.between(1, self.servers as u64) as usize);
         let mut at = at.max(self.cut_until);
-        for server in (first..first + count).map(|nth| nth % self.servers) {
+        let servers = self.servers;
+        for server in (first..first + count).map(|nth| nth % servers) {
             let back = rng.span(DOWN_MIN, DOWN_MIN * 4);
             let up = at + LEAVE_MAX + back;
             if self.up[server] > at || !self.another(&[server], at) || up >= self.end {
                 return;
             }
-            self.faults.push((at, Fault::Leave(server, back)));
+            self.add([(at, Fault::Leave(server, back))]);
             self.up[server] = up;
             self.settled[server] = up + SETTLED;
             at += rng.span(LEAVE_MAX, LEAVE_MAX * 2);
@@ -281,8 +360,8 @@ impl Plan {
             current = next;
         }
         self.cut_until = at + rng.span(CUT_MIN, CUT_MAX);
-        self.faults.extend(faults);
-        self.faults.push((self.cut_until, Fault::Heal));
+        self.add(faults);
+        self.add([(self.cut_until, Fault::Heal)]);
     }
 
     /// Something happens to disks.
@@ -292,7 +371,7 @@ impl Plan {
             0 if profile.power => self.power(at, rng),
             1 if profile.wipes => self.wipe(server, at, rng),
             2 if profile.fills => self.fill(server, at, rng),
-            3 | 4 if profile.rots => self.faults.push((at, Fault::Rot(server))),
+            3 | 4 if profile.rots => self.add([(at, Fault::Rot(server))]),
             _ => {}
         }
     }
@@ -315,7 +394,7 @@ impl Plan {
             self.up[server] = back;
             self.settled[server] = back + SETTLED;
             self.quiet_until = self.quiet_until.max(back + DOWN_MIN * 3);
-            self.faults.extend([(at, Fault::Crash(server)), (back, Fault::Restart(server))]);
+            self.add([(at, Fault::Crash(server)), (back, Fault::Restart(server))]);
         }
     }
 
@@ -326,7 +405,7 @@ impl Plan {
         let back = at + rng.span(DOWN_MIN, DOWN_MAX / 3);
         self.up[server] = back;
         self.settled[server] = back + SETTLED;
-        self.faults.extend([(at, Fault::Wipe(server)), (back, Fault::Restart(server))]);
+        self.add([(at, Fault::Wipe(server)), (back, Fault::Restart(server))]);
     }
 
     fn fill(&mut self, server: usize, at: Duration, rng: &mut Rng) {
@@ -336,7 +415,7 @@ impl Plan {
         let until = (at + rng.span(DOWN_MIN, DOWN_MAX)).max(self.cut_until + DOWN_MIN);
         self.up[server] = until;
         self.settled[server] = until + SETTLED;
-        self.faults.extend([(at, Fault::Full(server)), (until, Fault::Room(server))]);
+        self.add([(at, Fault::Full(server)), (until, Fault::Room(server))]);
     }
 
     fn pause(&mut self, at: Duration, rng: &mut Rng) {
@@ -346,7 +425,7 @@ impl Plan {
             return;
         }
         self.up[server] = at + span;
-        self.faults.extend([(at, Fault::Pause(server)), (at + span, Fault::Resume(server))]);
+        self.add([(at, Fault::Pause(server)), (at + span, Fault::Resume(server))]);
     }
 
     /// A client sleeps until the end at the latest. Where its clock goes on meanwhile, it may have slept for much longer.
@@ -359,7 +438,7 @@ impl Plan {
         let span = rng.span(SLEEP_MIN, (SLEEP_MIN * (1 << shift)).min(SLEEP_MAX)).min(self.end.saturating_sub(at));
         let clock = (rng.below(2) == 0).then(|| rng.span(span, SLEEP_MAX));
         self.awake[client] = at + span;
-        self.faults.extend([(at, Fault::Sleep(client)), (at + span, Fault::Wake(client, clock))]);
+        self.add([(at, Fault::Sleep(client)), (at + span, Fault::Wake(client, clock))]);
     }
 }
 

@@ -22,6 +22,7 @@ use crate::{
     disk::Disk,
     facts::{Dot, Process, dot},
     oracle::Told,
+    profile::WallProfile,
     watch::Watch,
 };
 
@@ -98,6 +99,10 @@ pub struct ServerHost {
     pub leaving: Option<Duration>,
     /// Its disk, if it has one.
     pub disk: Option<Disk>,
+    /// The id of the server that is started in its place then.
+    pub successor: Option<ServerId>,
+    /// The clock on its wall.
+    pub wall: WallProfile,
     /// The cluster's secret, or another one.
     secret: Option<Secret>,
     /// What it goes by in facts.
@@ -121,16 +126,17 @@ pub struct ServerProcess {
 
 impl ServerHost {
     /// A machine on which no server runs yet.
-    pub fn new(id: ServerId, secret: Option<Secret>) -> Self {
+    pub fn new(id: ServerId, secret: Option<Secret>, wall: WallProfile) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id.0 as u8), SESSION_PORT));
         let of = id.0 as usize;
-        Self { id, addr, process: None, paused: None, leaving: None, disk: None, secret, of, run: 0, addrs: 0 }
+        let (process, paused, leaving, successor, disk) = (None, None, None, None, None);
+        Self { id, addr, process, paused, leaving, successor, wall, disk, secret, of, run: 0, addrs: 0 }
     }
 
     /// The machine of stranger number `of`, which uses an id of ours.
     pub fn stranger(of: usize, id: ServerId, secret: Option<Secret>) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 2, of as u8 + 1), SESSION_PORT));
-        Self { addr, of: STRANGERS + of, ..Self::new(id, secret) }
+        Self { addr, of: STRANGERS + of, ..Self::new(id, secret, WallProfile::default()) }
     }
 
     /// Its present run, or its last.
@@ -169,11 +175,25 @@ impl ServerHost {
         doubled
     }
 
+    /// Another server is on this machine from its next start on.
+    pub fn replace(&mut self, id: ServerId) {
+        self.id = id;
+        self.of = id.0 as usize;
+    }
+
+    /// What the clock on the wall says. Each second time that somebody starts here, it has jumped; then it jumps back.
+    fn wall_millis(&self, now: Time) -> u64 {
+        let WallProfile { off_secs, stands, jump_secs } = self.wall;
+        let jumped = if self.run.is_multiple_of(2) { jump_secs } else { 0 };
+        let right = WALL_AT_START + if stands { 0 } else { now.as_millis() };
+        right.saturating_add_signed((off_secs + jumped) * 1_000)
+    }
+
     /// Starts the server. It remembers what is on its disk, or nothing where it has none.
     pub fn start(&mut self, replicas: u32, rng: &mut Rng, now: Time) -> Process {
         self.run += 1;
         let process = Process { of: self.of, run: self.run };
-        let wall_millis = WALL_AT_START + now.as_millis();
+        let wall_millis = self.wall_millis(now);
         let store = self.disk.as_mut().map(|disk| disk.open(wall_millis / 1_000));
         let mut watch = Watch::new(process);
         watch.restored(store.as_ref());
@@ -190,7 +210,8 @@ impl ServerHost {
             store,
         };
         let alarm = Alarm::new(rng, now);
-        let node = Node::new(config, rng.seed(), alarm.local(now));
+        let mut node = Node::new(config, rng.seed(), alarm.local(now));
+        node.listen_in();
         self.process = Some(Box::new(ServerProcess { process, node, alarm, watch }));
         process
     }
@@ -209,7 +230,6 @@ pub struct ClientHost {
     pub asleep: Option<Time>,
     secret: Option<Secret>,
     key: KeyPair,
-    device: DeviceId,
     addrs: u16,
     of: usize,
 }
@@ -229,7 +249,7 @@ impl ClientHost {
         let (key, device) = (KeyPair::generate(rng), DeviceId(rng.u64()));
         let told = Told::new(of, key.person(), device);
         let addr = SocketAddr::from(([0; 4], 0));
-        let mut host = Self { addr, process: None, told, asleep: None, secret, key, device, addrs: 0, of };
+        let mut host = Self { addr, process: None, told, asleep: None, secret, key, addrs: 0, of };
         host.roam();
         host
     }
@@ -252,14 +272,15 @@ impl ClientHost {
             cluster: cluster(),
             secret: self.secret.clone(),
             person: self.key.clone(),
-            device: self.device,
+            device: self.told.device(),
             name: format!("client-{}", process.of).parse().expect("letters, a dash and a number make a name"),
             via: "sim".to_owned(),
             servers: Vec::new(),
             session: WALL_AT_START + now.as_millis(),
         };
         let alarm = Alarm::new(rng, now);
-        let client = Client::new(config, rng.seed(), alarm.local(now));
+        let mut client = Client::new(config, rng.seed(), alarm.local(now));
+        client.listen_in();
         self.process = Some(Box::new(ClientProcess { client, alarm }));
         process
     }
@@ -287,6 +308,21 @@ mod tests {
         check(30, 0);
         check(30, 30);
         check(30, 3_600);
+    }
+
+    #[test]
+    fn a_clock_on_the_wall_is_off_stands_still_or_jumps_between_two_starts() {
+        fn check(wall: WallProfile, run: u32, expected_secs: i64) {
+            let mut host = ServerHost::new(ServerId(1), None, wall);
+            host.run = run;
+            let at = host.wall_millis(Time::ZERO + Duration::from_secs(7));
+            assert_eq!(at.cast_signed() / 1_000 - WALL_AT_START.cast_signed() / 1_000, expected_secs);
+        }
+        check(WallProfile::default(), 1, 7);
+        check(WallProfile { stands: true, ..WallProfile::default() }, 1, 0);
+        check(WallProfile { off_secs: -600_000_000, ..WallProfile::default() }, 1, 7 - 600_000_000);
+        check(WallProfile { jump_secs: -90, ..WallProfile::default() }, 2, 7 - 90);
+        check(WallProfile { jump_secs: -90, ..WallProfile::default() }, 3, 7);
     }
 
     #[test]

@@ -18,6 +18,7 @@
 //!       └── trace         a line for each thing that happened, and their hash
 //! ```
 
+pub mod coverage;
 pub mod cuts;
 pub mod dice;
 pub mod disk;
@@ -30,6 +31,9 @@ pub mod noise;
 pub mod oracle;
 pub mod profile;
 pub mod run;
+pub mod shrink;
+pub mod sweep;
+pub mod switches;
 pub mod trace;
 pub mod traffic;
 pub mod watch;

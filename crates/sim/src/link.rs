@@ -34,7 +34,7 @@ pub struct LinkProfile {
     pub latency: Duration,
     /// And up to so much longer.
     pub jitter: Duration,
-    /// Chance of a delay ten times as long.
+    /// Chance of a delay ten times as long, or a hundred.
     pub tail_ppm: u32,
     /// A packet that is overtaken is late by up to so much.
     pub late: Duration,
@@ -55,12 +55,14 @@ pub struct Network {
     cut: Cut,
     newest_arrival: BTreeMap<(HostId, HostId), Time>,
     rng: Rng,
+    /// Packets lost, doubled, overtaken, long delayed, and cut off.
+    happened: [u64; 5],
 }
 
 impl Network {
     /// A network without a cut.
     pub fn new(profile: LinkProfile, rng: Rng) -> Self {
-        Self { profile, cut: Cut::new(), newest_arrival: BTreeMap::new(), rng }
+        Self { profile, cut: Cut::new(), newest_arrival: BTreeMap::new(), rng, happened: [0; 5] }
     }
 
     /// Cuts these paths, and no others, from now on.
@@ -86,21 +88,42 @@ impl Network {
 
     /// When a packet that is sent now arrives: never, once or twice.
     pub fn carry(&mut self, from: HostId, to: HostId, now: Time) -> [Option<Time>; 2] {
-        if self.cut.contains(&(from, to)) || self.rng.chance(self.profile.loss_ppm) {
+        if self.is_cut() && self.cut.contains(&(from, to)) {
+            self.happened[4] += 1;
+            return [None, None];
+        }
+        if self.rng.chance(self.profile.loss_ppm) {
+            self.happened[0] += 1;
             return [None, None];
         }
         let first = self.arrival(from, to, now);
         let twice = self.rng.chance(self.profile.duplication_ppm);
+        self.happened[1] += u64::from(twice);
         [Some(first), twice.then(|| self.arrival(from, to, now))]
+    }
+
+    /// What has happened to packets so far, and to how many.
+    pub fn faults(&self) -> [(&'static str, u64); 5] {
+        let [lost, doubled, overtaken, delayed, cut_off] = self.happened;
+        [
+            ("fault lost", lost),
+            ("fault doubled", doubled),
+            ("fault overtaken", overtaken),
+            ("fault delayed", delayed),
+            ("fault cut off", cut_off),
+        ]
     }
 
     fn arrival(&mut self, from: HostId, to: HostId, now: Time) -> Time {
         let Self { profile, rng, .. } = self;
         let mut delay = profile.latency + rng.span(Duration::ZERO, profile.jitter);
         if rng.chance(profile.tail_ppm) {
-            delay *= 10;
+            // Ten times as long, and one in ten of these a hundred times.
+            delay *= if rng.below(10) == 0 { 100 } else { 10 };
+            self.happened[3] += 1;
         }
         if rng.chance(profile.reordering_ppm) {
+            self.happened[2] += 1;
             return now + delay + rng.span(Duration::ZERO, profile.late);
         }
         let newest = self.newest_arrival.entry((from, to)).or_default();

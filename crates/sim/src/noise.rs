@@ -10,7 +10,7 @@ use std::{
 
 use hobnob_proto::rng::Rng;
 
-use crate::{dice::Dice as _, host::Datagram, link::HostId};
+use crate::{dice::Dice as _, faults::Nonsense, host::Datagram, link::HostId};
 
 /// Packets that the outsider remembers: of all that it hears, evenly many from each time.
 const REMEMBERED: usize = 4_096;
@@ -46,12 +46,20 @@ pub struct Outsider {
     rng: Rng,
     remembered: Vec<(HostId, Datagram)>,
     heard: u64,
+    /// Packets bent, replayed and forged.
+    sent: [u64; 3],
 }
 
 impl Outsider {
     /// One that has heard nothing yet.
     pub fn new(profile: NoiseProfile, rng: Rng) -> Self {
-        Self { profile, rng, remembered: Vec::new(), heard: 0 }
+        Self { profile, rng, remembered: Vec::new(), heard: 0, sent: [0; 3] }
+    }
+
+    /// How many packets it has sent of each kind.
+    pub fn faults(&self) -> [(&'static str, u64); 3] {
+        let [bent, replayed, forged] = self.sent;
+        [("fault bent", bent), ("fault replayed", replayed), ("fault forged", forged)]
     }
 
     /// It does nothing any more.
@@ -68,14 +76,17 @@ impl Outsider {
         let NoiseProfile { bent_ppm, replayed_ppm, forged_ppm } = self.profile;
         let mut strays = Vec::new();
         if self.rng.chance(bent_ppm) {
+            self.sent[0] += 1;
             strays.push(Stray { from, to, bytes: Rc::new(self.bent(bytes)) });
         }
         if self.rng.chance(replayed_ppm) && !self.remembered.is_empty() {
+            self.sent[1] += 1;
             let (first_to, bytes) = self.remembered[self.rng.index(self.remembered.len())].clone();
             let to = if self.rng.below(8) == 0 { self.rng.index(hosts) } else { first_to };
             strays.push(Stray { from: self.address(from), to, bytes });
         }
         if self.rng.chance(forged_ppm) {
+            self.sent[2] += 1;
             let bytes = Rc::new(self.forged(bytes));
             strays.push(Stray { from: self.address(from), to, bytes });
         }
@@ -126,6 +137,30 @@ impl Outsider {
             0 => from,
             1 => SocketAddr::from((Ipv4Addr::new(10, 0, 9, 9), 6_666)),
             _ => SocketAddr::from((Ipv4Addr::from(self.rng.u32()), self.rng.between(1, 65_535) as u16)),
+        }
+    }
+}
+
+/// Frames of a later version: of types, with words and with fields that nobody knows yet.
+const FUTURE: [&str; 6] = [
+    r#"{"t":"wormhole","to":[1,2,{"deep":null}],"v":99}"#,
+    r#"{"t":"beat","shape":"round"}"#,
+    r#"{"t":"ask","id":7,"what":"weather"}"#,
+    r#"{"t":"refuse","room":"lobby","seq":1,"why":"too_loud"}"#,
+    r#"{"t":"ping","n":7,"urgent":true}"#,
+    r#"{"t":"cursor","rooms":{},"colour":"red"}"#,
+];
+
+/// A line, without its newline, that nobody understands who is of this version.
+pub fn nonsense(what: Nonsense, rng: &mut Rng) -> Vec<u8> {
+    match what {
+        Nonsense::Future => FUTURE[rng.index(FUTURE.len())].into(),
+        Nonsense::Garbage if rng.below(4) == 0 => vec![b'['; rng.between(1, 1_000) as usize],
+        Nonsense::Garbage => {
+            let mut line = vec![0; rng.between(1, 1_000) as usize];
+            rng.fill(&mut line);
+            line.retain(|byte| *byte != b'\n');
+            line
         }
     }
 }

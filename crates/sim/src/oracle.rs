@@ -1,14 +1,14 @@
 //! What a client was told, and what it was asked to do: its state file, kept over its restarts, and the facts that come
 //! out of its events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hobnob_proto::{
     client::{Client, Event},
     ids::{DeviceId, PersonId, RoomName, ServerId},
     log::{PostKey, VersionVector},
     time::{Duration, Time},
-    wire::frame::Refusal,
+    wire::frame::Start,
 };
 
 use crate::{
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Nothing that was said of a post is under way any more.
-const QUIET: Duration = Duration::from_secs(10);
+pub const QUIET: Duration = Duration::from_secs(10);
 
 /// What one client was told.
 #[derive(Debug)]
@@ -28,8 +28,12 @@ pub struct Told {
     device: DeviceId,
     connected: Option<ServerId>,
     cursors: BTreeMap<RoomName, VersionVector>,
+    /// Rooms that it follows from somewhere on, and does not know yet from where.
+    asking: BTreeSet<RoomName>,
     last_seq: BTreeMap<RoomName, u64>,
     outbox: BTreeMap<(RoomName, u64), String>,
+    /// What of that it was told in this run to be accepted.
+    accepted: BTreeSet<(RoomName, u64)>,
     /// When it was last told of a post of a room.
     acked: BTreeMap<RoomName, Time>,
     counts: Counts,
@@ -57,8 +61,10 @@ impl Told {
             device,
             connected: None,
             cursors: BTreeMap::new(),
+            asking: BTreeSet::new(),
             last_seq: BTreeMap::new(),
             outbox: BTreeMap::new(),
+            accepted: BTreeSet::new(),
             acked: BTreeMap::new(),
             counts: Counts::default(),
         }
@@ -73,10 +79,30 @@ impl Told {
         }
     }
 
+    /// It is another device from now on, and posts again what was not accepted. Of the rest it is told nothing more.
+    pub fn new_device(&mut self, device: DeviceId, checker: &mut Checker, now: Time) -> Result<(), Violation> {
+        self.device = device;
+        for post in std::mem::take(&mut self.accepted) {
+            self.outbox.remove(&post);
+        }
+        for ((room, seq), body) in &self.outbox {
+            let fact = Fact::Posted { client: self.client, room, key: self.key(*seq), body };
+            checker.observe(&fact, now)?;
+        }
+        Ok(())
+    }
+
+    /// Which device it is.
+    pub fn device(&self) -> DeviceId {
+        self.device
+    }
+
     /// A new run begins. Cursors and outbox stay.
     pub fn restarted(&mut self) -> Process {
         self.client.run += 1;
         self.connected = None;
+        self.asking.clear();
+        self.accepted.clear();
         self.client
     }
 
@@ -100,14 +126,17 @@ impl Told {
         self.counts
     }
 
-    /// It asks to follow a room from `base` on.
-    pub fn follow(
-        &mut self,
-        room: &RoomName,
-        base: VersionVector,
-        checker: &mut Checker,
-        now: Time,
-    ) -> Result<(), Violation> {
+    /// It asks to follow a room.
+    pub fn follow(&mut self, room: &RoomName, from: &Start, checker: &mut Checker, now: Time) -> Result<(), Violation> {
+        let base = match from {
+            Start::After(base) => base.clone(),
+            Start::Last(_) | Start::Since(_) => {
+                checker.observe(&Fact::Asked { client: self.client, room, from }, now)?;
+                self.asking.insert(room.clone());
+                self.cursors.insert(room.clone(), VersionVector::default());
+                return Ok(());
+            }
+        };
         checker.observe(&Fact::Followed { client: self.client, room, base: &base }, now)?;
         self.cursors.insert(room.clone(), base);
         Ok(())
@@ -153,6 +182,7 @@ impl Told {
                 let fact = Fact::Acked { client, key, dot, copies: *copies, stored: *stored, durable: *durable };
                 checker.observe(&fact, now)?;
                 self.acked.insert(room.clone(), now);
+                self.accepted.insert((room.clone(), *seq));
                 if *stored && self.outbox.remove(&(room.clone(), *seq)).is_some() {
                     self.counts.stored += 1;
                 }
@@ -160,9 +190,6 @@ impl Told {
             }
             Event::Refused { room, seq, why } => {
                 trace.story(now, format_args!("client {of}: post {seq} to {room} is refused: {why:?}"));
-                if *why == Refusal::Clash {
-                    self.outbox.remove(&(room.clone(), *seq));
-                }
                 checker.observe(&Fact::Refused { client, key: self.key(*seq), why: *why }, now)
             }
             other => {
@@ -183,7 +210,14 @@ impl Told {
     /// Its cursors may have changed.
     pub fn look(&mut self, client: &Client, checker: &mut Checker, now: Time) -> Result<(), Violation> {
         for (room, seen) in &mut self.cursors {
-            let Some(cursor) = client.cursor(room).filter(|cursor| *cursor != seen) else { continue };
+            let Some(cursor) = client.cursor(room) else { continue };
+            if !self.asking.is_empty() && self.asking.remove(room) {
+                // Where it asked from is where it stands now, before anything has come.
+                checker.observe(&Fact::Followed { client: self.client, room, base: cursor }, now)?;
+            }
+            if cursor == seen {
+                continue;
+            }
             checker.observe(&Fact::Cursor { client: self.client, room, cursor }, now)?;
             seen.clone_from(cursor);
         }

@@ -1,5 +1,7 @@
 //! What a run is like: how many take part, how bad the network is, what breaks. Drawn from its seed.
 
+use std::collections::BTreeSet;
+
 use hobnob_proto::{
     ids::{RoomName, ServerId},
     planted::Bug,
@@ -7,7 +9,7 @@ use hobnob_proto::{
     time::Duration,
 };
 
-use crate::{cuts::Shape, dice::Dice as _, disk::DiskProfile, link::LinkProfile, noise::NoiseProfile};
+use crate::{cuts::Shape, dice::Dice as _, disk::DiskProfile, link::LinkProfile, noise::NoiseProfile, switches};
 
 /// Nothing breaks before this: the servers find each other, and unite into one cluster.
 pub const WARM_UP: Duration = Duration::from_secs(20);
@@ -15,6 +17,8 @@ pub const WARM_UP: Duration = Duration::from_secs(20);
 const STARTS_WITHIN: Duration = Duration::from_secs(3);
 /// A run whose faults end earlier has no time for two clusters.
 const SPLIT_HEAL_MIN: Duration = Duration::from_secs(110);
+/// Clocks are off by twenty years at most.
+const YEARS_SECS_MAX: u64 = 20 * 365 * 86_400;
 /// The shortest run that has time for every phase.
 pub const MINUTES_MIN: u64 = 2;
 
@@ -37,6 +41,10 @@ pub struct Wanted {
     pub calm: bool,
     /// What disks there are, and what becomes of them.
     pub disks: Option<Disks>,
+    /// What is left out, though it was drawn: names of [`switches`].
+    pub without: BTreeSet<&'static str>,
+    /// Faults that do not happen, though they were drawn: see [`Profile::skip`].
+    pub skip: BTreeSet<u64>,
     /// A bug is in all servers and clients of the run.
     pub planted: Option<Bug>,
 }
@@ -100,8 +108,25 @@ pub struct FaultProfile {
     pub roaming: bool,
     /// Servers change their address.
     pub server_roaming: bool,
+    /// Servers leave, and others with other ids come in their place.
+    pub replaced: bool,
+    /// A server says lines that nobody of this version understands.
+    pub future: bool,
+    /// A server says lines that are no frames at all.
+    pub garbage: bool,
     /// The network is cut from the start, until its halves are two clusters. Then no server crashes.
     pub split: bool,
+}
+
+/// What the clock on the wall of a server's machine does. Whoever starts there reads it once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WallProfile {
+    /// How far off it is, in seconds.
+    pub off_secs: i64,
+    /// Whether it stands still.
+    pub stands: bool,
+    /// How far it jumps each time that the server is started again, in seconds.
+    pub jump_secs: i64,
 }
 
 /// Servers that do not belong to the cluster, although they say so.
@@ -126,6 +151,8 @@ pub struct TrafficProfile {
     pub quit_ppm: u32,
     /// Chance that a client that starts has an older state file, and so uses a number twice, in a million.
     pub rewind_ppm: u32,
+    /// Chance that a room is not followed from its beginning, but from its last posts or from a time on, in a million.
+    pub partial_ppm: u32,
 }
 
 /// A run.
@@ -133,6 +160,8 @@ pub struct TrafficProfile {
 pub struct Profile {
     /// The servers.
     pub ids: Vec<ServerId>,
+    /// The clocks on the walls of their machines.
+    pub walls: Vec<WallProfile>,
     /// How many clients.
     pub clients: usize,
     /// The rooms.
@@ -157,21 +186,24 @@ pub struct Profile {
     pub traffic: TrafficProfile,
     /// When.
     pub phases: Phases,
+    /// Which of the faults that are drawn do not happen, by the order in which they were drawn.
+    pub skip: BTreeSet<u64>,
 }
 
 impl Profile {
     /// Draws a run. What is wanted is not drawn; the rest is what it would be without that wish.
     pub fn draw(rng: &mut Rng, wanted: &Wanted) -> Self {
-        let [mut count_rng, mut link_rng, mut fault_rng, mut traffic_rng, mut trust_rng, mut disk_rng] =
-            [(); 6].map(|()| rng.fork());
-        let (servers, clients) = (count_rng.between(1, 7) as usize, count_rng.between(1, 8) as usize);
+        let [mut count_rng, mut link_rng, mut fault_rng, mut traffic_rng, mut trust_rng, mut wall_rng, mut disk_rng] =
+            [(); 7].map(|()| rng.fork());
+        let (servers, clients) = draw_counts(&mut count_rng);
         let rooms = count_rng.between(1, 6);
         let mut faults = draw_faults(&mut fault_rng);
         if wanted.calm {
             faults.every = None;
         }
         let mut profile = Self {
-            clients: wanted.clients.unwrap_or(clients).max(1),
+            clients: wanted.clients.unwrap_or(clients),
+            walls: Vec::new(),
             rooms: (0..rooms).map(room).collect(),
             replicas: [2, 2, 2, 1, 3][count_rng.index(5)],
             ids: draw_ids(&mut count_rng, wanted.servers.unwrap_or(servers).clamp(1, 9)),
@@ -184,12 +216,21 @@ impl Profile {
             faults,
             traffic: draw_traffic(&mut traffic_rng, wanted.calm),
             phases: Phases::of(wanted.minutes.unwrap_or(5)),
+            skip: wanted.skip.clone(),
         };
         profile.disks = draw_disks(&mut disk_rng, profile.ids.len(), wanted);
+        let drawn = wall_rng.below(2) > 0;
+        profile.walls = profile.ids.iter().map(|_| draw_wall(&mut wall_rng)).collect();
+        if wanted.calm || !drawn {
+            switches::off("clocks", &mut profile);
+        }
         if profile.closed {
             let rogues = trust_rng.below(3);
             let kinds = [Rogue::Open, Rogue::OtherSecret];
             profile.rogues = (0..rogues).map(|_| kinds[trust_rng.index(2)]).collect();
+        }
+        for name in &wanted.without {
+            switches::off(name, &mut profile);
         }
         profile
     }
@@ -197,6 +238,32 @@ impl Profile {
     /// Whether the network is cut from the start, so that two clusters come to be, if faults end at `heal`.
     pub fn is_split(&self, heal: Duration) -> bool {
         self.faults.split && self.faults.every.is_some() && self.ids.len() > 1 && heal >= SPLIT_HEAL_MIN
+    }
+}
+
+/// How many servers and clients: few, so that a run is quick; in every sixteenth a crowd, and in another one nobody.
+fn draw_counts(rng: &mut Rng) -> (usize, usize) {
+    let servers = if rng.below(4) == 0 { rng.between(1, 9) } else { rng.between(1, 6) };
+    let clients = match rng.below(16) {
+        0 => 0,
+        1 => rng.between(9, 40),
+        _ => rng.between(1, 7),
+    };
+    (servers as usize, clients as usize)
+}
+
+/// A clock that is right, stands still, or is off by up to twenty years and may jump by as many.
+fn draw_wall(rng: &mut Rng) -> WallProfile {
+    let off = |rng: &mut Rng| {
+        let secs = [1, 60, 3_600, 86_400, YEARS_SECS_MAX][rng.index(5)];
+        rng.between(0, 2 * secs).cast_signed() - secs.cast_signed()
+    };
+    let (off_secs, jump_secs) = (off(rng), off(rng));
+    match rng.below(4) {
+        0 => WallProfile::default(),
+        1 => WallProfile { stands: true, off_secs, jump_secs: 0 },
+        2 => WallProfile { off_secs, ..WallProfile::default() },
+        _ => WallProfile { off_secs, jump_secs, stands: false },
     }
 }
 
@@ -246,6 +313,9 @@ fn draw_faults(rng: &mut Rng) -> FaultProfile {
         sleeps: often(2),
         roaming: often(2),
         server_roaming: often(2),
+        replaced: often(2),
+        future: often(2),
+        garbage: often(2),
         split: !often(8),
     }
 }
@@ -293,6 +363,7 @@ fn draw_traffic(rng: &mut Rng, calm: bool) -> TrafficProfile {
         restart_every: (restarts && !calm).then_some(restart_every),
         quit_ppm: 100_000,
         rewind_ppm: [0, 0, 300_000][rng.index(3)],
+        partial_ppm: [0, 300_000][rng.index(2)],
     }
 }
 
@@ -310,10 +381,22 @@ mod tests {
     }
 
     #[test]
+    fn what_is_left_out_changes_nothing_else() {
+        let drawn = |without: &[&'static str]| {
+            let wanted = Wanted { without: without.iter().copied().collect(), ..Wanted::default() };
+            Profile::draw(&mut dice::from_number(7), &wanted)
+        };
+        let all: Vec<_> = switches::ALL.iter().map(|(name, _)| *name).collect();
+        let Profile { walls, link, noise, rogues, starts_within, faults, traffic, .. } = drawn(&all);
+        let same = Profile { walls, link, noise, rogues, starts_within, faults, traffic, ..drawn(&[]) };
+        assert_eq!(drawn(&all), same);
+    }
+
+    #[test]
     fn every_run_is_within_its_bounds() {
         for seed in 0..200 {
             let profile = Profile::draw(&mut dice::from_number(seed), &Wanted::default());
-            assert!((1..=7).contains(&profile.ids.len()) && (1..=8).contains(&profile.clients), "{profile:?}");
+            assert!((1..=9).contains(&profile.ids.len()) && profile.clients <= 40, "{profile:?}");
             assert!(profile.link.loss_ppm <= 200_000 && profile.link.reordering_ppm <= 100_000, "{profile:?}");
             let mut ids = profile.ids.clone();
             ids.sort();

@@ -8,6 +8,7 @@ use hobnob_proto::{
 };
 
 use crate::{
+    coverage::Coverage,
     dice::{self, Dice as _},
     faults::{self, Fault},
     invariants::{Violation, i11_one_leader_once_quiet::Steady, i18_same_seed_same_trace},
@@ -38,8 +39,16 @@ pub struct Outcome {
     pub counts: Counts,
     /// What its network carried.
     pub carried: Carried,
+    /// What it met.
+    pub coverage: Coverage,
     /// The names of its invariants, and whether each had anything to judge.
     pub judged: BTreeMap<&'static str, bool>,
+    /// How many servers and clients it had.
+    pub hosts: (usize, usize),
+    /// How often a fault was drawn.
+    pub drawn: u64,
+    /// How long it lasted, in simulated time.
+    pub lasted: Duration,
     /// What did not hold, if anything.
     pub violation: Option<Violation>,
 }
@@ -53,7 +62,7 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
     trace.story(Time::ZERO, format_args!("seed {seed}: {profile:?}"));
     let mut world = World::new(&profile, &mut rng.fork(), trace);
     let mut start_rng = rng.fork();
-    let faults = faults::schedule(&profile, profile.phases.heal, &mut rng.fork());
+    let (faults, drawn) = faults::schedule_counted(&profile, profile.phases.heal, &mut rng.fork());
     for (at, fault) in &faults {
         world.schedule(*at, Task::Fault(fault.clone()));
     }
@@ -77,6 +86,10 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
         lines: world.trace().lines(),
         counts: world.counts(),
         carried: world.carried(),
+        coverage: world.coverage(),
+        hosts: (profile.ids.len(), profile.clients),
+        drawn,
+        lasted: world.now().since(Time::ZERO),
         judged: world.checker().judged().chain([(i18_same_seed_same_trace::NAME, false)]).collect(),
         violation,
     }
@@ -98,7 +111,7 @@ fn phases(profile: &Profile, world: &mut World, traffic: &mut Traffic) -> Result
     world.heal()?;
     traffic.heal(world)?;
     pass(world, traffic, dice::after(phases.led))?;
-    let mut steady = Steady::new(world.standing());
+    let mut steady = Steady::new(world.standing(), world.now());
     look_until(world, traffic, &mut steady, dice::after(phases.serve))?;
     traffic.serve(world)?;
     let last_looks = phases.end.checked_sub(LAST_LOOKS).expect("no run is that short");

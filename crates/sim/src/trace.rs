@@ -3,7 +3,11 @@
 //! The hash covers every line, printed or not, and the lines of packets carry a hash of their bytes: two runs with equal
 //! hashes did the same to the last bit.
 
-use std::{fmt, io::Write};
+use std::{
+    fmt,
+    io::Write,
+    net::{IpAddr, SocketAddr},
+};
 
 use hobnob_proto::time::Time;
 
@@ -44,6 +48,23 @@ impl Trace {
         self.line(Detail::All, now, what);
     }
 
+    /// A packet arrives. Most lines are of packets: unless it is printed, its numbers are hashed and no line is written.
+    pub fn packet(&mut self, now: Time, (from, to): (SocketAddr, SocketAddr), bytes: &[u8]) -> u64 {
+        let hash = Fnv::of_packet(bytes);
+        if self.detail >= Detail::All {
+            let what = format_args!("{to} gets {} bytes {hash:016x} from {from}", bytes.len());
+            self.print(now, what);
+        }
+        self.lines += 1;
+        self.hash.number(now.as_micros());
+        self.hash.number(hash);
+        for addr in [from, to] {
+            let IpAddr::V4(ip) = addr.ip() else { continue };
+            self.hash.number(u64::from(ip.to_bits()) << 16 | u64::from(addr.port()));
+        }
+        hash
+    }
+
     /// The hash of all lines so far.
     pub fn hash(&self) -> u64 {
         self.hash.0
@@ -55,17 +76,30 @@ impl Trace {
     }
 
     fn line(&mut self, detail: Detail, now: Time, what: fmt::Arguments<'_>) {
+        self.write(now, what);
+        self.hash.update(self.line.as_bytes());
+        self.lines += 1;
+        if detail <= self.detail {
+            self.say();
+        }
+    }
+
+    fn print(&mut self, now: Time, what: fmt::Arguments<'_>) {
+        self.write(now, what);
+        self.say();
+    }
+
+    fn write(&mut self, now: Time, what: fmt::Arguments<'_>) {
         use fmt::Write as _;
 
         self.line.clear();
         let (secs, micros) = (now.as_micros() / 1_000_000, now.as_micros() % 1_000_000);
         writeln!(self.line, "{secs:4}.{micros:06} {what}").expect("a String takes everything");
-        self.hash.update(self.line.as_bytes());
-        self.lines += 1;
-        if detail <= self.detail {
-            // Whoever stops reading the story does not want the rest of it.
-            let _ = std::io::stdout().write_all(self.line.as_bytes());
-        }
+    }
+
+    fn say(&self) {
+        // Whoever stops reading the story does not want the rest of it.
+        let _ = std::io::stdout().write_all(self.line.as_bytes());
     }
 }
 
@@ -87,6 +121,13 @@ impl Fnv {
         }
     }
 
+    /// Takes a number.
+    pub fn number(&mut self, number: u64) {
+        let product = (self.0 ^ number).wrapping_mul(0x0100_0000_01b3);
+        // A product carries upwards only: so the upper half goes into the lower one.
+        self.0 = product ^ (product >> 32);
+    }
+
     /// The hash of these bytes alone.
     pub fn of(bytes: &[u8]) -> u64 {
         let mut hash = Self::default();
@@ -100,9 +141,7 @@ impl Fnv {
         let (words, rest) = bytes.as_chunks::<8>();
         let mut hash = Self(Self::default().0 ^ bytes.len() as u64);
         for word in words {
-            let product = (hash.0 ^ u64::from_le_bytes(*word)).wrapping_mul(0x0100_0000_01b3);
-            // A product carries upwards only: so the upper half goes into the lower one.
-            hash.0 = product ^ (product >> 32);
+            hash.number(u64::from_le_bytes(*word));
         }
         hash.update(rest);
         hash.0
@@ -147,5 +186,23 @@ mod tests {
         other.detail(Time::from_micros(1), format_args!("x"));
         assert_ne!(one.hash(), other.hash());
         assert_eq!(one.lines(), 1);
+    }
+
+    #[test]
+    fn everything_of_a_packet_counts_in_the_hash() {
+        let hash = |millis: u64, from: &str, to: &str, bytes: &[u8]| {
+            let mut trace = Trace::new(Detail::None);
+            trace.packet(Time::from_micros(millis), (from.parse().unwrap(), to.parse().unwrap()), bytes);
+            trace.hash()
+        };
+        let (one, other) = ("10.0.0.1:5001", "10.0.0.2:5001");
+        let hashes = [
+            hash(1, one, other, b"x"),
+            hash(2, one, other, b"x"),
+            hash(1, other, one, b"x"),
+            hash(1, one, "10.0.0.2:5002", b"x"),
+            hash(1, one, other, b"y"),
+        ];
+        assert!((1..hashes.len()).all(|n| !hashes[..n].contains(&hashes[n])), "{hashes:x?}");
     }
 }

@@ -1,10 +1,11 @@
 //! What people do: they come, join rooms, post numbered messages, lose their client now and then, and go.
 
-use hobnob_proto::{ids::RoomName, log::VersionVector, rng::Rng, time::Duration};
+use hobnob_proto::{ids::RoomName, log::VersionVector, rng::Rng, time::Duration, wire::frame::Start};
 
 use crate::{
-    dice::{self, Dice as _},
+    dice::{self, Dice as _, micros},
     invariants::Violation,
+    oracle::QUIET,
     profile::{Profile, WARM_UP},
     world::{Task, World},
 };
@@ -14,6 +15,8 @@ use crate::{
 pub enum Act {
     /// A client is started.
     Start(usize),
+    /// It is started with an older state file, after nothing was said of its posts for long.
+    Rewind(usize),
     /// It follows a room.
     Join(usize, RoomName),
     /// It ends, to come back or not.
@@ -65,12 +68,13 @@ impl Traffic {
         match act {
             Act::Start(of) => {
                 let resume = self.rng.below(3) == 0;
-                if self.rng.chance(self.profile.traffic.rewind_ppm) {
-                    world.rewind_client(of);
-                }
                 world.start_client(of, resume)?;
                 self.plan_end(world, of);
                 Ok(())
+            }
+            Act::Rewind(of) => {
+                world.rewind_client(of);
+                self.act(world, Act::Start(of))
             }
             Act::Join(of, _) if self.gone[of] => Ok(()),
             Act::Join(of, room) => {
@@ -78,7 +82,8 @@ impl Traffic {
                     world.schedule(world.now() + Duration::from_secs(1), Task::Act(Act::Join(of, room)));
                     return Ok(());
                 }
-                world.follow(of, &room, VersionVector::default())
+                let from = self.start(world);
+                world.follow(of, &room, from)
             }
             Act::End(of) if !healed => self.end(world, of),
             Act::Post if !healed => self.post(world),
@@ -106,6 +111,18 @@ impl Traffic {
         Ok(())
     }
 
+    /// From where on somebody follows a room: mostly from its beginning.
+    fn start(&mut self, world: &World) -> Start {
+        if !self.rng.chance(self.profile.traffic.partial_ppm) {
+            return Start::After(VersionVector::default());
+        }
+        if self.rng.below(2) == 0 {
+            return Start::Last(self.rng.between(0, 50) as u32);
+        }
+        let ago = self.rng.span(Duration::ZERO, Duration::from_mins(1));
+        Start::Since(world.cluster_millis().saturating_sub(micros(ago) / 1_000))
+    }
+
     fn plan_end(&mut self, world: &mut World, of: usize) {
         if let Some(every) = self.profile.traffic.restart_every {
             let at = world.now() + WARM_UP + self.rng.span(Duration::ZERO, every * 2);
@@ -125,7 +142,9 @@ impl Traffic {
         world.stop_client(of, self.gone[of])?;
         if !self.gone[of] {
             let back = self.rng.span(Duration::from_millis(100), Duration::from_secs(5));
-            world.schedule(world.now() + back, Task::Act(Act::Start(of)));
+            let rewinds = self.rng.chance(self.profile.traffic.rewind_ppm);
+            let (back, act) = if rewinds { (back + QUIET, Act::Rewind(of)) } else { (back, Act::Start(of)) };
+            world.schedule(world.now() + back, Task::Act(act));
         }
         Ok(())
     }
@@ -134,6 +153,9 @@ impl Traffic {
         let every = self.profile.traffic.post_every;
         let next = world.now() + self.rng.span(Duration::ZERO, every * 2);
         world.schedule(next, Task::Act(Act::Post));
+        if self.profile.clients == 0 {
+            return Ok(());
+        }
         let of = self.rng.index(self.profile.clients);
         let host = &world.clients()[of];
         if !host.is_up() || host.told.rooms().is_empty() {

@@ -1,17 +1,16 @@
 //! Watches a server: turns what has changed in its view since the last step into facts.
 
-use std::collections::BTreeMap;
-
 use hobnob_proto::{
     ids::{Boot, ClusterId, Origin, RoomName, ServerId},
     log::VersionVector,
-    node::Node,
+    node::{Node, view::Role},
     store::{Restored, model::Model},
     time::Time,
     wire::frame::{Epoch, Fence},
 };
 
 use crate::{
+    coverage::Coverage,
     facts::{Fact, Process, dot},
     invariants::{Checker, Violation},
     trace::Trace,
@@ -20,9 +19,18 @@ use crate::{
 /// What was seen of a room.
 #[derive(Debug)]
 struct Seen {
+    name: RoomName,
     fence: Fence,
+    digest: u64,
     held: VersionVector,
     durable: VersionVector,
+}
+
+impl Seen {
+    fn new(name: RoomName) -> Self {
+        let (held, durable) = (VersionVector::default(), VersionVector::default());
+        Self { name, fence: NO_FENCE, digest: 0, held, durable }
+    }
 }
 
 /// What was seen of a server in its last step.
@@ -31,7 +39,10 @@ pub struct Watch {
     server: Process,
     cluster: Option<ClusterId>,
     epoch: Epoch,
-    rooms: BTreeMap<RoomName, Seen>,
+    role: Role,
+    born: Option<Origin>,
+    /// In order of their names.
+    rooms: Vec<Seen>,
     me: Option<Origin>,
     members: Vec<Origin>,
 }
@@ -39,16 +50,16 @@ pub struct Watch {
 impl Watch {
     /// Watches a server that was started just now.
     pub fn new(server: Process) -> Self {
-        let (epoch, rooms) = (Epoch::NONE, BTreeMap::new());
-        Self { server, cluster: None, epoch, rooms, me: None, members: Vec::new() }
+        let (epoch, rooms) = (Epoch::NONE, Vec::new());
+        Self { server, cluster: None, epoch, role: Role::Joining, born: None, rooms, me: None, members: Vec::new() }
     }
 
     /// The server begins with this.
     pub fn restored(&mut self, store: Option<&Restored>) {
         for head in store.into_iter().flat_map(|store| &store.logs) {
-            let seen = Seen { fence: NO_FENCE, held: head.held.clone(), durable: VersionVector::default() };
-            self.rooms.insert(head.room.clone(), seen);
+            self.rooms.push(Seen { held: head.held.clone(), ..Seen::new(head.room.clone()) });
         }
+        self.rooms.sort_by(|one, other| one.name.cmp(&other.name));
     }
 
     /// Tells the invariants what is new in a server that has this on its disk. Costs next to nothing where nothing is.
@@ -56,11 +67,16 @@ impl Watch {
         &mut self,
         (node, disk): (&Node, Option<&Model>),
         checker: &mut Checker,
-        trace: &mut Trace,
+        (trace, coverage): (&mut Trace, &mut Coverage),
         now: Time,
     ) -> Result<(), Violation> {
-        let view = node.view();
-        let (server, cluster) = (self.server, view.cluster);
+        let (server, cluster) = (self.server, Some(node.cluster_id()));
+        let (epoch, role) = (node.highest_epoch(), node.role());
+        if self.born.replace(node.origin()).is_some_and(|born| born != node.origin()) {
+            trace.story(now, format_args!("server {} begins anew as {}", server.of, node.origin()));
+            checker.observe(&Fact::Reborn { server }, now)?;
+            self.epoch = Epoch::NONE;
+        }
         if cluster != self.cluster {
             self.cluster = cluster;
             self.epoch = Epoch::NONE;
@@ -69,26 +85,29 @@ impl Watch {
                 checker.observe(&Fact::Belongs { server, cluster }, now)?;
             }
         }
-        if view.epoch != self.epoch {
-            self.epoch = view.epoch;
-            let Epoch { term, leader, .. } = view.epoch;
+        if epoch != self.epoch {
+            self.epoch = epoch;
+            let Epoch { term, leader, .. } = epoch;
             trace.story(now, format_args!("server {} accepts term {term} of {leader}", server.of));
-            checker.observe(&Fact::Accepted { server, cluster, epoch: view.epoch }, now)?;
+            checker.observe(&Fact::Accepted { server, cluster, epoch }, now)?;
         }
-        for room in &view.rooms {
-            let seen = match self.rooms.get_mut(room.name) {
-                Some(seen) => seen,
-                None => self.rooms.entry(room.name.clone()).or_insert_with(Seen::nothing),
-            };
+        coverage.elects(std::mem::replace(&mut self.role, role), role);
+        for (n, room) in node.room_views().enumerate() {
+            if self.rooms.get(n).is_none_or(|seen| seen.name != *room.name) {
+                let known = self.rooms.iter().position(|seen| seen.name == *room.name);
+                let seen = known.map_or_else(|| Seen::new(room.name.clone()), |known| self.rooms.remove(known));
+                self.rooms.insert(n.min(self.rooms.len()), seen);
+            }
+            let Some(seen) = self.rooms.get_mut(n) else { continue };
             if room.fence != seen.fence {
                 seen.fence = room.fence;
                 let (Fence { n, home, .. }, name) = (room.fence, room.name);
                 trace.story(now, format_args!("server {} knows {name} at {home}, fence {n}", server.of));
                 checker.observe(&Fact::Fenced { server, cluster, room: room.name, fence: room.fence }, now)?;
             }
-            let is_new = *room.held != seen.held || *room.durable != seen.durable;
-            if *room.held != seen.held {
-                let me = view.me;
+            let is_new = room.digest != seen.digest || (disk.is_some() && *room.durable != seen.durable);
+            if room.digest != seen.digest {
+                let me = Some(node.origin());
                 // A server's own entries first: they exceed what it held before, not what came with them.
                 for own in [true, false] {
                     let is_own = |of| Some(of) == me;
@@ -98,10 +117,11 @@ impl Watch {
                         checker.observe(&Fact::Held { server, own, entry }, now)?;
                     }
                 }
-                seen.held = room.held.as_ref().clone();
+                seen.digest = room.digest;
+                seen.held = room.held.into_owned();
             }
             if is_new {
-                seen.durable = room.durable.as_ref().clone();
+                seen.durable = room.durable.into_owned();
                 let on_disk = disk.map(|disk| disk.held(room.name));
                 let (room, held, durable) = (room.name, &seen.held, &seen.durable);
                 let on_disk = on_disk.as_ref();
@@ -127,12 +147,6 @@ impl Watch {
         self.me = Some(me);
         self.members = members().collect();
         checker.observe(&Fact::Members { server, stranger, me, members: &self.members }, now)
-    }
-}
-
-impl Seen {
-    fn nothing() -> Self {
-        Self { fence: NO_FENCE, held: VersionVector::default(), durable: VersionVector::default() }
     }
 }
 

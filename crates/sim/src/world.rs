@@ -19,16 +19,17 @@ use hobnob_proto::{
     node::view::Role,
     rng::Rng,
     session::keys::Secret,
-    time::Time,
+    time::{Duration, Time},
     wire::frame::Start,
 };
 
 use self::steps::Cause;
 use crate::{
+    coverage::Coverage,
     disk::Disk,
-    facts::{Dot, Picture, Process, RoomPicture, ServerPicture},
+    facts::{Dot, Fact, Picture, Process, RoomPicture, ServerPicture},
     faults::Fault,
-    host::{ClientHost, Datagram, ServerHost},
+    host::{ClientHost, ClientProcess, Datagram, ServerHost, ServerProcess},
     invariants::{Checker, Violation, i11_one_leader_once_quiet::Standing},
     link::{HostId, Network},
     noise::Outsider,
@@ -42,6 +43,10 @@ mod breaks;
 mod disks;
 mod steps;
 
+/// From here on, ids are used by servers that take the place of others.
+const NEXT_ID: u32 = 10;
+/// How often it is looked what everybody keeps, and in which states they are.
+const CENSUS_EVERY: Duration = Duration::from_millis(500);
 /// From here on, ids are used by strangers only.
 const STRANGER_ID: u32 = 20;
 
@@ -131,6 +136,11 @@ pub struct World {
     departed: Vec<Gone>,
     /// What was on the disk that was lost last.
     weak: Vec<Dot>,
+    coverage: Coverage,
+    /// When it is looked next what everybody keeps.
+    census_at: Time,
+    /// The id of the next server that takes another's place.
+    next_id: u32,
 }
 
 /// A server that has left politely, and has not come back.
@@ -147,7 +157,8 @@ impl World {
         let network = Network::new(profile.link.clone(), rng.fork());
         let outsider = Outsider::new(profile.noise.clone(), rng.fork());
         let secret = profile.closed.then(|| Secret::generate(rng));
-        let mut servers: Vec<_> = profile.ids.iter().map(|id| ServerHost::new(*id, secret.clone())).collect();
+        let machines = profile.ids.iter().zip(&profile.walls);
+        let mut servers: Vec<_> = machines.map(|(id, wall)| ServerHost::new(*id, secret.clone(), *wall)).collect();
         for (_, host) in servers.iter_mut().enumerate().filter(|(of, _)| profile.disks.has(*of)) {
             host.disk = Some(Disk::new(profile.disks.clone(), rng.fork()));
         }
@@ -181,6 +192,9 @@ impl World {
             sealed: BTreeSet::new(),
             departed: Vec::new(),
             weak: Vec::new(),
+            coverage: Coverage::of(profile),
+            census_at: Time::ZERO + CENSUS_EVERY,
+            next_id: NEXT_ID,
         }
     }
 
@@ -231,6 +245,10 @@ impl World {
             };
             // A process may have wished for a moment that has passed.
             self.now = self.now.max(at);
+            if self.now >= self.census_at {
+                self.census_at = self.now + CENSUS_EVERY;
+                self.take_census()?;
+            }
             if let Some((_, host)) = alarm_first {
                 self.step(host, &Cause::Tick)?;
             } else if let Some(Reverse(Queued { what, .. })) = self.queue.pop() {
@@ -263,7 +281,7 @@ impl World {
         let rooms: Vec<_> = host.told.rooms().iter().map(|(room, cursor)| (room.clone(), cursor.clone())).collect();
         let outbox: Vec<_> = host.told.outbox().iter().map(|(post, body)| (post.clone(), body.clone())).collect();
         for (room, cursor) in rooms {
-            self.follow(of, &room, if resume { cursor } else { VersionVector::default() })?;
+            self.follow(of, &room, Start::After(if resume { cursor } else { VersionVector::default() }))?;
         }
         for ((room, seq), body) in outbox {
             self.command(of, client::Command::Post { room, seq, body })?;
@@ -277,15 +295,22 @@ impl World {
         if politely {
             self.command(of, client::Command::Quit)?;
         }
-        self.clients[of].process = None;
+        if let Some(running) = self.clients[of].process.take() {
+            self.part_with_client(&running);
+        }
         Ok(())
     }
 
-    /// Makes a client follow a room, from a cursor on.
-    pub fn follow(&mut self, of: usize, room: &RoomName, base: VersionVector) -> Result<(), Violation> {
-        self.trace.story(self.now, format_args!("client {of} joins {room} after {base:?}"));
-        self.clients[of].told.follow(room, base.clone(), &mut self.checker, self.now)?;
-        let from = Start::After(base);
+    /// Makes a client follow a room.
+    pub fn follow(&mut self, of: usize, room: &RoomName, from: Start) -> Result<(), Violation> {
+        self.trace.story(self.now, format_args!("client {of} joins {room} from {from:?} on"));
+        self.coverage.meet(match &from {
+            Start::After(cursor) if *cursor == VersionVector::default() => "follows from the beginning",
+            Start::After(_) => "follows after a cursor",
+            Start::Last(_) => "follows the last posts",
+            Start::Since(_) => "follows since a time",
+        });
+        self.clients[of].told.follow(room, &from, &mut self.checker, self.now)?;
         self.command(of, client::Command::Join { room: room.clone(), from })
     }
 
@@ -328,6 +353,12 @@ impl World {
         }
     }
 
+    /// Cluster time, as far as the servers agree: the latest that one of them has.
+    pub fn cluster_millis(&self) -> u64 {
+        let running = self.servers.iter().filter_map(|host| host.process.as_ref());
+        running.map(|running| running.node.millis()).max().unwrap_or_default()
+    }
+
     /// Who may lead now, and who does.
     pub fn standing(&self) -> Standing {
         let mut standing = Standing::default();
@@ -349,6 +380,19 @@ impl World {
     /// Asks those invariants about this moment that hold once there was time to elect a leader.
     pub fn led(&mut self) -> Result<(), Violation> {
         self.checker.led(&self.picture(), self.now)
+    }
+
+    /// What was met so far: also of those who run.
+    pub fn coverage(&mut self) -> Coverage {
+        let mut coverage = self.coverage.clone();
+        for running in self.servers.iter().filter_map(|host| host.process.as_ref()) {
+            coverage.part_with_server(&running.node);
+        }
+        for running in self.clients.iter().filter_map(|host| host.process.as_ref()) {
+            coverage.part_with_client(&running.client);
+        }
+        coverage.network(&self.network, &self.outsider);
+        coverage
     }
 
     /// What the invariants had to judge so far.
@@ -374,6 +418,33 @@ impl World {
         let (servers, strangers) = (self.servers.iter().map(server), self.strangers.iter().map(server));
         let hosts = servers.chain(self.clients.iter().map(client)).chain(strangers);
         hosts.enumerate().filter_map(|(host, wake)| wake.map(|at| (at, host))).min()
+    }
+
+    /// Looks what everybody keeps, and in which states they are.
+    fn take_census(&mut self) -> Result<(), Violation> {
+        for running in self.servers.iter().filter_map(|host| host.process.as_ref()) {
+            self.coverage.states(&running.node.states());
+            let fact = Fact::Keeps { server: true, process: running.process, queues: &running.node.queues() };
+            self.checker.observe(&fact, self.now)?;
+        }
+        for host in &self.clients {
+            let Some(running) = &host.process else { continue };
+            self.coverage.states(&running.client.states());
+            let queues = running.client.queues();
+            let fact = Fact::Keeps { server: false, process: host.told.process(), queues: &queues };
+            self.checker.observe(&fact, self.now)?;
+        }
+        Ok(())
+    }
+
+    /// A server's process ends.
+    fn part_with_server(&mut self, running: &ServerProcess) {
+        self.coverage.part_with_server(&running.node);
+    }
+
+    /// A client's process ends.
+    fn part_with_client(&mut self, running: &ClientProcess) {
+        self.coverage.part_with_client(&running.client);
     }
 
     fn broken(&self, what: String) -> Violation {

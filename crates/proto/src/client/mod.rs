@@ -43,6 +43,7 @@ use crate::{
 
 mod api;
 mod asks;
+mod census;
 mod finder;
 mod frames;
 mod hearing;

@@ -109,6 +109,11 @@ impl Room {
         Self { copies: true, ..Self::new(name, from) }
     }
 
+    /// How many entries wait above a hole.
+    pub(super) fn stranded(&self) -> usize {
+        self.receiver.as_ref().map_or(0, Receiver::stranded)
+    }
+
     /// What is held without a hole.
     pub(super) fn cursor(&self) -> Option<&VersionVector> {
         self.receiver.as_ref().map(Receiver::held)

@@ -132,6 +132,11 @@ impl Receiver {
         &self.held
     }
 
+    /// How many entries wait above a hole.
+    pub fn stranded(&self) -> usize {
+        self.stranded_count
+    }
+
     /// Something that did not come through [`Self::entry`] is held too: a home's own new entry, or one that came from
     /// another server. Gives back what had been stranded above it and is free now, without `entry` itself. An entry
     /// above a hole changes nothing.

@@ -6,6 +6,7 @@
 //! goes over to the other with all that was said in it.
 
 use super::packet::Facts;
+use crate::planted::{self, Bug};
 
 /// A cluster younger than this, in seconds, unites with another although both hold messages.
 pub const YOUNG_SECS: u32 = 60;
@@ -33,6 +34,7 @@ pub fn verdict(ours: &Facts, theirs: &Facts) -> Verdict {
         ((true, true), _) | ((false, false), (true, true)) => lower_wins,
         ((true, false), _) | ((false, false), (true, false)) => Verdict::WeAdopt,
         ((false, true), _) | ((false, false), (false, true)) => Verdict::TheyAdopt,
+        ((false, false), (false, false)) if planted::is(Bug::ClustersUnite) => lower_wins,
         ((false, false), (false, false)) => Verdict::Apart,
     }
 }

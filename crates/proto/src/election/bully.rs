@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use super::{Input, Message, Output, PeerView, State};
 use crate::{
     ids::{Origin, ServerId},
+    planted::{self, Bug},
     rng::Rng,
     time::{Duration, Time},
     wire::frame::Epoch,
@@ -263,7 +264,8 @@ impl Election {
 
     /// Accepts an epoch that is higher than the one known. It deposes; whether it ends a candidacy depends on its leader.
     fn learn(&mut self, epoch: Epoch, now: Time) {
-        if epoch <= self.epoch || !self.is_credible(epoch.term) {
+        let is_lower = epoch < self.epoch && !planted::is(Bug::EpochNotFenced);
+        if is_lower || epoch == self.epoch || !self.is_credible(epoch.term) {
             return;
         }
         if self.is_presumptuous(epoch) {

@@ -68,10 +68,7 @@ impl Node {
     }
 
     fn status_head(&self) -> Value {
-        let mut counters = self.counters.clone();
-        for (cause, count) in self.endpoint.counters().iter().chain(self.discovery.counters()) {
-            *counters.entry(cause).or_default() += count;
-        }
+        let mut counters = self.counters();
         counters.insert("deliveries", self.load.total());
         json!({
             "cluster": self.config.cluster,

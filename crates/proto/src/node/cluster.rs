@@ -149,7 +149,7 @@ impl Node {
     }
 
     /// In which cluster we are.
-    pub(super) fn cluster_id(&self) -> ClusterId {
+    pub fn cluster_id(&self) -> ClusterId {
         self.cluster.id
     }
 

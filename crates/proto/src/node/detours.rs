@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Posts that are passed on at a time; more are repeated by whoever posted them.
-const PASSED_MAX: usize = 16_384;
+pub(super) const PASSED_MAX: usize = 16_384;
 /// How long the acknowledgement of one is waited for.
 const PASSED_SPAN: Duration = Duration::from_secs(30);
 
@@ -39,6 +39,18 @@ pub(super) struct Detours {
     /// Who follows rooms here that are at home elsewhere.
     guests: BTreeSet<(ServerId, SessionId, RoomName)>,
     passed: Passed,
+}
+
+impl Detours {
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ways.is_empty()
+    }
+
+    /// How many acknowledgements of what was passed on are waited for.
+    pub(super) fn passed(&self) -> usize {
+        self.passed.len()
+    }
 }
 
 impl Node {

@@ -167,12 +167,15 @@ impl Node {
         is_news
     }
 
-    /// Takes a room's record that somebody else has made, or that is durable; whether that is news.
+    /// Takes a room's record that somebody else has made, or that is durable; whether that is news. Where one of ours that is
+    /// higher is on its way to the disk, that stays the last one there: what a disk has never goes back.
     pub(super) fn learn_room(&mut self, record: RoomRecord) -> bool {
         if !self.records.merge(record.clone()) {
             return false;
         }
-        self.persist(Write::Room(record));
+        if self.kept.fences.get(&record.room).is_none_or(|ours| ours.fence < record.fence) {
+            self.persist(Write::Room(record));
+        }
         true
     }
 

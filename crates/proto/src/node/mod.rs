@@ -36,6 +36,7 @@ use crate::{
 
 mod answers;
 mod beats;
+pub mod census;
 mod clients;
 mod cluster;
 mod copies;

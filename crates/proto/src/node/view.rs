@@ -53,17 +53,13 @@ pub struct RoomView<'a> {
     pub held: Cow<'a, VersionVector>,
     /// What of that is on its disk; all, where it has none.
     pub durable: Cow<'a, VersionVector>,
+    /// A hash of that: another one where it has changed.
+    pub digest: u64,
 }
 
 impl Node {
     /// What it holds and believes now.
     pub fn view(&self) -> View<'_> {
-        let rooms = self.records.iter().filter_map(|record| {
-            let room = self.rooms.get(&record.room)?;
-            let (name, open) = (&record.room, room.upstream == Upstream::Home);
-            let (held, durable) = (Cow::Borrowed(room.held()), Cow::Borrowed(room.durable()));
-            Some(RoomView { name, fence: record.fence, open, held, durable })
-        });
         View {
             me: (self.stage == Stage::Serving).then_some(self.me),
             cluster: Some(self.cluster.id),
@@ -75,8 +71,35 @@ impl Node {
             unheard: self.heartbeat.unheard().map(|peer| peer.id).collect(),
             probation: self.live_ids().into_iter().filter(|id| self.is_on_probation(*id)).collect(),
             writable: self.kept.is_writable(),
-            rooms: rooms.collect(),
+            rooms: self.room_views().collect(),
         }
+    }
+
+    /// The highest epoch that it has accepted.
+    pub fn highest_epoch(&self) -> Epoch {
+        self.epoch()
+    }
+
+    /// Cluster time, as of its last step: milliseconds since 1970.
+    pub fn millis(&self) -> u64 {
+        self.cluster_millis()
+    }
+
+    /// What it does in the election.
+    pub fn role(&self) -> Role {
+        self.election.state()
+    }
+
+    /// The rooms that it knows, as in [`View::rooms`]. Both tables are in order, so none is searched.
+    pub fn room_views(&self) -> impl Iterator<Item = RoomView<'_>> {
+        let mut rooms = self.rooms.iter().peekable();
+        self.records.iter().filter_map(move |record| {
+            while rooms.next_if(|(name, _)| **name < record.room).is_some() {}
+            let (name, room) = rooms.next_if(|(name, _)| **name == record.room)?;
+            let open = room.upstream == Upstream::Home;
+            let (held, durable) = (Cow::Borrowed(room.held()), Cow::Borrowed(room.durable()));
+            Some(RoomView { name, fence: record.fence, open, held, durable, digest: room.digest })
+        })
     }
 
     /// Who it is, whether it serves already or not.

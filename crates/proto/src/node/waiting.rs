@@ -15,7 +15,11 @@ use crate::{
 /// What of one device waits: posts and bytes.
 const DEVICE_MAX: Size = Size { posts: 1_024, bytes: 1024 * 1024 };
 /// What of all devices does.
-const ALL_MAX: Size = Size { posts: 16_384, bytes: 64 * 1024 * 1024 };
+const ALL_MAX: Size = Size { posts: POSTS_MAX, bytes: BYTES_MAX };
+/// Posts of all devices.
+pub(super) const POSTS_MAX: usize = 16_384;
+/// Bytes of all devices.
+pub(super) const BYTES_MAX: usize = 64 * 1024 * 1024;
 /// What a post takes beside its body.
 pub(super) const OVERHEAD: usize = 512;
 
@@ -56,6 +60,11 @@ impl Size {
 }
 
 impl Waiting {
+    /// How many posts wait, and bytes with what they take beside.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.all.posts, self.all.bytes)
+    }
+
     /// Keeps a post since `now`, in place of one with its number; whether there was space for it.
     pub(super) fn insert(&mut self, post: Post, now: Time) -> bool {
         let Some(author) = &post.author else { return false };

@@ -12,6 +12,7 @@ use crate::{
     rng::Rng,
     session::{
         Datagrams, Event, Role, SessionId,
+        census::{self, Talk},
         cookie::Cookies,
         gate::Gate,
         half_open::HalfOpen,
@@ -58,6 +59,8 @@ pub struct Endpoint {
     pub(super) opened: Vec<u8>,
     /// How many were.
     pub(super) packets_taken: u64,
+    /// There once somebody listens in.
+    pub(super) talk: Option<Box<Talk>>,
 }
 
 /// Datagrams and lines dropped, by cause.
@@ -90,6 +93,7 @@ impl Endpoint {
             counters: Counters::default(),
             opened: vec![0; limits::DATAGRAM_BYTES_MAX],
             packets_taken: 0,
+            talk: None,
         }
     }
 
@@ -202,9 +206,12 @@ impl Endpoint {
         } else if state.unsent_bytes() + bytes > unsent_max || self.outbox.is_full() {
             self.counters.add("unsent_full");
         } else {
-            let line = self.outbox.put(line);
-            self.outbox.append(&mut state.chain, line);
+            let put = self.outbox.put(line);
+            self.outbox.append(&mut state.chain, put);
             list(&mut self.listed, session, state);
+            if let Some(talk) = &mut self.talk {
+                census::note(&mut talk.said, line);
+            }
         }
     }
 

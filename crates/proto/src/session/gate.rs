@@ -48,6 +48,11 @@ impl Default for Gate {
 }
 
 impl Gate {
+    /// How many handshakes wait for a later turn.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Begins a turn with full rations.
     pub(super) fn next_turn(&mut self) {
         (self.handshakes, self.rekeys) = (limits::HANDSHAKES_PER_TURN, limits::REKEYS_PER_TURN);

@@ -6,7 +6,7 @@ use std::{mem, net::SocketAddr};
 use crate::{
     limits,
     session::{
-        Endpoint, Event, Role, SessionId,
+        Endpoint, Event, Role, SessionId, census,
         endpoint::Counters,
         gate::Waiting,
         half_open::ask_id,
@@ -176,6 +176,9 @@ impl Endpoint {
             Some(Err(cause)) => self.counters.add(cause),
             None => {
                 for line in plain.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                    if let Some(talk) = &mut self.talk {
+                        census::note(&mut talk.heard, line);
+                    }
                     let line = if line.starts_with(fragment::LINE_START) {
                         assemble(session, line, now, &mut self.counters)
                     } else {

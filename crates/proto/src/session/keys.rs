@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     ids::{ClusterId, ClusterName, PersonId},
+    planted::{self, Bug},
     rng::Rng,
     text,
 };
@@ -100,7 +101,7 @@ impl fmt::Debug for Secret {
 /// The key pair that all servers of a cluster share. Closed: from its secret alone, so that clusters may be joined. Open:
 /// from its name and id, which anybody can do.
 pub fn cluster_key(secret: Option<&Secret>, name: &ClusterName, cluster: ClusterId) -> KeyPair {
-    let private = match secret {
+    let private = match secret.filter(|_| !planted::is(Bug::SecretIgnored)) {
         Some(secret) => derive(secret.0.as_ref(), "hobnob cluster key"),
         None => derive(format!("{name}\n{cluster}").as_bytes(), "hobnob open cluster key"),
     };
@@ -109,7 +110,7 @@ pub fn cluster_key(secret: Option<&Secret>, name: &ClusterName, cluster: Cluster
 
 /// The key of the tags on HELLO and HERE. Open: from the cluster's name.
 pub fn discovery_key(secret: Option<&Secret>, name: &ClusterName) -> Zeroizing<[u8; 32]> {
-    match secret {
+    match secret.filter(|_| !planted::is(Bug::SecretIgnored)) {
         Some(secret) => derive(secret.0.as_ref(), "hobnob discovery key"),
         None => derive(name.as_str().as_bytes(), "hobnob open discovery key"),
     }

@@ -14,6 +14,7 @@
 
 use std::net::SocketAddr;
 
+mod census;
 mod cookie;
 mod datagrams;
 mod endpoint;
@@ -30,6 +31,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+pub use census::{Census, Talk};
 pub use datagrams::{Datagrams, Run};
 pub use endpoint::Endpoint;
 

@@ -70,7 +70,6 @@ impl Table {
     }
 
     /// All of them.
-    #[cfg(test)]
     pub(super) fn values(&self) -> impl Iterator<Item = &Session> {
         self.places.iter().flatten().map(|(_, session)| &**session)
     }

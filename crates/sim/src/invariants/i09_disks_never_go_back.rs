@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use hobnob_proto::{
-    ids::{ClusterId, RoomName},
+    ids::{Boot, ClusterId, RoomName},
     store::Write,
     time::Time,
     wire::frame::Fence,
@@ -19,8 +19,8 @@ struct Kept {
     cluster: Option<ClusterId>,
     term: u64,
     fences: BTreeMap<RoomName, Fence>,
-    /// The highest term that the server has led in, and in which run.
-    led: Option<(u64, Process)>,
+    /// The highest term that the server has led in, and in which boot. Others may tell it of that after a restart.
+    led: Option<(u64, Boot)>,
 }
 
 /// The invariant.
@@ -78,8 +78,8 @@ impl Invariant for NeverBack {
                 if kept.term < epoch.term {
                     return Ok(());
                 }
-                let (term, before) = (epoch.term, kept.led.replace((epoch.term, *server)));
-                if before.is_some_and(|(led, run)| run != *server && led >= term) {
+                let (term, before) = (epoch.term, kept.led.replace((epoch.term, epoch.boot)));
+                if before.is_some_and(|(led, boot)| boot != epoch.boot && led >= term) {
                     return Err(format!("server {} leads in term {term} again, after a restart", server.of));
                 }
             }

@@ -32,6 +32,11 @@ impl Invariant for NeverBack {
 
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         match fact {
+            Fact::Reborn { server } => {
+                self.epochs.retain(|(process, _), _| process != server);
+                self.fences.retain(|(process, ..), _| process != server);
+                Ok(())
+            }
             Fact::Accepted { server, cluster, epoch } => {
                 let before = self.epochs.insert((*server, *cluster), *epoch);
                 self.moved |= before.is_some();

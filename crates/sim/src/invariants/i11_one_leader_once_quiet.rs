@@ -100,10 +100,10 @@ pub struct Steady {
 }
 
 impl Steady {
-    /// Watches from this moment on.
-    pub fn new(first: Standing) -> Self {
+    /// Watches from this moment on. Who may lead can have changed right before.
+    pub fn new(first: Standing, now: Time) -> Self {
         let Standing { eligible, leaders, probation } = first;
-        Self { probation, eligible, changed: None, eligible_changes: 0, leaders, leader_changes: 0 }
+        Self { probation, eligible, changed: Some(now), eligible_changes: 0, leaders, leader_changes: 0 }
     }
 
     /// Takes a look. Says whether one leader has to lead now: it has not at once after a change of who may.
@@ -193,7 +193,7 @@ mod tests {
             leaders: vec![ServerId(*leader)],
             probation: ids(probation),
         };
-        let mut steady = Steady::new(standing(&history[0]));
+        let mut steady = Steady::new(standing(&history[0]), Time::ZERO);
         let looks = history.iter().enumerate().map(|(n, seen)| {
             let now = Time::from_micros(n as u64 * 500_000);
             steady.look(standing(seen), now).map_err(|_| n).map(usize::from)
@@ -222,6 +222,10 @@ mod tests {
             8..16 => (&[1, 2][..], 2, &[3][..]),
             _ => (&[1, 2, 3][..], 3, &[][..]),
         };
-        assert_eq!(looks(&(0..40).map(two_end).collect::<Vec<_>>()), Ok(40 - 2 * 6), "3 s after each do not count");
+        assert_eq!(
+            looks(&(0..40).map(two_end).collect::<Vec<_>>()),
+            Ok(40 - 3 * 6),
+            "3 s after each, and in the beginning, do not count"
+        );
     }
 }

@@ -7,6 +7,7 @@ use hobnob_proto::{
     ids::RoomName,
     log::{PostKey, VersionVector, entry::MESSAGE},
     time::Time,
+    wire::frame::Start,
 };
 
 use super::Invariant;
@@ -16,7 +17,9 @@ use crate::facts::{ClientPicture, Dot, Fact, Picture, Process, dot};
 #[derive(Debug, Default)]
 pub struct Cursors {
     /// Every message that some log has ever held.
-    messages: BTreeMap<Dot, PostKey>,
+    messages: BTreeMap<Dot, (PostKey, u64)>,
+    /// What was asked for where no cursor was given.
+    asked: BTreeMap<(Process, RoomName), Start>,
     last: BTreeMap<(Process, RoomName), VersionVector>,
     bases: BTreeMap<(Process, RoomName), VersionVector>,
     shown: BTreeMap<(Process, RoomName), BTreeSet<PostKey>>,
@@ -31,14 +34,42 @@ impl Cursors {
         let (nothing, nowhere) = (BTreeSet::new(), VersionVector::default());
         let (shown, base) = (self.shown.get(&at).unwrap_or(&nothing), self.bases.get(&at).unwrap_or(&nowhere));
         let messages = self.messages.iter().filter(|((of, ..), _)| of == room);
-        let before: BTreeSet<_> =
-            messages.clone().filter(|((_, origin, seq), _)| base.holds(*origin, *seq)).map(|(_, key)| *key).collect();
-        for ((_, origin, seq), key) in messages {
+        let before: BTreeSet<_> = messages
+            .clone()
+            .filter(|((_, origin, seq), _)| base.holds(*origin, *seq))
+            .map(|(_, (key, _))| *key)
+            .collect();
+        for ((_, origin, seq), (key, _)) in messages {
             if cursor.holds(*origin, *seq) && !shown.contains(key) && !before.contains(key) {
                 return Err(format!("client {} has passed over {room} {origin}:{seq}", client.process.of));
             }
         }
         Ok(())
+    }
+}
+
+impl Cursors {
+    /// Of those who did not begin at a cursor: the last posts, as many as were asked for, or all from that time on.
+    fn as_asked(&self, client: &ClientPicture, room: &RoomName, cursor: &VersionVector) -> Result<(), String> {
+        let at = (client.process, room.clone());
+        let Some(from) = self.asked.get(&at) else { return Ok(()) };
+        let shown = self.shown.get(&at);
+        let is_shown = |key: &PostKey| shown.is_some_and(|shown| shown.contains(key));
+        let messages = self.messages.iter().filter(|((of, origin, seq), _)| of == room && cursor.holds(*origin, *seq));
+        let posts: BTreeMap<_, _> = messages.map(|(_, (key, millis))| (*key, *millis)).collect();
+        let of = client.process.of;
+        match from {
+            Start::Since(millis) => match posts.iter().find(|(key, at)| *at >= millis && !is_shown(key)) {
+                Some((key, at)) => Err(format!("client {of} was not shown {room} from {millis} on: {key:?} at {at}")),
+                None => Ok(()),
+            },
+            Start::Last(count) => {
+                let (shown, wanted) = (shown.map_or(0, BTreeSet::len), posts.len().min(*count as usize));
+                let why = || format!("client {of} was shown {shown} of the last {wanted} in {room}");
+                if shown < wanted { Err(why()) } else { Ok(()) }
+            }
+            Start::After(_) => Ok(()),
+        }
     }
 }
 
@@ -54,7 +85,10 @@ impl Invariant for Cursors {
     fn observe(&mut self, fact: &Fact<'_>, _now: Time) -> Result<(), String> {
         match fact {
             Fact::Held { entry, .. } if &*entry.kind == MESSAGE => {
-                self.messages.insert(dot(entry), entry.post_key());
+                self.messages.insert(dot(entry), (entry.post_key(), entry.hlc.millis));
+            }
+            Fact::Asked { client, room, from } => {
+                self.asked.insert((*client, (*room).clone()), (*from).clone());
             }
             Fact::Followed { client, room, base } => {
                 self.bases.insert((*client, (*room).clone()), (*base).clone());
@@ -78,6 +112,7 @@ impl Invariant for Cursors {
         for client in &picture.clients {
             for (room, cursor) in &client.rooms {
                 self.nothing_skipped(client, room, cursor)?;
+                self.as_asked(client, room, cursor)?;
                 let held =
                     |room: &RoomName| picture.servers.iter().filter_map(|server| server.rooms.get(room)).collect();
                 let held: Vec<_> = held(room);
@@ -106,6 +141,30 @@ mod tests {
         check(&[(1, 1)], &[(1, 2)], None);
         check(&[(1, 2)], &[(1, 1)], Some(1));
         check(&[(1, 2), (2, 2)], &[(1, 3)], Some(1));
+    }
+
+    #[test]
+    fn who_asks_for_the_last_posts_or_since_a_time_is_shown_these() {
+        fn check(from: &Start, shown: &[u64], expected: bool) {
+            let entries = [entry(1, 1, 1, 5, "x"), entry(1, 2, 2, 6, "y")];
+            let (lobby, base) = (RoomName::lobby(), vector(&[(1, 2 - shown.len() as u64)]));
+            let mut facts = vec![Fact::Asked { client: process(0), room: &lobby, from }];
+            facts.push(Fact::Followed { client: process(0), room: &lobby, base: &base });
+            facts.extend(entries.iter().map(|entry| Fact::Held { server: process(1), own: true, entry }));
+            let seen = entries.iter().filter(|entry| shown.contains(&entry.seq));
+            facts.extend(seen.map(|entry| Fact::Shown { client: process(0), entry, late: false }));
+            let mut invariant = Cursors::default();
+            assert_eq!(first_bad(&mut invariant, &facts), None);
+            let servers = vec![server(1, 1, fence(1, 1), true, &[(1, 2)])];
+            let picture = Picture { servers, clients: vec![client(&[(1, 2)])], ..Picture::default() };
+            assert_eq!(invariant.settled(&picture).is_ok(), expected, "{from:?}, shown {shown:?}");
+        }
+        check(&Start::Last(1), &[2], true);
+        check(&Start::Last(2), &[2], false);
+        check(&Start::Last(9), &[1, 2], true);
+        check(&Start::Since(6), &[2], true);
+        check(&Start::Since(5), &[2], false);
+        check(&Start::Since(7), &[], true);
     }
 
     #[test]

@@ -31,16 +31,16 @@ impl Invariant for SealedOnce {
         self.noise |= matches!(fact, Fact::Stray);
         let Fact::Opened { at, packet, sealed, packets } = fact else { return Ok(()) };
         let (host, run) = at;
-        let who = format!("host {host} in run {run}");
-        let Some(packet) = packet else { return Err(format!("{who} has opened {packets} packets, and none came")) };
+        let who = || format!("host {host} in run {run}");
+        let Some(packet) = packet else { return Err(format!("{} has opened {packets} packets, and none came", who())) };
         if *packets > 1 {
-            return Err(format!("{who} has made {packets} packets of {packet:016x}"));
+            return Err(format!("{} has made {packets} packets of {packet:016x}", who()));
         }
         if !sealed {
-            return Err(format!("{who} has opened {packet:016x}, which nobody has sealed"));
+            return Err(format!("{} has opened {packet:016x}, which nobody has sealed", who()));
         }
         if let Some((first, run)) = self.opened.insert(*packet, *at) {
-            return Err(format!("{who} has opened {packet:016x}, which host {first} in run {run} had opened"));
+            return Err(format!("{} has opened {packet:016x}, which host {first} in run {run} had opened", who()));
         }
         Ok(())
     }

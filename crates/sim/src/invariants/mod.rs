@@ -9,6 +9,7 @@ use hobnob_proto::time::Time;
 
 use crate::facts::{Fact, Picture};
 
+pub mod i00_a_pause_blames_nobody;
 pub mod i00_everybody_is_served;
 pub mod i01_stored_is_synced;
 pub mod i02_stored_survives;
@@ -26,6 +27,7 @@ pub mod i13_one_open_home;
 pub mod i14_cursors_never_go_back;
 pub mod i15_nothing_for_the_departed;
 pub mod i16_rot_is_repaired;
+pub mod i17_queues_stay_within_bounds;
 pub mod i18_same_seed_same_trace;
 pub mod i19_sealed_once_for_this_session;
 pub mod i20_no_stranger_is_a_member;
@@ -80,12 +82,15 @@ impl fmt::Display for Violation {
 #[derive(Debug)]
 pub struct Checker {
     invariants: Vec<Box<dyn Invariant>>,
+    /// The only one that is told of each packet: there are more of them than of all other facts.
+    sealed: i19_sealed_once_for_this_session::SealedOnce,
 }
 
 impl Default for Checker {
     fn default() -> Self {
         Self {
             invariants: vec![
+                Box::new(i00_a_pause_blames_nobody::PauseBlamesNobody::default()),
                 Box::new(i00_everybody_is_served::EverybodyIsServed::default()),
                 Box::new(i01_stored_is_synced::StoredIsSynced::default()),
                 Box::new(i02_stored_survives::StoredSurvives::default()),
@@ -103,11 +108,13 @@ impl Default for Checker {
                 Box::new(i14_cursors_never_go_back::Cursors::default()),
                 Box::new(i15_nothing_for_the_departed::NothingForTheDeparted::default()),
                 Box::new(i16_rot_is_repaired::Repaired::default()),
+                Box::new(i17_queues_stay_within_bounds::WithinBounds::default()),
                 Box::new(i19_sealed_once_for_this_session::SealedOnce::default()),
                 Box::new(i20_no_stranger_is_a_member::NoStranger::default()),
                 Box::new(i21_acks_name_what_was_posted::Acks::default()),
                 Box::new(i22_old_clusters_stay_two::StayTwo::default()),
             ],
+            sealed: i19_sealed_once_for_this_session::SealedOnce::default(),
         }
     }
 }
@@ -115,7 +122,10 @@ impl Default for Checker {
 impl Checker {
     /// Tells all invariants a fact.
     pub fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), Violation> {
-        self.invariants.iter_mut().try_for_each(|invariant| {
+        let of_packets = matches!(fact, Fact::Opened { .. } | Fact::Stray);
+        let told =
+            self.invariants.iter_mut().filter(|_| !of_packets).map(|invariant| &mut **invariant as &mut dyn Invariant);
+        told.chain([&mut self.sealed as &mut dyn Invariant]).try_for_each(|invariant| {
             let name = invariant.name();
             invariant.observe(fact, now).map_err(|what| Violation { invariant: name, at: now, what })
         })
@@ -133,7 +143,8 @@ impl Checker {
 
     /// The names of all invariants of a run, and whether each had anything to judge so far.
     pub fn judged(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        self.invariants.iter().map(|invariant| (invariant.name(), invariant.judged()))
+        let all = self.invariants.iter().map(|invariant| (invariant.name(), invariant.judged()));
+        all.chain([(self.sealed.name(), self.sealed.judged())])
     }
 
     fn ask(

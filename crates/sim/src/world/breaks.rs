@@ -1,6 +1,6 @@
 //! What faults do to machines and the network.
 
-use hobnob_proto::{node::Stop, time::Duration};
+use hobnob_proto::{ids::ServerId, node::Stop, time::Duration};
 
 use super::{Cause, World};
 use crate::{
@@ -10,6 +10,8 @@ use crate::{
     host::ServerHost,
     invariants::Violation,
     link::{Cut, HostId},
+    noise,
+    trace::Fnv,
 };
 
 impl World {
@@ -18,13 +20,22 @@ impl World {
         if self.is_so(fault) {
             return Ok(());
         }
+        if let Some(name) = fault.name() {
+            self.coverage.meet(name);
+        }
         let line = self.told(fault);
         self.trace.story(self.now, format_args!("{line}"));
         match fault {
             Fault::Crash(of) => self.crash_server(*of)?,
             Fault::Restart(of) => {
                 self.departed.retain(|gone| gone.host != *of);
+                let jump = self.servers[*of].wall.jump_secs;
                 let process = self.servers[*of].start(self.replicas, &mut self.rng, self.now);
+                if process.run > 1 && jump.abs() > 1 {
+                    let goes_on = (jump > 0) == process.run.is_multiple_of(2);
+                    let fault = if goes_on { "fault wall clock went on" } else { "fault wall clock went back" };
+                    self.coverage.meet(fault);
+                }
                 self.checker.observe(&Fact::Started { server: process }, self.now)?;
                 self.restored(*of)?;
             }
@@ -46,6 +57,16 @@ impl World {
                 self.servers[*of].leaving = Some(*back);
                 self.step(*of, &Cause::Leave)?;
             }
+            Fault::Replace(of, back) => {
+                self.servers[*of].leaving = Some(*back);
+                self.servers[*of].successor = Some(ServerId(self.next_id)).filter(|id| id.0 < super::STRANGER_ID);
+                self.next_id += 1;
+                self.step(*of, &Cause::Leave)?;
+            }
+            Fault::Blurt(of, what) => {
+                let line = noise::nonsense(*what, &mut self.rng);
+                self.step(*of, &Cause::Blurt(line))?;
+            }
             Fault::Flap(of, on) => {
                 let server = self.servers[*of].id.0 as usize;
                 // Where much is lost, leaders come and go by themselves.
@@ -57,6 +78,7 @@ impl World {
             Fault::Heal => self.network.cut(Cut::new()),
             Fault::Pause(of) => {
                 self.servers[*of].paused.get_or_insert_default();
+                self.checker.observe(&Fact::Paused { server: self.servers[*of].process_of() }, self.now)?;
             }
             Fault::Resume(of) => self.resume(*of)?,
             Fault::Sleep(of) => self.clients[*of].asleep = Some(self.now),
@@ -106,9 +128,13 @@ impl World {
         match fault {
             Fault::Crash(of) => self.servers[*of].process.is_none(),
             Fault::Restart(of) => self.servers[*of].process.is_some(),
-            Fault::Pause(of) => self.servers[*of].process.is_none() || self.servers[*of].paused.is_some(),
             Fault::Resume(of) => self.servers[*of].paused.is_none(),
-            Fault::Leave(of, _) => self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some(),
+            Fault::Pause(of) | Fault::Blurt(of, _) => {
+                self.servers[*of].process.is_none() || self.servers[*of].paused.is_some()
+            }
+            Fault::Leave(of, _) | Fault::Replace(of, _) => {
+                self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some()
+            }
             Fault::Wipe(of) | Fault::Rot(of) => self.servers[*of].disk.is_none(),
             Fault::Full(of) => self.servers[*of].disk.as_ref().is_none_or(Disk::is_full),
             Fault::Room(of) => !self.servers[*of].disk.as_ref().is_some_and(Disk::is_full),
@@ -144,6 +170,8 @@ impl World {
             Fault::Pause(of) => format!("{} stands still", self.name(*of)),
             Fault::Resume(of) => format!("{} goes on", self.name(*of)),
             Fault::Leave(of, _) => format!("{} is asked to leave", self.name(*of)),
+            Fault::Replace(of, _) => format!("{} is asked to leave, for another to come", self.name(*of)),
+            Fault::Blurt(of, what) => format!("{} says {what:?} to all", self.name(*of)),
             Fault::Flap(of, true) => format!("{} begins to be killed again and again", self.name(*of)),
             Fault::Flap(of, false) => format!("{} is left alone", self.name(*of)),
             Fault::Sleep(of) => format!("client {of}'s machine falls asleep"),
@@ -156,9 +184,10 @@ impl World {
 
     pub(super) fn crash_server(&mut self, of: usize) -> Result<(), Violation> {
         self.servers[of].paused = None;
-        self.servers[of].leaving = None;
+        (self.servers[of].leaving, self.servers[of].successor) = (None, None);
         let Some(running) = self.servers[of].process.take() else { return Ok(()) };
         self.crash_disk(of)?;
+        self.part_with_server(&running);
         self.checker.observe(&Fact::Crashed { server: running.process }, self.now)
     }
 
@@ -175,14 +204,30 @@ impl World {
         self.schedule(again, super::Task::Fault(Fault::Restart(of)));
         self.trace.story(self.now, format_args!("server {id} has stopped: {why:?}"));
         if *why != Stop::Left {
+            self.servers[of].successor = None;
             return self.checker.observe(&Fact::Crashed { server: process }, self.now);
         }
-        self.checker.observe(&Fact::Left { server: process }, self.now)
+        self.checker.observe(&Fact::Left { server: process }, self.now)?;
+        if let Some(successor) = self.servers[of].successor.take()
+            && self.empty_disk(of)?
+        {
+            self.servers[of].replace(successor);
+        }
+        Ok(())
     }
 
     fn resume(&mut self, of: usize) -> Result<(), Violation> {
-        let waiting = self.servers[of].paused.take().unwrap_or_default();
-        waiting.into_iter().try_for_each(|(from, bytes)| self.step(of, &Cause::Datagram(from, bytes)))?;
+        self.checker.observe(&Fact::Resumed { server: self.servers[of].process_of() }, self.now)?;
+        let mut waiting = self.servers[of].paused.take().unwrap_or_default();
+        // A process that is stopped finds what has come meanwhile; one whose whole machine slept does not.
+        if self.rng.below(2) == 0 {
+            waiting.clear();
+            self.step(of, &Cause::Tick)?;
+        }
+        waiting.into_iter().try_for_each(|(from, bytes)| {
+            let hash = Fnv::of_packet(&bytes);
+            self.step(of, &Cause::Datagram(from, bytes, hash))
+        })?;
         self.act_disk(of)
     }
 

@@ -83,16 +83,25 @@ impl World {
     /// good.
     pub(super) fn wipe(&mut self, of: HostId) -> Result<(), Violation> {
         self.crash_server(of)?;
+        self.empty_disk(of).map(drop)
+    }
+
+    /// Where there is a disk, it is replaced by an empty one. `false`: the last loss of a disk is not made good.
+    pub(super) fn empty_disk(&mut self, of: HostId) -> Result<bool, Violation> {
         let server = self.servers[of].process_of();
-        if !self.may_lose() {
-            return Ok(());
+        if self.servers[of].disk.is_none() {
+            return Ok(true);
         }
-        let Some(disk) = &mut self.servers[of].disk else { return Ok(()) };
+        if !self.may_lose() {
+            return Ok(false);
+        }
+        let Some(disk) = &mut self.servers[of].disk else { return Ok(true) };
         let model = disk.synced();
         self.weak = model.rooms().flat_map(|room| model.entries(room)).map(|kept| dot(&kept.entry)).collect();
         disk.wipe();
         self.trace.story(self.now, format_args!("server {} has an empty disk", server.of));
-        self.checker.observe(&Fact::Wiped { server }, self.now)
+        self.checker.observe(&Fact::Wiped { server }, self.now)?;
+        Ok(true)
     }
 
     /// An entry on a disk rots, if another disk has it.

@@ -2,7 +2,12 @@
 
 use std::{net::SocketAddr, rc::Rc};
 
-use hobnob_proto::{client, limits, node, wire::packet::Packet};
+use hobnob_proto::{
+    client,
+    ids::DeviceId,
+    limits, node,
+    wire::{frame::Refusal, packet::Packet},
+};
 
 use super::{Gone, Happening, World, disks::ToDisk};
 use crate::{
@@ -18,25 +23,27 @@ use crate::{
 #[derive(Debug)]
 pub(super) enum Cause {
     Tick,
-    Datagram(SocketAddr, Datagram),
+    /// A datagram, from whom, and its hash.
+    Datagram(SocketAddr, Datagram, u64),
     Command(client::Command),
     Leave,
     Disk(Says),
+    /// A server says this line to all.
+    Blurt(Vec<u8>),
 }
 
 impl World {
     pub(super) fn arrive(&mut self, from: SocketAddr, to: SocketAddr, bytes: Datagram) -> Result<(), Violation> {
         let Some(&host) = self.by_addr.get(&to) else { return Ok(()) };
         self.carried.arrived += 1;
-        let hash = Fnv::of_packet(&bytes);
-        self.trace.detail(self.now, format_args!("{to} gets {} bytes {hash:016x} from {from}", bytes.len()));
+        let hash = self.trace.packet(self.now, (from, to), &bytes);
         if let Some(waiting) = self.servers.get_mut(host).and_then(|host| host.paused.as_mut()) {
             if waiting.len() < SOCKET_DATAGRAMS_MAX {
                 waiting.push((from, bytes));
             }
             return Ok(());
         }
-        self.step(host, &Cause::Datagram(from, bytes))
+        self.step(host, &Cause::Datagram(from, bytes, hash))
     }
 
     pub(super) fn command(&mut self, of: usize, command: client::Command) -> Result<(), Violation> {
@@ -62,11 +69,15 @@ impl World {
         let Some(mut running) = machine.process.take() else { return Ok(()) };
         let input = match cause {
             Cause::Tick => node::Input::Tick,
-            Cause::Datagram(from, bytes) => node::Input::Datagram { from: *from, bytes },
+            Cause::Datagram(from, bytes, _) => node::Input::Datagram { from: *from, bytes },
             Cause::Leave => node::Input::Leave,
             Cause::Disk(Says::Durable(through)) => node::Input::Durable { through: *through },
             Cause::Disk(Says::Answer(answer)) => node::Input::Answer(answer),
             Cause::Disk(Says::Unwritable) => node::Input::Unwritable,
+            Cause::Blurt(line) => {
+                running.node.blurt(line);
+                node::Input::Tick
+            }
             Cause::Command(_) => unreachable!("people talk to clients"),
         };
         let taken = running.node.packets_taken();
@@ -81,6 +92,9 @@ impl World {
                 node::Output::Read(read) => self.use_disk(host, ToDisk::Read(read), now)?,
                 node::Output::Event(event) => {
                     self.trace.story(now, format_args!("server {id} tells {event:?}"));
+                    if let node::Event::PeerDown { peer, .. } = event {
+                        self.checker.observe(&Fact::Blames { server: running.process, peer }, now)?;
+                    }
                     if let node::Event::Stopped(why) = event {
                         stopped = Some(why);
                     }
@@ -94,6 +108,9 @@ impl World {
         if let Some(why) = stopped {
             if why == node::Stop::Left {
                 self.departed.push(Gone { who: running.process, host, origin: running.node.origin() });
+            }
+            if host < self.servers.len() {
+                self.part_with_server(&running);
             }
             return self.stopped(host, running.process, &why);
         }
@@ -116,7 +133,7 @@ impl World {
             return Ok(());
         }
         let disk = self.servers[host].disk.as_ref().map(Disk::synced);
-        watch.look((node, disk), &mut self.checker, &mut self.trace, now)?;
+        watch.look((node, disk), &mut self.checker, (&mut self.trace, &mut self.coverage), now)?;
         for Gone { who, origin, .. } in &self.departed {
             let has_left = (origin.id, origin.boot);
             if node.members().any(|member| member.left && (member.id, member.boot) == has_left) {
@@ -139,22 +156,33 @@ impl World {
         match cause {
             Cause::Tick => running.client.handle(client::Input::Tick, local),
             Cause::Command(command) => running.client.handle(client::Input::Command(command.clone()), local),
-            Cause::Datagram(from, bytes) => {
+            Cause::Datagram(from, bytes, _) => {
                 running.client.handle(client::Input::Datagram { from: *from, bytes }, local);
             }
-            Cause::Leave | Cause::Disk(_) => unreachable!("servers leave, and have disks"),
+            Cause::Leave | Cause::Blurt(_) | Cause::Disk(_) => unreachable!("servers leave, say and have disks"),
         }
         let from = self.clients[of].addr;
         let mut idle = true;
-        while let Some(output) = running.client.poll() {
-            idle = false;
-            match output {
-                client::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
-                client::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
-                client::Output::Event(event) => {
-                    self.clients[of].told.tell(&event, &mut self.checker, &mut self.trace, self.now)?;
+        loop {
+            let mut clashed = false;
+            while let Some(output) = running.client.poll() {
+                idle = false;
+                match output {
+                    client::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
+                    client::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
+                    client::Output::Event(event) => {
+                        clashed |= matches!(event, client::Event::Refused { why: Refusal::Clash, .. });
+                        self.clients[of].told.tell(&event, &mut self.checker, &mut self.trace, self.now)?;
+                    }
                 }
             }
+            if !clashed {
+                break;
+            }
+            let device = DeviceId(self.rng.u64());
+            self.trace.story(self.now, format_args!("client {of} is another device"));
+            self.clients[of].told.new_device(device, &mut self.checker, self.now)?;
+            running.client.handle(client::Input::Command(client::Command::NewDevice { device }), local);
         }
         let packets = running.client.packets_taken() - taken;
         self.opened(host, run, cause, packets)?;
@@ -172,7 +200,7 @@ impl World {
             return Ok(());
         }
         let packet = match cause {
-            Cause::Datagram(_, bytes) => Some(Fnv::of_packet(bytes)),
+            Cause::Datagram(_, _, hash) => Some(*hash),
             _ => None,
         };
         let sealed = packet.is_some_and(|packet| self.sealed.contains(&packet));
