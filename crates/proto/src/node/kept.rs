@@ -279,3 +279,90 @@ impl Node {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::ServerConfig,
+        ids::{Boot, ClusterId, ServerId},
+        session::keys::Suite,
+        store::Restored,
+        time::Time,
+        wire::frame::Fence,
+    };
+
+    /// A server with an empty disk, which has written what it writes when it starts.
+    fn server() -> Node {
+        let store = Restored {
+            id: None,
+            boot: Some(Boot(1)),
+            cluster: None,
+            term: 0,
+            members: Vec::new(),
+            rooms: Vec::new(),
+            logs: Vec::new(),
+        };
+        let config = ServerConfig {
+            id: Some(ServerId(1)),
+            cluster: "test".parse().unwrap(),
+            secret: None,
+            replicas: 2,
+            session_port: 5001,
+            addrs: Vec::new(),
+            peers: Vec::new(),
+            suite: Suite::ChaChaPoly,
+            wall_millis: 1_700_000_000_000,
+            store: Some(store),
+        };
+        let mut node = Node::new(config, [1; 32], Time::ZERO);
+        node.cluster.id = ClusterId(7);
+        node.out.clear();
+        node
+    }
+
+    /// What it writes, in its order.
+    fn writes(node: &mut Node) -> Vec<Write> {
+        let is_write = |output| match output {
+            Output::Persist(write) => Some(write),
+            _ => None,
+        };
+        node.out.drain(..).filter_map(is_write).collect()
+    }
+
+    #[test]
+    fn a_term_on_disk_never_goes_back() {
+        let mut node = server();
+        for term in [5, 3, 6] {
+            node.persist_term(term);
+        }
+        let terms: Vec<_> =
+            writes(&mut node).into_iter().map(|write| matches!(write, Write::Term(n) if n > 4)).collect();
+        assert_eq!(terms, [true; 3]);
+        assert_eq!(node.kept.term, 6);
+    }
+
+    #[test]
+    fn a_fence_of_ours_on_its_way_to_the_disk_is_not_followed_by_a_lower_one() {
+        fn check(ours: u32, theirs: u32, expected: &[u32]) {
+            let record = |id: u32| RoomRecord {
+                room: RoomName::lobby(),
+                fence: Fence { epoch: Epoch::NONE, n: 5, home: Origin { id: ServerId(id), boot: Boot(1) } },
+                successors: Vec::new(),
+            };
+            let mut node = server();
+            node.fence(vec![record(ours)], By::Successor);
+            assert!(node.learn_room(record(theirs)), "it is followed meanwhile");
+            let homes: Vec<_> = writes(&mut node)
+                .into_iter()
+                .filter_map(|write| match write {
+                    Write::Room(record) => Some(record.fence.home.id.0),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(homes, expected, "{ours} and {theirs}");
+        }
+        check(4, 3, &[4]);
+        check(3, 4, &[3, 4]);
+    }
+}
