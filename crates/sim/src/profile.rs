@@ -387,8 +387,8 @@ mod tests {
             Profile::draw(&mut dice::from_number(7), &wanted)
         };
         let all: Vec<_> = switches::ALL.iter().map(|(name, _)| *name).collect();
-        let Profile { walls, link, noise, rogues, starts_within, faults, traffic, .. } = drawn(&all);
-        let same = Profile { walls, link, noise, rogues, starts_within, faults, traffic, ..drawn(&[]) };
+        let Profile { walls, link, noise, rogues, starts_within, disks, faults, traffic, .. } = drawn(&all);
+        let same = Profile { walls, link, noise, rogues, starts_within, disks, faults, traffic, ..drawn(&[]) };
         assert_eq!(drawn(&all), same);
     }
 

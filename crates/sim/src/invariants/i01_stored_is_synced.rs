@@ -73,7 +73,7 @@ mod tests {
             let entry = entry(1, 1, 1, 5, "x");
             let write = Write::Entry(kept(&entry));
             let mut facts: Vec<_> = on.iter().map(|of| Fact::Synced { server: process(*of), write: &write }).collect();
-            facts.extend(wiped.then_some(Fact::Wiped { server: process(on[on.len() - 1]) }));
+            facts.extend(on.last().filter(|_| wiped).map(|of| Fact::Wiped { server: process(*of) }));
             facts.extend((0..secs).map(|_| Fact::Stray));
             let (key, dot) = (key(1), dot(&entry));
             facts.push(Fact::Acked { client: process(0), key, dot, copies, stored: true, durable: true });
