@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use hobnob_proto::{
     ids::{DeviceId, Origin, PersonId, PersonName, RoomName},
-    log::{VersionVector, entry::MESSAGE, room::Kept},
+    log::{Entry, VersionVector, entry::MESSAGE, room::Kept},
     store::Write,
 };
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 use super::{
+    Cause,
+    find::is_damage,
     rows::{self, COLUMNS, TABLES},
     schema::{SEQ_BOUND, row_id},
 };
@@ -43,11 +45,29 @@ pub(crate) enum Error {
     },
 }
 
+impl Error {
+    /// What has to be done about it.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::Behind => Cause::Slow,
+            Self::Hole { .. } => Cause::Fault,
+            Self::Sqlite(error) if is_damage(error) => Cause::Damaged,
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => Cause::Full,
+                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Cause::ReadOnly,
+                _ => Cause::Failing,
+            },
+        }
+    }
+}
+
 /// What the writer remembers between two writes.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     rooms: BTreeMap<RoomName, Room>,
     remembered: usize,
+    /// Whether it was said that a page is damaged: once is enough.
+    has_told_of_damage: bool,
 }
 
 /// A room as it is in the file.
@@ -72,7 +92,7 @@ struct Part {
 impl Names {
     /// Forgets everything: after a rollback, some of it is not in the file.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self { has_told_of_damage: self.has_told_of_damage, ..Self::default() };
     }
 
     /// Does one write.
@@ -148,8 +168,26 @@ impl Names {
         Ok(insert(connection, kept, part.id, author)?)
     }
 
-    /// An entry in place of a rotten one.
-    fn repair(&mut self, connection: &Connection, kept: &Kept) -> rusqlite::Result<()> {
+    /// An entry in place of a rotten one, outside any transaction: SQLite takes nothing more in one that has met damage.
+    /// Where the page that it belongs on is damaged, it stays rotten, and all else can be written.
+    pub(crate) fn repair(&mut self, connection: &Connection, kept: &Kept) -> rusqlite::Result<()> {
+        match self.try_repair(connection, kept) {
+            Err(error) if is_damage(&error) => {
+                if !std::mem::replace(&mut self.has_told_of_damage, true) {
+                    let Entry { room, origin, seq, .. } = &*kept.entry;
+                    tracing::warn!(
+                        %error, %room, %origin, seq,
+                        "an entry on a damaged page of the log cannot be put right: it stays unreadable here. The other \
+                         servers have it; to have it here again, stop this server and move log.db and log.db-wal aside"
+                    );
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn try_repair(&mut self, connection: &Connection, kept: &Kept) -> rusqlite::Result<()> {
         let entry = &kept.entry;
         let author = self.author(connection, kept)?;
         let part = self.part(connection, &entry.room, entry.origin)?;

@@ -60,6 +60,8 @@ pub(crate) enum Notice {
     Answer(Answer),
     /// Nothing more will be written in this run.
     Unwritable {
+        /// What kind of trouble it is.
+        cause: Cause,
         /// What the disk says.
         why: String,
     },
@@ -72,6 +74,42 @@ pub(crate) enum Notice {
     },
     /// The disk would take something again: a store that is opened anew can be written to.
     WritableAgain,
+}
+
+/// Why nothing more is written, by what has to be done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// There is no room left.
+    Full,
+    /// It may not be written to.
+    ReadOnly,
+    /// It does not keep up.
+    Slow,
+    /// What is in the file is not what was written.
+    Damaged,
+    /// It fails otherwise.
+    Failing,
+    /// The disk is well: this program is wrong.
+    Fault,
+}
+
+impl Cause {
+    /// What people can do.
+    pub(crate) fn advice(self) -> &'static str {
+        match self {
+            Self::Full => "make room on the disk: this server sees that by itself",
+            Self::ReadOnly => "let this user write to the disk: this server sees that by itself",
+            Self::Slow => "give it a faster disk, or less to do: it goes on by itself when the disk has caught up",
+            Self::Damaged => {
+                "the log is damaged: stop this server, move log.db and log.db-wal aside and start it again, and the \
+                 other servers bring everything back; `hobnob check` says what is left of it"
+            }
+            Self::Failing => "look after the disk: this server sees by itself when it works again",
+            Self::Fault => {
+                "the disk is not at fault, hobnob is: please report what is said here. It starts anew by itself"
+            }
+        }
+    }
 }
 
 /// How much waits to be written.

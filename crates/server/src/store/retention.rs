@@ -14,7 +14,7 @@ use hobnob_proto::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
-use super::schema::row_id;
+use super::{find::is_damage, schema::row_id};
 
 /// Entries that became durable within one slot of running time have one age. Seconds.
 pub(crate) const SLOT_SECS: u64 = 600;
@@ -136,6 +136,28 @@ pub(crate) fn sweep(connection: &Connection) -> rusqlite::Result<bool> {
         .query_row([], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?)))
         .optional()?;
     let Some((part, floor, swept)) = next else { return give_back(connection) };
+    let sweep = || -> rusqlite::Result<()> {
+        let to = swept_to(connection, part, floor, swept)?;
+        let transaction = connection.unchecked_transaction()?;
+        transaction
+            .prepare_cached("DELETE FROM entries WHERE id > ?1 AND id <= ?2")?
+            .execute([row_id(part, swept.cast_unsigned()), row_id(part, to.cast_unsigned())])?;
+        note_swept(&transaction, part, to)?;
+        transaction.commit()
+    };
+    match sweep() {
+        Err(error) if is_damage(&error) => {
+            // What lies on a damaged page, or beside it, stays there: nobody reads it any more.
+            tracing::warn!(%error, "a page of the log is damaged: what is given up of it takes its place for good");
+            note_swept(connection, part, floor.min(swept + SWEPT_AT_ONCE.cast_signed()))?;
+        }
+        other => other?,
+    }
+    Ok(true)
+}
+
+/// Up to where the next step of a sweep goes.
+fn swept_to(connection: &Connection, part: i64, floor: i64, swept: i64) -> rusqlite::Result<i64> {
     // Numbers that were never held, below a floor taken over from others, cost nothing.
     let first = connection
         .prepare_cached("SELECT id FROM entries WHERE id > ?1 AND id <= ?2 ORDER BY id LIMIT 1")?
@@ -143,17 +165,12 @@ pub(crate) fn sweep(connection: &Connection) -> rusqlite::Result<bool> {
             row.get::<_, i64>(0)
         })
         .optional()?;
-    let to = match first {
-        Some(first) => floor.min(super::schema::seq_of(first).cast_signed() + SWEPT_AT_ONCE.cast_signed()),
-        None => floor,
-    };
-    let transaction = connection.unchecked_transaction()?;
-    transaction
-        .prepare_cached("DELETE FROM entries WHERE id > ?1 AND id <= ?2")?
-        .execute([row_id(part, swept.cast_unsigned()), row_id(part, to.cast_unsigned())])?;
-    transaction.prepare_cached("UPDATE parts SET swept = ?2 WHERE id = ?1")?.execute(params![part, to])?;
-    transaction.commit()?;
-    Ok(true)
+    Ok(first.map_or(floor, |first| floor.min(super::schema::seq_of(first).cast_signed() + SWEPT_AT_ONCE.cast_signed())))
+}
+
+/// Notes up to where rows are gone.
+fn note_swept(connection: &Connection, part: i64, to: i64) -> rusqlite::Result<()> {
+    connection.prepare_cached("UPDATE parts SET swept = ?2 WHERE id = ?1")?.execute(params![part, to]).map(drop)
 }
 
 /// Gives pages back to the system, where an eighth of the file is free.

@@ -12,15 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hobnob_proto::store::Write;
+use hobnob_proto::{log::room::Kept, store::Write};
 use rusqlite::Connection;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::clock::Clock;
 
 use super::{
-    Notice, Queue,
+    Cause, Notice, Queue,
     batch::{Error, Names, get, put},
+    find::is_damage,
     retention::{self, Retention, SLOT_SECS},
 };
 
@@ -36,10 +37,13 @@ const SWEEP_AFTER: Duration = Duration::from_millis(2);
 const SWEEP_EVERY: u32 = 16;
 /// How often a writer that has failed tries again.
 const PROBE_EVERY: Duration = Duration::from_secs(3);
+/// The same after damage, which does not heal: opened anew it is met again, and rooms would go to and fro all the time.
+const PROBE_DAMAGED_EVERY: Duration = Duration::from_mins(10);
 /// Bytes that a disk has to take before it counts as writable again.
 const PROBE_BYTES: i32 = 1 << 20;
 /// Running time is noted at least so often, in seconds.
 const NOTE_EVERY: u64 = 600;
+
 /// What the writer works on.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -49,6 +53,8 @@ pub(crate) struct Writer {
     queue: Arc<Queue>,
     /// Bytes of lines that were taken from the queue, and are not written.
     in_hand: usize,
+    /// Taken from the queue too early.
+    kept_back: Option<Write>,
     done: u64,
     /// Seconds that this store had run when it was opened.
     ran_before: u64,
@@ -60,6 +66,8 @@ pub(crate) struct Writer {
     sweeps: bool,
     /// Transactions since the last step of a sweep.
     since_sweep: u32,
+    /// Whether it was said that a page is damaged.
+    has_told_of_damage: bool,
 }
 
 /// What a write counts for in a batch and in the queue.
@@ -85,6 +93,7 @@ impl Writer {
             notices,
             queue,
             in_hand: 0,
+            kept_back: None,
             done: 0,
             ran_before,
             clock: Clock::start(),
@@ -93,6 +102,7 @@ impl Writer {
             tidied: Instant::now(),
             sweeps: true,
             since_sweep: 0,
+            has_told_of_damage: false,
         })
     }
 
@@ -100,14 +110,17 @@ impl Writer {
     pub(crate) fn run(mut self, writes: &Receiver<Write>) {
         loop {
             let wait = if self.sweeps { SWEEP_AFTER } else { TIDY_EVERY };
-            let done = match writes.recv_timeout(wait) {
+            let next = self.kept_back.take().map_or_else(|| writes.recv_timeout(wait), Ok);
+            let done = match next {
+                Ok(Write::Repair(kept)) => self.repair(kept).and_then(|()| self.tidy_up(false)),
                 Ok(first) => self.write(first, writes).and_then(|()| self.tidy_up(false)),
                 Err(RecvTimeoutError::Timeout) => self.tidy_up(true),
                 Err(RecvTimeoutError::Disconnected) => return self.note(),
             };
             if let Err(error) = done {
-                let _nobody_listens = self.notices.send(Notice::Unwritable { why: error.to_string() });
-                return self.wait_for_the_disk(writes);
+                let cause = error.cause();
+                let _nobody_listens = self.notices.send(Notice::Unwritable { cause, why: error.to_string() });
+                return self.wait_for_the_disk(cause, writes);
             }
         }
     }
@@ -130,6 +143,8 @@ impl Writer {
             if count < BATCH_MAX && bytes < BATCH_BYTES_MAX {
                 next = writes.try_recv().ok();
             }
+            // It comes first in the next round: the order stays.
+            self.kept_back = next.take_if(|write| matches!(write, Write::Repair(_)));
         }
         let ran = self.ran();
         self.names.finish(&self.connection, ran / SLOT_SECS)?;
@@ -138,10 +153,24 @@ impl Writer {
         }
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         self.noted = ran;
+        self.report(count);
+        Ok(())
+    }
+
+    /// One rotten entry, alone: see [`Names::repair`].
+    fn repair(&mut self, kept: Kept) -> Result<(), Error> {
+        let write = Write::Repair(kept);
+        self.in_hand = weight(&write);
+        self.names.apply(&self.connection, &write)?;
+        self.report(1);
+        Ok(())
+    }
+
+    /// So many more writes are durable.
+    fn report(&mut self, count: usize) {
         self.done += count as u64;
         self.put_down();
         let _nobody_listens = self.notices.send(Notice::Durable { through: self.done });
-        Ok(())
     }
 
     /// What was taken from the queue waits no more.
@@ -159,7 +188,7 @@ impl Writer {
         self.since_sweep += 1;
         if self.sweeps && (is_idle || self.since_sweep >= SWEEP_EVERY) {
             self.since_sweep = 0;
-            self.sweeps = retention::sweep(&self.connection)?;
+            self.sweeps = self.unless_damaged(retention::sweep(&self.connection))?.unwrap_or(false);
         }
         if self.tidied.elapsed() < TIDY_EVERY {
             return Ok(());
@@ -168,10 +197,27 @@ impl Writer {
         if self.ran() >= self.noted + NOTE_EVERY {
             self.note();
         }
-        for (room, before) in retention::wishes(&self.connection, self.retention, self.ran())? {
+        let wishes = retention::wishes(&self.connection, self.retention, self.ran());
+        for (room, before) in self.unless_damaged(wishes)?.unwrap_or_default() {
             let _nobody_listens = self.notices.send(Notice::Retain { room, before });
         }
         Ok(())
+    }
+
+    /// Tidying up that meets damage is left for another time: `None`. What can be written is written.
+    fn unless_damaged<T>(&mut self, done: rusqlite::Result<T>) -> rusqlite::Result<Option<T>> {
+        match done {
+            Err(error) if is_damage(&error) => {
+                if !self.connection.is_autocommit() {
+                    let _rolled_back_already = self.connection.execute_batch("ROLLBACK");
+                }
+                if !std::mem::replace(&mut self.has_told_of_damage, true) {
+                    tracing::warn!(%error, "a page of the log is damaged: what is too old on it stays");
+                }
+                Ok(None)
+            }
+            other => other.map(Some),
+        }
     }
 
     /// Notes the running time. Where that fails, the next write will say so.
@@ -183,16 +229,20 @@ impl Writer {
     }
 
     /// Nothing is written any more in this run; says when the disk takes something again.
-    fn wait_for_the_disk(mut self, writes: &Receiver<Write>) {
+    fn wait_for_the_disk(mut self, cause: Cause, writes: &Receiver<Write>) {
         self.put_down();
+        if let Some(write) = self.kept_back.take() {
+            self.queue.waiting.fetch_sub(weight(&write), Ordering::Relaxed);
+        }
         self.roll_back();
-        let mut next = Instant::now() + PROBE_EVERY;
+        let every = if cause == Cause::Damaged { PROBE_DAMAGED_EVERY } else { PROBE_EVERY };
+        let mut next = Instant::now() + every;
         loop {
             match writes.recv_timeout(next.saturating_duration_since(Instant::now())) {
                 Ok(write) => drop(self.queue.waiting.fetch_sub(weight(&write), Ordering::Relaxed)),
                 Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {
-                    next = Instant::now() + PROBE_EVERY;
+                    next = Instant::now() + every;
                     match self.probe() {
                         Ok(()) => drop(self.notices.send(Notice::WritableAgain)),
                         Err(_still) => self.roll_back(),

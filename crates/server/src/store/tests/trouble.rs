@@ -55,27 +55,55 @@ fn the_scrub_finds_what_nobody_asks_for() {
     assert!(scrub.step(&connection).is_none(), "the round is at its end");
 }
 
-#[test]
-fn a_page_that_cannot_be_read_costs_what_was_on_it() {
+/// A log of 400 entries, the 200th of which lies on a page that is not what was written.
+fn with_a_damaged_page() -> TestDir {
     let directory = TestDir::new();
     let (mut store, _) = directory.open();
     (1..=400).for_each(|seq| store.persist(Write::Entry(entry("tea", 1, seq, seq, (1, seq)))));
     wait_durable(&mut store, 400);
     drop(store);
     let file = directory.0.join("log.db");
-    let connection = rusqlite::Connection::open(&file).unwrap();
     let text = b"number 200 of 1";
-    drop(connection);
     let mut bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
     bytes[at / 4_096 * 4_096..][..4_096].fill(0xff);
     std::fs::write(&file, bytes).unwrap();
+    directory
+}
+
+#[test]
+fn a_page_that_cannot_be_read_costs_what_was_on_it() {
+    let directory = with_a_damaged_page();
     let (mut store, _) = directory.open();
     let answer = ask(&mut store, "tea", all(&[1]));
     let found = dots(&answer).len();
     assert!(answer.rotten.contains(&(origin(1), 200)), "{:?}", answer.rotten);
     assert_eq!(found + answer.rotten.len(), 400);
     assert!(found > 300, "{found}");
+}
+
+#[test]
+fn a_page_that_cannot_be_mended_does_not_keep_others_from_being_written() {
+    let directory = with_a_damaged_page();
+    let (mut store, _) = directory.open();
+    let is_rotten = |store: &mut Store| ask(store, "tea", all(&[1])).rotten.contains(&(origin(1), 200));
+    store.persist(Write::Repair(entry("tea", 1, 200, 200, (1, 200))));
+    wait_durable(&mut store, 1);
+    assert!(is_rotten(&mut store), "it is not said to be well");
+    store.persist(Write::Entry(entry("tea", 1, 401, 401, (1, 401))));
+    let floors = [(origin(1), 300)].into_iter().collect();
+    store.persist(Write::Floors { room: "tea".parse().unwrap(), floors });
+    wait_durable(&mut store, 3);
+    let connection = schema::open_to_read(&directory.0.join("log.db")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while retention::is_unswept(&connection).unwrap() {
+        assert!(Instant::now() < deadline, "the sweep goes on behind the damage");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    store.persist(Write::Entry(entry("tea", 1, 402, 402, (1, 402))));
+    wait_durable(&mut store, 4);
+    let kept = ask(&mut store, "tea", all(&[1]));
+    assert_eq!(dots(&kept), (301..=402).map(|seq| (1, seq)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -91,7 +119,10 @@ fn a_full_disk_is_reported_and_what_is_stored_can_be_read() {
     let why = loop {
         match next(&mut store) {
             Notice::Durable { through } => durable = through,
-            Notice::Unwritable { why } => break why,
+            Notice::Unwritable { cause, why } => {
+                assert_eq!(cause, Cause::Full);
+                break why;
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -113,7 +144,8 @@ fn a_writer_that_has_failed_tries_again() {
     let (mut store, _) = directory.open();
     // What can never be written fails as what cannot be written now.
     store.persist(Write::Entry(entry("tea", 1, 2, 1, (1, 1))));
-    let Notice::Unwritable { why } = next(&mut store) else { panic!("a hole is refused") };
+    let Notice::Unwritable { cause, why } = next(&mut store) else { panic!("a hole is refused") };
+    assert_eq!(cause, Cause::Fault);
     assert!(why.contains("does not follow"), "{why}");
     store.persist(Write::Entry(entry("tea", 1, 1, 1, (1, 1))));
     let Notice::WritableAgain = next(&mut store) else { panic!("it tries, and can write") };
