@@ -143,6 +143,9 @@ impl OpenError {
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::Foreign(path),
             Some(ErrorCode::DatabaseCorrupt) => Self::Corrupt { path, why: error.to_string() },
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::Unwritable { path, source: io::Error::other(error.to_string()) }
+            }
             _ => Self::Failed { path, why: error.to_string() },
         }
     }
@@ -192,13 +195,18 @@ fn set_up(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "memory")
 }
 
-/// Creates an empty file that the user alone may read, durably.
-fn create(path: &Path) -> io::Result<()> {
+/// Creates an empty file that the user alone may read, durably. One that is there is not even opened: closing it again
+/// would drop the locks that other connections of this process have on it.
+pub(crate) fn create(path: &Path) -> io::Result<()> {
     let mut options = File::options();
-    options.create(true).append(true);
+    options.create_new(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.sync_all()?;
+    match options.open(path) {
+        Ok(file) => file.sync_all()?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
     path.parent().map_or(Ok(()), sync_dir)
 }
 

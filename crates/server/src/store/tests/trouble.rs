@@ -138,6 +138,26 @@ fn a_full_disk_is_reported_and_what_is_stored_can_be_read() {
     wait_durable(&mut again, 1);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_store_that_is_opened_beside_another_leaves_its_locks() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = TestDir::new();
+    let (mut store, _) = directory.open();
+    store.persist(Write::Term(1));
+    wait_durable(&mut store, 1);
+    let file = directory.0.join("log.db");
+    let inode = format!(":{} ", std::fs::metadata(&file).unwrap().ino());
+    let locks = || {
+        let all = std::fs::read_to_string("/proc/locks").unwrap();
+        all.lines().filter(|line| line.contains("POSIX") && line.contains(&inode)).count()
+    };
+    let before = locks();
+    assert!(before > 0, "it has some");
+    schema::create(&file).unwrap();
+    assert_eq!(locks(), before);
+}
+
 #[test]
 fn a_writer_that_has_failed_tries_again() {
     let directory = TestDir::new();
