@@ -28,7 +28,7 @@ use rusqlite::Connection;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 pub use self::{
-    place::{Directory, Keep},
+    place::{Directory, Keep, Realm},
     retention::Retention,
     schema::OpenError,
 };
@@ -154,7 +154,7 @@ impl Store {
     ) -> Result<(Self, Restored), OpenError> {
         let path = directory.file();
         let failed = |error: rusqlite::Error| OpenError::from_sqlite(&path, &error);
-        let restored = restore::restore(&mut connection, &path, rng)?;
+        let restored = restore::restore(&mut connection, &directory, rng)?;
         let reader = schema::open_to_read(&path)?;
         let (notice, notices) = unbounded_channel();
         let (writes, to_write) = mpsc::channel();

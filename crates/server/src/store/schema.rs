@@ -1,7 +1,7 @@
 //! The database file: what is in it, how it is opened, and how an older one is brought up to date.
 //!
 //! ```text
-//! meta     (key, value)                                     id, boot, cluster, term, running time, last use
+//! meta     (key, value)                                     id, boot, cluster, term, running time, last use, realm
 //! rooms    (id, name, record)                               record: the newest fence and successors, as JSON
 //! origins  (id, server, boot)
 //! parts    (id, room, origin, top, floor, swept, last, millis, counter)   one origin's part of one room's log;
@@ -74,6 +74,22 @@ pub enum OpenError {
     /// Another process has the directory.
     #[error("{} is in use by another server: stop that one, or choose another directory with --data-dir", .0.display())]
     Locked(PathBuf),
+    /// `hobnob check` reads the directory.
+    #[error("{} is being looked at by `hobnob check`: start again when that has ended", .0.display())]
+    Checked(PathBuf),
+    /// It belongs to a cluster that others may read, or that we may not.
+    #[error(
+        "{} keeps the messages of {kept}, and this server is to be one of {asked}: start it with the --cluster and the \
+         secret that those messages belong to, or choose another directory with --data-dir", .path.display()
+    )]
+    Other {
+        /// Which directory.
+        path: PathBuf,
+        /// Whose messages it keeps.
+        kept: String,
+        /// Who wants it.
+        asked: String,
+    },
     /// The directory cannot be written to.
     #[error(
         "messages cannot be kept in {} ({source}): choose a directory that you can write to with --data-dir, or keep \

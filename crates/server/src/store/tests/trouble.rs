@@ -62,6 +62,8 @@ fn with_a_damaged_page() -> TestDir {
     (1..=400).for_each(|seq| store.persist(Write::Entry(entry("tea", 1, seq, seq, (1, seq)))));
     wait_durable(&mut store, 400);
     drop(store);
+    // Whoever closes it last moves everything into the file.
+    change(&directory, "PRAGMA wal_checkpoint");
     let file = directory.0.join("log.db");
     let text = b"number 200 of 1";
     let mut bytes = std::fs::read(&file).unwrap();
