@@ -66,6 +66,8 @@ impl Error {
 pub(crate) struct Names {
     rooms: BTreeMap<RoomName, Room>,
     remembered: usize,
+    /// Parts whose end is new with this batch.
+    dirty: BTreeMap<i64, Part>,
     /// Whether it was said that a page is damaged: once is enough.
     has_told_of_damage: bool,
 }
@@ -79,14 +81,13 @@ struct Room {
 }
 
 /// A part as it is in the file, or is to be with this batch.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Part {
     id: i64,
     top: u64,
     floor: u64,
     /// The newest entry: its number, and its time.
     newest: (u64, u64, u32),
-    is_dirty: bool,
 }
 
 impl Names {
@@ -137,12 +138,11 @@ impl Names {
         )?;
         let mut stamp =
             connection.prepare_cached("INSERT OR REPLACE INTO ages (slot, part, top) VALUES (?1, ?2, ?3)")?;
-        for part in self.rooms.values_mut().flat_map(|room| room.parts.values_mut()).filter(|part| part.is_dirty) {
+        for part in std::mem::take(&mut self.dirty).into_values() {
             let (last, millis, counter) = part.newest;
             let [top, floor, last, millis] = [part.top, part.floor, last, millis].map(u64::cast_signed);
             update.execute(params![part.id, top, floor, last, millis, counter])?;
             stamp.execute([slot.cast_signed(), part.id, part.top.cast_signed()])?;
-            part.is_dirty = false;
         }
         if self.remembered > REMEMBERED_MAX {
             self.forget();
@@ -164,7 +164,8 @@ impl Names {
         }
         part.top = entry.seq;
         part.newest = (entry.seq, entry.hlc.millis, entry.hlc.counter);
-        part.is_dirty = true;
+        let part = *part;
+        self.dirty.insert(part.id, part);
         Ok(insert(connection, kept, part.id, author)?)
     }
 
@@ -211,7 +212,8 @@ impl Names {
             if floor > part.floor {
                 part.floor = floor.min(SEQ_BOUND - 1);
                 part.top = part.top.max(part.floor);
-                part.is_dirty = true;
+                let part = *part;
+                self.dirty.insert(part.id, part);
             }
         }
         Ok(())
@@ -292,7 +294,6 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
                 top: unsigned(1)?,
                 floor: unsigned(2)?,
                 newest: (unsigned(3)?, unsigned(4)?, row.get(5)?),
-                is_dirty: false,
             })
         })
         .optional()?;
@@ -302,7 +303,7 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
     let id = connection
         .prepare_cached("INSERT INTO parts VALUES (NULL, ?1, ?2, 0, 0, 0, 0, 0, 0)")?
         .insert([room, origin])?;
-    Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0), is_dirty: false })
+    Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0) })
 }
 
 /// Whether the row of an entry is what was written there, whatever that was.
