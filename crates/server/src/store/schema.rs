@@ -1,7 +1,8 @@
 //! The database file: what is in it, how it is opened, and how an older one is brought up to date.
 //!
 //! ```text
-//! meta     (key, value)                                     id, boot, cluster, term, running time, last use, realm
+//! meta     (key, value)                                     id, boot, cluster, term, running time, last use, realm, how far
+//!                                                           the scrub and the merging of ages are
 //! rooms    (id, name, record)                               record: the newest fence and successors, as JSON
 //! origins  (id, server, boot)
 //! parts    (id, room, origin, top, floor, swept, last, millis, counter)   one origin's part of one room's log;
@@ -33,6 +34,8 @@ pub(crate) const VERSION: i32 = 1;
 pub(crate) const SEQ_BITS: u32 = 36;
 /// Entries of one part have numbers below this.
 pub(crate) const SEQ_BOUND: u64 = 1 << SEQ_BITS;
+/// How long a connection waits for another.
+pub(crate) const BUSY_WITHIN: Duration = Duration::from_secs(5);
 /// The file's name in its directory.
 pub(crate) const FILE: &str = "log.db";
 
@@ -202,9 +205,9 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Bounds what a connection takes: memory by `cache_kib`, waiting by 5 s.
+/// Bounds what a connection takes: memory by `cache_kib`, and waiting.
 fn set_up(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_WITHIN)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update(None, "mmap_size", 0)?;
@@ -268,6 +271,11 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 /// The row id of an entry.
 pub(crate) fn row_id(part: i64, seq: u64) -> i64 {
     part << SEQ_BITS | seq.min(SEQ_BOUND - 1).cast_signed()
+}
+
+/// The part of an entry, by its row id.
+pub(crate) fn part_of(row: i64) -> i64 {
+    row >> SEQ_BITS
 }
 
 /// The number of an entry, by its row id.

@@ -11,6 +11,7 @@ use hobnob_proto::{
 
 use super::{place, *};
 
+mod busy;
 mod model;
 mod power;
 mod trouble;

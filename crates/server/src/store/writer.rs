@@ -4,6 +4,8 @@
 //! one sender waits for one sync, and a thousand wait for little more.
 
 use std::{
+    fs,
+    path::PathBuf,
     sync::{
         Arc,
         atomic::Ordering,
@@ -22,7 +24,9 @@ use super::{
     Cause, Notice, Queue,
     batch::{Error, Names, get, put},
     find::is_damage,
+    restore::wall_secs,
     retention::{self, Retention, SLOT_SECS},
+    schema::BUSY_WITHIN,
 };
 
 /// Writes that one transaction takes at most.
@@ -41,6 +45,12 @@ const PROBE_EVERY: Duration = Duration::from_secs(3);
 const PROBE_DAMAGED_EVERY: Duration = Duration::from_mins(10);
 /// Bytes that a disk has to take before it counts as writable again.
 const PROBE_BYTES: i32 = 1 << 20;
+/// Bytes that the write-ahead log may have before it is emptied on purpose.
+const WAL_BYTES_MAX: u64 = 16 << 20;
+/// How long that may wait for a read that is under way.
+const EMPTY_WITHIN: Duration = Duration::from_millis(500);
+/// How often it is tried.
+const EMPTY_EVERY: Duration = Duration::from_secs(1);
 /// Running time is noted at least so often, in seconds.
 const NOTE_EVERY: u64 = 600;
 
@@ -68,6 +78,10 @@ pub(crate) struct Writer {
     since_sweep: u32,
     /// Whether it was said that a page is damaged.
     has_told_of_damage: bool,
+    /// The write-ahead log.
+    wal: PathBuf,
+    /// When that was last emptied on purpose.
+    emptied: Instant,
 }
 
 /// What a write counts for in a batch and in the queue.
@@ -86,6 +100,9 @@ impl Writer {
         queue: Arc<Queue>,
         retention: Retention,
     ) -> rusqlite::Result<Self> {
+        queue.scrubbed.store(get::<i64>(&connection, "scrubbed")?.unwrap_or(0).max(0), Ordering::Relaxed);
+        let mut wal = PathBuf::from(connection.path().unwrap_or_default()).into_os_string();
+        wal.push("-wal");
         let ran_before = get::<i64>(&connection, "ran")?.unwrap_or(0).max(0).cast_unsigned();
         Ok(Self {
             connection,
@@ -103,6 +120,8 @@ impl Writer {
             sweeps: true,
             since_sweep: 0,
             has_told_of_damage: false,
+            wal: wal.into(),
+            emptied: Instant::now(),
         })
     }
 
@@ -149,11 +168,12 @@ impl Writer {
         let ran = self.ran();
         self.names.finish(&self.connection, ran / SLOT_SECS)?;
         if ran > self.noted {
-            put(&self.connection, "ran", ran.cast_signed())?;
+            self.note_use(ran)?;
         }
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         self.noted = ran;
         self.report(count);
+        self.bound_wal();
         Ok(())
     }
 
@@ -197,6 +217,8 @@ impl Writer {
         if self.ran() >= self.noted + NOTE_EVERY {
             self.note();
         }
+        let merged = retention::merge_ages(&self.connection, self.ran());
+        self.unless_damaged(merged)?;
         let wishes = retention::wishes(&self.connection, self.retention, self.ran());
         for (room, before) in self.unless_damaged(wishes)?.unwrap_or_default() {
             let _nobody_listens = self.notices.send(Notice::Retain { room, before });
@@ -223,9 +245,36 @@ impl Writer {
     /// Notes the running time. Where that fails, the next write will say so.
     fn note(&mut self) {
         let ran = self.ran();
-        if put(&self.connection, "ran", ran.cast_signed()).is_ok() {
+        let noted = self.connection.unchecked_transaction().and_then(|transaction| {
+            self.note_use(ran)?;
+            transaction.commit()
+        });
+        if noted.is_ok() {
             self.noted = ran;
         }
+    }
+
+    /// Writes how long it has run, until when, and how far the scrub is.
+    fn note_use(&self, ran: u64) -> rusqlite::Result<()> {
+        put(&self.connection, "ran", ran.cast_signed())?;
+        put(&self.connection, "used", wall_secs().cast_signed())?;
+        put(&self.connection, "scrubbed", self.queue.scrubbed.load(Ordering::Relaxed))
+    }
+
+    /// Empties the write-ahead log where reads that overlap have kept it from beginning anew. Waits for the one that is
+    /// under way, though not for long; without success, or with an error that the next write will meet too, it is tried
+    /// again later.
+    fn bound_wal(&mut self) {
+        let is_small = fs::metadata(&self.wal).is_ok_and(|meta| meta.len() <= WAL_BYTES_MAX);
+        if is_small || self.emptied.elapsed() < EMPTY_EVERY {
+            return;
+        }
+        let _later = self
+            .connection
+            .busy_timeout(EMPTY_WITHIN)
+            .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())));
+        let _cannot_fail = self.connection.busy_timeout(BUSY_WITHIN);
+        self.emptied = Instant::now();
     }
 
     /// Nothing is written any more in this run; says when the disk takes something again.

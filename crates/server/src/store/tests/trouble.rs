@@ -46,7 +46,7 @@ fn the_scrub_finds_what_nobody_asks_for() {
     let directory = written();
     change(&directory, "UPDATE entries SET author = 9 WHERE client_seq = 20");
     let connection = schema::open_to_read(&directory.0.join("log.db")).unwrap();
-    let mut scrub = scrub::Scrub::new();
+    let mut scrub = scrub::Scrub::new(0);
     scrub.hurry();
     let answer = scrub.step(&connection).expect("it finds something");
     assert_eq!((answer.id, answer.room.as_str()), (0, "tea"));
