@@ -9,7 +9,6 @@
 //! Neither thread knows the node; the driver carries what they say. The file is a directory's: see [`place`].
 
 use std::{
-    cell::Cell,
     fmt,
     path::{Path, PathBuf},
     sync::{
@@ -151,7 +150,7 @@ pub(crate) struct Store {
     /// What the store says itself.
     notice: UnboundedSender<Notice>,
     /// Whether it was said that the writer has ended.
-    has_told_of_end: Cell<bool>,
+    has_told_of_end: AtomicBool,
     /// What the threads say.
     pub(crate) notices: UnboundedReceiver<Notice>,
 }
@@ -196,7 +195,7 @@ impl Store {
         let reader = reader::Reader::new(reader, notice.clone(), Arc::clone(&queue));
         let writer = Some(start("store-write", &path, move || writer.run(&to_write))?);
         let reader = Some(start("store-read", &path, move || reader.run(&to_read))?);
-        let (writes, reads, has_told_of_end) = (Some(writes), Some(reads), Cell::new(false));
+        let (writes, reads, has_told_of_end) = (Some(writes), Some(reads), AtomicBool::new(false));
         let store = Self {
             directory,
             retention,
@@ -222,7 +221,7 @@ impl Store {
         }
         let waiting = self.queue.waiting.fetch_add(writer::weight(&write), Ordering::Relaxed);
         self.queue.is_full.store(waiting > WAITING_BYTES_MAX, Ordering::Relaxed);
-        if writes.send(write).is_err() && !self.has_told_of_end.replace(true) {
+        if writes.send(write).is_err() && !self.has_told_of_end.swap(true, Ordering::Relaxed) {
             let why = "the thread that writes has ended".to_owned();
             let _we_listen = self.notice.send(Notice::Unwritable { cause: Cause::Ended, why });
         }

@@ -116,7 +116,9 @@ fn the_write_ahead_log_is_bounded_though_others_read() {
         largest = largest.max(std::fs::metadata(&wal).unwrap().len());
     }
     is_over.store(true, Ordering::Relaxed);
-    readers.into_iter().for_each(|reader| reader.join().unwrap());
+    for reader in readers {
+        reader.join().unwrap();
+    }
     assert!(largest < 40 << 20, "{largest} bytes");
 }
 

@@ -253,9 +253,53 @@ fn a_check_says_what_is_wrong() {
         "INSERT INTO entries SELECT id + 1, millis, counter, author, 21, kind, hash, body FROM entries WHERE client_seq = 20",
         &["#tea: 1 entries of server 1.1001 lie beyond the last one, 20"],
     );
+    check(
+        "UPDATE rooms SET record = '{}'; INSERT INTO members VALUES (7, 'x')",
+        &[
+            "what is kept of room #tea makes no sense: missing field `room` at line 1 column 2",
+            "what is kept of server 7 makes no sense: expected value at line 1 column 1",
+        ],
+    );
+    check(
+        "DROP INDEX posts; CREATE INDEX posts ON entries (author, client_seq) WHERE client_seq <> 3;
+         PRAGMA writable_schema = on;
+         UPDATE sqlite_schema SET sql = 'CREATE INDEX posts ON entries (author, client_seq)' WHERE name = 'posts'",
+        &[
+            "the file is damaged: wrong # of entries in index posts",
+            "the file is damaged: row 3 missing from index posts",
+        ],
+    );
     let directory = written();
     let (_store, _) = directory.open();
     assert!(matches!(check::check(&directory.0, |_, _| {}), Err(OpenError::Locked(_))));
     let nothing = TestDir::new();
     assert!(matches!(check::check(&nothing.0, |_, _| {}), Err(OpenError::Missing(_))));
+}
+
+#[test]
+fn a_check_changes_nothing() {
+    let closed = written();
+    change(&closed, "PRAGMA wal_checkpoint");
+    let open = written();
+    let (mut store, _) = open.open();
+    store.persist(Write::Entry(entry("tea", 1, 21, 21, (1, 21))));
+    wait_durable(&mut store, 1);
+    // As after a crash: with a write-ahead log, and without the rest.
+    let killed = TestDir::new();
+    for file in ["log.db", "log.db-wal"] {
+        std::fs::copy(open.0.join(file), killed.0.join(file)).unwrap();
+    }
+    drop(store);
+    let check = |directory: &TestDir, entries| {
+        let files = || {
+            let files = std::fs::read_dir(&directory.0).unwrap().map(|file| file.unwrap().path());
+            files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let before = files();
+        let report = check::check(&directory.0, |_, _| {}).unwrap();
+        assert_eq!((report.entries, report.faults), (entries, Vec::new()));
+        assert!(files() == before, "{:?}", files().keys());
+    };
+    check(&closed, 20);
+    check(&killed, 21);
 }
