@@ -12,7 +12,7 @@ use hobnob_server::{
     Exit, Ready,
     background::{self, Running},
     store::{
-        Keep,
+        Keep, Realm,
         place::{self, Past},
     },
 };
@@ -98,7 +98,7 @@ async fn serve_beside(options: &Options, serve: Serve, say: impl Fn(String)) -> 
         secret: options.secret.clone(),
         interfaces: options.interfaces.clone(),
         discovery_port: options.discovery_port,
-        keep: keep(around, &options.cluster, serve)?,
+        keep: keep(around, options, serve)?,
         ..hobnob_server::Options::new(options.cluster.clone())
     };
     match background::spawn(server).await {
@@ -116,12 +116,14 @@ async fn serve_beside(options: &Options, serve: Serve, say: impl Fn(String)) -> 
 
 /// Where the server is to keep what it is told: where this machine kept it when it was last in that cluster. Alone, a
 /// cluster of another day is taken up again only by whoever says so.
-fn keep(around: Around, cluster: &ClusterName, serve: Serve) -> Result<Keep, Fail> {
+fn keep(around: Around, options: &Options, serve: Serve) -> Result<Keep, Fail> {
     match around {
         _ if serve.in_memory => Ok(Keep::Memory),
         Around::Cluster { id, .. } => Ok(Keep::Of(id)),
         Around::Nobody => {
-            let past = place::latest(cluster).map_err(|error| Fail::new(Fail::FAILED, error.to_string()))?;
+            let cluster = &options.cluster;
+            let realm = Realm::new(cluster, options.secret.as_ref());
+            let past = place::latest(&realm).map_err(|error| Fail::new(Fail::FAILED, error.to_string()))?;
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let is_over = past.is_some_and(|past| {
                 is_of_another_day(&past, now) && !(serve.terminal && is_wanted(&past, cluster, now))

@@ -207,11 +207,12 @@ impl Driver {
         match notice {
             Notice::Durable { through } => self.node.handle(Input::Durable { through }, now),
             Notice::Answer(answer) => self.node.handle(Input::Answer(&answer), now),
-            Notice::Unwritable { why } => {
+            Notice::Unwritable { cause, why } => {
                 tracing::error!(
                     why,
                     "the disk cannot be written to: nothing new is stored here and other servers take the rooms over; \
-                     what is stored can be read. Make room on the disk or mend it: this server sees that by itself"
+                     what is stored can be read. What to do: {}",
+                    cause.advice()
                 );
                 self.node.handle(Input::Unwritable, now);
             }

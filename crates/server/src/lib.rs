@@ -23,7 +23,7 @@ use crate::{
     control::Control,
     driver::{Around, Driver, End},
     network::Network,
-    store::{Directory, Keep, OpenError, Retention, Store},
+    store::{Directory, Keep, OpenError, Realm, Retention, Store},
     udp::{DiscoveryError, Session, Sockets},
 };
 
@@ -205,7 +205,8 @@ pub async fn run(options: Options, control: Control) -> Result<Exit, Error> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(Error::Entropy)?;
     let mut rng = Rng::from_seed(seed);
-    let (mut store, mut restored) = match Directory::choose(&options.keep, &options.cluster, options.id)? {
+    let realm = Realm::new(&options.cluster, options.secret.as_ref());
+    let (mut store, mut restored) = match Directory::choose(&options.keep, &realm, options.id)? {
         Some(directory) => {
             tracing::info!(directory = %directory.path().display(), "keeps messages");
             let (store, restored) = Store::open(directory, options.retention, &mut rng)?;

@@ -53,6 +53,28 @@ fn a_directory_has_one_server() {
 }
 
 #[test]
+fn what_was_said_behind_a_secret_is_not_served_without_it() {
+    let place = Place::new();
+    let secret = place.home.join("secret");
+    std::fs::write(&secret, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA\n").unwrap();
+    std::fs::set_permissions(&secret, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let secret = ["--secret-file", secret.to_str().unwrap()];
+    let server = place.server_with(None, &secret);
+    let sent = place.run(&[&["send", "--room", "tea"], &secret[..], &["hush"]].concat());
+    assert_eq!(sent.code, Some(0), "{sent:?}");
+    drop(server);
+    let slots = place.home.join("state/hobnob/servers").join(&place.cluster);
+    // Where nothing is said it takes another slot; where that very one is asked for it says why not.
+    let server = place.server_with(None, &[]);
+    assert!(slots.join("2/log.db").is_file());
+    assert_eq!(bodies(&place, &server, "tea"), [""; 0]);
+    drop(server);
+    let ended = place.run(&["server", "--data-dir", slots.join("1").to_str().unwrap()]);
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.err.contains("that is closed") && ended.err.contains("start it with the --cluster"), "{}", ended.err);
+}
+
+#[test]
 fn a_place_that_cannot_be_written_to_is_named_with_a_way_out() {
     let place = Place::new();
     // A file where a directory should be: not even root can write there.

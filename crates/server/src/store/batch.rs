@@ -7,12 +7,14 @@ use std::collections::BTreeMap;
 
 use hobnob_proto::{
     ids::{DeviceId, Origin, PersonId, PersonName, RoomName},
-    log::{VersionVector, entry::MESSAGE, room::Kept},
+    log::{Entry, VersionVector, entry::MESSAGE, room::Kept},
     store::Write,
 };
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
 use super::{
+    Cause,
+    find::is_damage,
     rows::{self, COLUMNS, TABLES},
     schema::{SEQ_BOUND, row_id},
 };
@@ -43,11 +45,31 @@ pub(crate) enum Error {
     },
 }
 
+impl Error {
+    /// What has to be done about it.
+    pub(crate) fn cause(&self) -> Cause {
+        match self {
+            Self::Behind => Cause::Slow,
+            Self::Hole { .. } => Cause::Fault,
+            Self::Sqlite(error) if is_damage(error) => Cause::Damaged,
+            Self::Sqlite(error) => match error.sqlite_error_code() {
+                Some(ErrorCode::DiskFull) => Cause::Full,
+                Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => Cause::ReadOnly,
+                _ => Cause::Failing,
+            },
+        }
+    }
+}
+
 /// What the writer remembers between two writes.
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     rooms: BTreeMap<RoomName, Room>,
     remembered: usize,
+    /// Parts whose end is new with this batch.
+    dirty: BTreeMap<i64, Part>,
+    /// Whether it was said that a page is damaged: once is enough.
+    has_told_of_damage: bool,
 }
 
 /// A room as it is in the file.
@@ -59,20 +81,19 @@ struct Room {
 }
 
 /// A part as it is in the file, or is to be with this batch.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Part {
     id: i64,
     top: u64,
     floor: u64,
     /// The newest entry: its number, and its time.
     newest: (u64, u64, u32),
-    is_dirty: bool,
 }
 
 impl Names {
     /// Forgets everything: after a rollback, some of it is not in the file.
     pub(crate) fn forget(&mut self) {
-        *self = Self::default();
+        *self = Self { has_told_of_damage: self.has_told_of_damage, ..Self::default() };
     }
 
     /// Does one write.
@@ -117,12 +138,11 @@ impl Names {
         )?;
         let mut stamp =
             connection.prepare_cached("INSERT OR REPLACE INTO ages (slot, part, top) VALUES (?1, ?2, ?3)")?;
-        for part in self.rooms.values_mut().flat_map(|room| room.parts.values_mut()).filter(|part| part.is_dirty) {
+        for part in std::mem::take(&mut self.dirty).into_values() {
             let (last, millis, counter) = part.newest;
             let [top, floor, last, millis] = [part.top, part.floor, last, millis].map(u64::cast_signed);
             update.execute(params![part.id, top, floor, last, millis, counter])?;
             stamp.execute([slot.cast_signed(), part.id, part.top.cast_signed()])?;
-            part.is_dirty = false;
         }
         if self.remembered > REMEMBERED_MAX {
             self.forget();
@@ -144,12 +164,31 @@ impl Names {
         }
         part.top = entry.seq;
         part.newest = (entry.seq, entry.hlc.millis, entry.hlc.counter);
-        part.is_dirty = true;
+        let part = *part;
+        self.dirty.insert(part.id, part);
         Ok(insert(connection, kept, part.id, author)?)
     }
 
-    /// An entry in place of a rotten one.
-    fn repair(&mut self, connection: &Connection, kept: &Kept) -> rusqlite::Result<()> {
+    /// An entry in place of a rotten one, outside any transaction: SQLite takes nothing more in one that has met damage.
+    /// Where the page that it belongs on is damaged, it stays rotten, and all else can be written.
+    pub(crate) fn repair(&mut self, connection: &Connection, kept: &Kept) -> rusqlite::Result<()> {
+        match self.try_repair(connection, kept) {
+            Err(error) if is_damage(&error) => {
+                if !std::mem::replace(&mut self.has_told_of_damage, true) {
+                    let Entry { room, origin, seq, .. } = &*kept.entry;
+                    tracing::warn!(
+                        %error, %room, %origin, seq,
+                        "an entry on a damaged page of the log cannot be put right: it stays unreadable here. The other \
+                         servers have it; to have it here again, stop this server and move log.db and log.db-wal aside"
+                    );
+                }
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    fn try_repair(&mut self, connection: &Connection, kept: &Kept) -> rusqlite::Result<()> {
         let entry = &kept.entry;
         let author = self.author(connection, kept)?;
         let part = self.part(connection, &entry.room, entry.origin)?;
@@ -173,7 +212,8 @@ impl Names {
             if floor > part.floor {
                 part.floor = floor.min(SEQ_BOUND - 1);
                 part.top = part.top.max(part.floor);
-                part.is_dirty = true;
+                let part = *part;
+                self.dirty.insert(part.id, part);
             }
         }
         Ok(())
@@ -254,7 +294,6 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
                 top: unsigned(1)?,
                 floor: unsigned(2)?,
                 newest: (unsigned(3)?, unsigned(4)?, row.get(5)?),
-                is_dirty: false,
             })
         })
         .optional()?;
@@ -264,7 +303,7 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
     let id = connection
         .prepare_cached("INSERT INTO parts VALUES (NULL, ?1, ?2, 0, 0, 0, 0, 0, 0)")?
         .insert([room, origin])?;
-    Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0), is_dirty: false })
+    Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0) })
 }
 
 /// Whether the row of an entry is what was written there, whatever that was.

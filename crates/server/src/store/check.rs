@@ -1,10 +1,18 @@
-//! Is a data directory sound? Looked at while no server runs there; nothing is changed but that SQLite writes what its
-//! write-ahead log still holds.
+//! Is a data directory sound? Looked at while no server runs there. Nothing in it is changed, so that what is left of a log
+//! can still be rescued, and one that only may be read can be checked.
 
-use std::{collections::VecDeque, path::Path};
+use std::{
+    collections::VecDeque,
+    fs,
+    path::{Path, PathBuf},
+};
 
-use hobnob_proto::ids::RoomName;
-use rusqlite::{Connection, OpenFlags};
+use hobnob_proto::{
+    ids::RoomName,
+    wire::frame::{Member, RoomRecord},
+};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
+use serde::de::DeserializeOwned;
 
 use super::{
     find::{Part, Room},
@@ -54,24 +62,94 @@ pub fn check(directory: &Path, mut progress: impl FnMut(u64, u64)) -> Result<Rep
     if !file.is_file() {
         return Err(OpenError::Missing(directory.to_path_buf()));
     }
-    let unwritable = |source| OpenError::Unwritable { path: directory.to_path_buf(), source };
-    let _locked =
-        place::lock(directory).map_err(unwritable)?.ok_or_else(|| OpenError::Locked(directory.to_path_buf()))?;
+    let _locked = place::lock_to_read(directory)?;
     let failed = |error: rusqlite::Error| OpenError::from_sqlite(&file, &error);
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = Connection::open_with_flags(&file, flags).map_err(failed)?;
-    schema::recognise(&connection, &file)?;
+    let index = beside(&file, "-shm");
+    let had_index = index.exists();
     let mut report = Report::default();
-    structure(&connection, &mut report).map_err(failed)?;
-    if let Err(error) = contents(&connection, &mut report, &mut progress) {
-        report.fault(format!("the file cannot be read on: {error}"));
+    let connection = open(&file, &mut report).map_err(failed)?;
+    let checked = read(&connection, &file, &mut report, &mut progress);
+    drop(connection);
+    if !had_index {
+        // SQLite's own, made anew whenever it is needed.
+        let _there_is_none = fs::remove_file(index);
     }
-    Ok(report)
+    checked.map(|()| report)
 }
 
-/// What SQLite itself finds.
+/// The name of a file that SQLite keeps beside its own.
+fn beside(file: &Path, suffix: &str) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+/// Opens the file so that nothing is written. What the write-ahead log still holds is read too, where that can be done.
+fn open(file: &Path, report: &mut Report) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
+    // Without it the file is all there is; and SQLite is told that, or it would make one.
+    let Some(alone) = file.to_str().map(|path| format!("file:{}?immutable=1", escaped(path))) else {
+        return Connection::open_with_flags(file, flags);
+    };
+    if fs::metadata(beside(file, "-wal")).is_ok_and(|meta| meta.len() > 0) {
+        let connection = Connection::open_with_flags(file, flags)?;
+        match connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(())) {
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) => report.fault(
+                "log.db-wal holds more, which cannot be read in a directory that cannot be written to: copy the \
+                 directory, and check the copy"
+                    .to_owned(),
+            ),
+            _ => return Ok(connection),
+        }
+    }
+    Connection::open_with_flags(alone, flags)
+}
+
+/// A path as it is written in a URI.
+fn escaped(path: &str) -> String {
+    path.replace('%', "%25").replace('?', "%3f").replace('#', "%23")
+}
+
+/// Reads everything.
+fn read(
+    connection: &Connection,
+    file: &Path,
+    report: &mut Report,
+    progress: &mut impl FnMut(u64, u64),
+) -> Result<(), OpenError> {
+    schema::recognise(connection, file)?;
+    structure(connection, report).map_err(|error| OpenError::from_sqlite(file, &error))?;
+    if let Err(error) = contents(connection, report, progress).and_then(|()| records(connection, report)) {
+        report.fault(format!("the file cannot be read on: {error}"));
+    }
+    Ok(())
+}
+
+/// What is wrong with what is kept as JSON.
+fn records(connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
+    let mut look = |sql: &str, why: fn(&str) -> Option<String>, what: &str| -> rusqlite::Result<()> {
+        let mut statement = connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (name, json): (String, String) = (row.get(0)?, row.get(1)?);
+            if let Some(why) = why(&json) {
+                report.fault(format!("what is kept of {what}{name} makes no sense: {why}"));
+            }
+        }
+        Ok(())
+    };
+    look("SELECT name, record FROM rooms WHERE record IS NOT NULL", why_not::<RoomRecord>, "room #")?;
+    look("SELECT CAST(id AS TEXT), record FROM members", why_not::<Member>, "server ")
+}
+
+/// Why a record cannot be read.
+fn why_not<T: DeserializeOwned>(json: &str) -> Option<String> {
+    serde_json::from_str::<T>(json).err().map(|error| error.to_string())
+}
+
+/// What SQLite itself finds, in its indexes too.
 fn structure(connection: &Connection, report: &mut Report) -> rusqlite::Result<()> {
-    let mut statement = connection.prepare("PRAGMA quick_check(100)")?;
+    let mut statement = connection.prepare("PRAGMA integrity_check(100)")?;
     let mut rows = statement.query([])?;
     loop {
         match rows.next() {

@@ -11,7 +11,7 @@ use hobnob_proto::{
     log::{VersionVector, entry::DisplayOrder, room::Kept},
     store::{DEVICE_POSTS_MAX, Found, Read, What},
 };
-use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ffi, params};
 
 use super::{
     rows::{COLUMNS, TABLES, entry},
@@ -20,6 +20,8 @@ use super::{
 
 /// Rotten entries that one answer names at most.
 const ROTTEN_MAX: usize = 1_024;
+/// Rows of one part that are read at first: there may be many parts, and little asked for.
+const CHUNK_MIN: u64 = 4;
 /// Rows of one part that are read at a time at most.
 const CHUNK_MAX: u64 = 256;
 
@@ -313,9 +315,13 @@ impl<'a> Room<'a> {
     }
 }
 
-/// Whether an error means that what is on the disk is damaged, and not that the disk cannot be reached.
+/// Whether an error means that what is on the disk is damaged, or cannot be read there: elsewhere it may be well.
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase))
+    let Some(error) = error.sqlite_error() else { return false };
+    let is_unreadable =
+        [ffi::SQLITE_IOERR_READ, ffi::SQLITE_IOERR_SHORT_READ, ffi::SQLITE_IOERR_DATA, ffi::SQLITE_IOERR_CORRUPTFS];
+    matches!(error.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)
+        || is_unreadable.contains(&error.extended_code)
 }
 
 /// Reads a part.
@@ -342,7 +348,7 @@ struct Front {
 
 impl Front {
     fn new((part, next, last): (Part, u64, u64)) -> Self {
-        Self { part, next, last, chunk: 4, rows: VecDeque::new() }
+        Self { part, next, last, chunk: CHUNK_MIN, rows: VecDeque::new() }
     }
 
     /// Where the next entry is shown.
@@ -370,6 +376,8 @@ struct Tail {
     rows: VecDeque<Line>,
     /// What lies above this has been taken.
     start: u64,
+    /// How many rows are read next.
+    chunk: u64,
 }
 
 /// What counting needs of a row.
@@ -383,7 +391,7 @@ struct Line {
 
 impl Tail {
     fn new(connection: &Connection, part: Part) -> rusqlite::Result<Self> {
-        let mut tail = Self { part, rows: VecDeque::new(), start: part.top };
+        let mut tail = Self { part, rows: VecDeque::new(), start: part.top, chunk: CHUNK_MIN };
         tail.fill(connection)?;
         Ok(tail)
     }
@@ -403,7 +411,8 @@ impl Tail {
              ORDER BY id DESC LIMIT ?3",
         )?;
         let (first, last) = (row_id(self.part.id, self.part.floor + 1), row_id(self.part.id, self.start));
-        let mut rows = statement.query([first, last, CHUNK_MAX.cast_signed()])?;
+        let mut rows = statement.query([first, last, self.chunk.cast_signed()])?;
+        self.chunk = (self.chunk * 2).min(CHUNK_MAX);
         while let Some(row) = rows.next()? {
             let (author, client_seq) = (row.get(3)?, row.get(4)?);
             self.rows.push_back(Line { seq: seq_of(row.get(0)?), hlc: hlc(row, 1)?, author, client_seq });
@@ -413,5 +422,24 @@ impl Tail {
             self.start = self.part.floor;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_damaged_and_what_is_in_the_way_is_not() {
+        let check = |code, expected| {
+            assert_eq!(is_damage(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None)), expected, "{code}");
+        };
+        check(ffi::SQLITE_CORRUPT, true);
+        check(ffi::SQLITE_IOERR_READ, true);
+        check(ffi::SQLITE_IOERR_SHORT_READ, true);
+        check(ffi::SQLITE_IOERR_WRITE, false);
+        check(ffi::SQLITE_IOERR_FSYNC, false);
+        check(ffi::SQLITE_BUSY, false);
+        check(ffi::SQLITE_INTERRUPT, false);
     }
 }

@@ -12,7 +12,7 @@
 //! which id, is said inside, since both may change. A server takes up the slot that was used last and is free.
 
 use std::{
-    env,
+    env, fmt,
     fs::{self, File, TryLockError},
     io,
     path::{Path, PathBuf},
@@ -20,10 +20,14 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use hobnob_proto::ids::{ClusterId, ClusterName, ServerId};
+use hobnob_proto::{
+    ids::{ClusterId, ClusterName, ServerId},
+    session::keys::{self, Secret},
+};
+use rusqlite::Connection;
 
 use super::{
-    batch::get,
+    batch::{get, put},
     schema::{self, OpenError, sync_dir},
 };
 
@@ -42,15 +46,59 @@ pub enum Keep {
     In(PathBuf),
 }
 
+/// What servers know that may be in one cluster: what one of them has kept, another may serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Realm {
+    name: String,
+    /// `open`, or the fingerprint of the key that all servers of a closed cluster have.
+    trust: String,
+}
+
+impl Realm {
+    /// The clusters of this name that know this secret; `None`: the open ones.
+    pub fn new(cluster: &ClusterName, secret: Option<&Secret>) -> Self {
+        // Of the key that servers show to everybody, so that the file tells nothing of the secret.
+        let fingerprint = |secret| keys::cluster_key(Some(secret), cluster, ClusterId(0)).person().to_string();
+        let trust = secret.map_or_else(|| OPEN.to_owned(), fingerprint);
+        Self { name: cluster.to_string(), trust }
+    }
+
+    /// Writes it down in a log.
+    pub(crate) fn note(&self, connection: &Connection) -> rusqlite::Result<()> {
+        put(connection, "name", &self.name)?;
+        put(connection, "trust", &self.trust)
+    }
+
+    fn read(connection: &Connection) -> rusqlite::Result<Option<Self>> {
+        let (name, trust) = (get(connection, "name")?, get(connection, "trust")?);
+        Ok(name.zip(trust).map(|(name, trust)| Self { name, trust }))
+    }
+}
+
+impl fmt::Display for Realm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.trust == OPEN {
+            write!(f, "the open cluster {}", self.name)
+        } else {
+            write!(f, "the cluster {} that is closed with secret {}", self.name, self.trust)
+        }
+    }
+}
+
+/// The trust of a cluster without a secret.
+const OPEN: &str = "open";
+
 /// A directory that this process has locked.
 #[derive(Clone, Debug)]
 pub struct Directory {
     path: PathBuf,
+    /// Whose it is, or is to be.
+    realm: Option<Realm>,
     _lock: Arc<File>,
 }
 
 /// What a slot holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Past {
     /// The id that its server had.
     pub id: Option<ServerId>,
@@ -64,23 +112,29 @@ pub struct Past {
 
 impl Directory {
     /// The directory of a server, locked; `None` for one that keeps nothing.
-    pub fn choose(keep: &Keep, cluster: &ClusterName, id: Option<ServerId>) -> Result<Option<Self>, OpenError> {
-        let slots = match keep {
+    pub fn choose(keep: &Keep, realm: &Realm, id: Option<ServerId>) -> Result<Option<Self>, OpenError> {
+        let chosen = match keep {
             Keep::Memory => return Ok(None),
-            Keep::In(path) => {
-                make(path).map_err(|source| OpenError::Unwritable { path: path.clone(), source })?;
-                let locked = lock(path).map_err(|source| OpenError::Unwritable { path: path.clone(), source })?;
-                return locked.map(Some).ok_or_else(|| OpenError::Locked(path.clone()));
-            }
-            Keep::Latest | Keep::Of(_) | Keep::New => Slots::open(home()?.join(file_name(cluster.as_str())))?,
+            Keep::In(path) => Self::given(path, realm),
+            Keep::Latest | Keep::Of(_) | Keep::New => Slots::open(slots_of(realm)?)?.choose(keep, realm, id),
         };
-        let fits = |past: &Past| match keep {
-            Keep::Of(cluster) => past.cluster == Some(*cluster),
-            Keep::Latest => id.is_none_or(|id| past.id == Some(id)),
-            _ => false,
-        };
-        let latest = slots.free()?.into_iter().filter(|(_, past)| fits(past)).max_by_key(|(_, past)| past.used_secs);
-        latest.map_or_else(|| slots.new_one(), |(slot, _)| Ok(slot)).map(Some)
+        chosen.map(|directory| Some(Self { realm: Some(realm.clone()), ..directory }))
+    }
+
+    /// The one that was asked for.
+    fn given(path: &Path, realm: &Realm) -> Result<Self, OpenError> {
+        let unwritable = |source| OpenError::Unwritable { path: path.to_path_buf(), source };
+        make(path).map_err(unwritable)?;
+        let directory = lock(path).map_err(unwritable)?.ok_or_else(|| in_use(path))?;
+        match held(&directory.file()) {
+            Held::Log { realm: kept, past } if !fits(kept.as_ref(), &past, realm) => Err(OpenError::Other {
+                path: path.to_path_buf(),
+                kept: kept.map_or_else(|| "a cluster that it does not name".to_owned(), |kept| kept.to_string()),
+                asked: realm.to_string(),
+            }),
+            // Whoever opens it is told what is wrong.
+            _ => Ok(directory),
+        }
     }
 
     /// Where the log is.
@@ -92,15 +146,25 @@ impl Directory {
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Whose it is.
+    pub(crate) fn realm(&self) -> Option<&Realm> {
+        self.realm.as_ref()
+    }
 }
 
 /// What the slot holds that [`Keep::Latest`] would choose; `None` where it would be a new one.
-pub fn latest(cluster: &ClusterName) -> Result<Option<Past>, OpenError> {
-    let path = home()?.join(file_name(cluster.as_str()));
+pub fn latest(realm: &Realm) -> Result<Option<Past>, OpenError> {
+    let path = slots_of(realm)?;
     if !path.is_dir() {
         return Ok(None);
     }
-    Ok(Slots::open(path)?.free()?.into_iter().map(|(_, past)| past).max_by_key(|past| past.used_secs))
+    Slots::open(path)?.latest(realm)
+}
+
+/// Where the slots of a cluster's name are.
+fn slots_of(realm: &Realm) -> Result<PathBuf, OpenError> {
+    Ok(home()?.join(file_name(&realm.name)))
 }
 
 /// Where all slots are.
@@ -134,14 +198,68 @@ impl Slots {
         OpenError::Unwritable { path: self.path.clone(), source }
     }
 
-    /// The slots that no server runs in.
-    fn free(&self) -> Result<Vec<(Directory, Past)>, OpenError> {
+    /// The slot to be used.
+    fn choose(&self, keep: &Keep, realm: &Realm, id: Option<ServerId>) -> Result<Directory, OpenError> {
+        if *keep == Keep::New {
+            return self.new_one();
+        }
+        let wanted = |past: &Past| match keep {
+            Keep::Of(cluster) => past.cluster == Some(*cluster),
+            _ => id.is_none_or(|id| past.id == Some(id)),
+        };
+        let mut damaged = None;
+        let mut latest: Option<(Slot, u64)> = None;
+        for slot in self.free(realm)? {
+            let used = match &slot.held {
+                Held::Log { past, .. } if wanted(past) => past.used_secs,
+                Held::Log { .. } => continue,
+                // It may be the one: whoever opens it is told what is wrong.
+                Held::Damaged { changed_secs, .. } if *keep == Keep::Latest && id.is_none() => *changed_secs,
+                Held::Damaged { why, .. } => {
+                    damaged = Some(OpenError::Corrupt { path: slot.path.join(schema::FILE), why: why.clone() });
+                    continue;
+                }
+            };
+            if latest.as_ref().is_none_or(|(_, latest)| used >= *latest) {
+                latest = Some((slot, used));
+            }
+        }
+        match (latest, damaged) {
+            (Some((slot, _)), _) => slot.directory.ok_or(OpenError::Checked(slot.path)),
+            // Another start in a new slot would hide that there was one.
+            (None, Some(damaged)) => Err(damaged),
+            (None, None) => self.new_one(),
+        }
+    }
+
+    /// What the slot holds that was used last.
+    fn latest(&self, realm: &Realm) -> Result<Option<Past>, OpenError> {
+        let pasts = self.free(realm)?.into_iter().map(|slot| match slot.held {
+            Held::Log { past, .. } => past,
+            Held::Damaged { changed_secs, .. } => Past { used_secs: changed_secs, ..Past::default() },
+        });
+        Ok(pasts.max_by_key(|past| past.used_secs))
+    }
+
+    /// The slots that no server runs in and that may be served as `realm`. One that cannot be looked at is left out.
+    fn free(&self, realm: &Realm) -> Result<Vec<Slot>, OpenError> {
         let mut free = Vec::new();
-        for slot in self.numbers().map_err(|error| self.unwritable(error))? {
-            let path = self.path.join(slot.to_string());
-            if let Some(directory) = lock(&path).map_err(|error| self.unwritable(error))? {
-                let past = past(&directory.file());
-                free.push((directory, past));
+        for number in self.numbers().map_err(|error| self.unwritable(error))? {
+            let path = self.path.join(number.to_string());
+            let directory = match lock(&path) {
+                Ok(directory) => directory,
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "a directory with messages cannot be used: skipped");
+                    continue;
+                }
+            };
+            if directory.is_none() && !is_checked(&path) {
+                continue;
+            }
+            let held = held(&path.join(schema::FILE));
+            match &held {
+                Held::Log { realm: kept, past } if !fits(kept.as_ref(), past, realm) => {}
+                _ => free.push(Slot { path, directory, held }),
             }
         }
         Ok(free)
@@ -170,37 +288,85 @@ impl Slots {
     }
 }
 
-/// What a file holds. One that cannot be read is as old as its date says: whoever takes it up is told what is wrong.
-fn past(file: &Path) -> Past {
-    let changed = fs::metadata(file).and_then(|meta| meta.modified()).ok();
-    let changed = changed.and_then(|at| at.duration_since(UNIX_EPOCH).ok()).map_or(0, |at| at.as_secs());
-    let unknown = Past { id: None, cluster: None, used_secs: changed, entries: 0 };
-    if file.is_file() { read_past(file).unwrap_or(unknown) } else { unknown }
+/// A slot that no server runs in.
+#[derive(Debug)]
+struct Slot {
+    path: PathBuf,
+    /// Locked; `None` while it is being checked.
+    directory: Option<Directory>,
+    held: Held,
 }
 
-fn read_past(file: &Path) -> rusqlite::Result<Past> {
+/// What a directory holds.
+#[derive(Debug)]
+enum Held {
+    /// A log, or nothing yet.
+    Log { realm: Option<Realm>, past: Past },
+    /// Something that cannot be read, last changed then: seconds since 1970.
+    Damaged { why: String, changed_secs: u64 },
+}
+
+/// Whether what was kept in one realm may be served in another. What names none is nobody's as long as it is empty.
+fn fits(kept: Option<&Realm>, past: &Past, realm: &Realm) -> bool {
+    kept.map_or_else(|| past.entries == 0 && past.cluster.is_none(), |kept| kept == realm)
+}
+
+/// What a file holds.
+fn held(file: &Path) -> Held {
+    let meta = fs::metadata(file).ok();
+    if meta.as_ref().is_none_or(|meta| meta.len() == 0) {
+        return Held::Log { realm: None, past: Past::default() };
+    }
+    read_past(file).unwrap_or_else(|error| {
+        let changed = meta.and_then(|meta| meta.modified().ok()).and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+        Held::Damaged { why: error.to_string(), changed_secs: changed.map_or(0, |at| at.as_secs()) }
+    })
+}
+
+fn read_past(file: &Path) -> rusqlite::Result<Held> {
     let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE | rusqlite::OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let connection = rusqlite::Connection::open_with_flags(file, flags)?;
+    let connection = Connection::open_with_flags(file, flags)?;
     let cluster: Option<String> = get(&connection, "cluster")?;
     let id: Option<u32> = get(&connection, "id")?;
     let used: Option<i64> = get(&connection, "used")?;
     let entries: i64 = connection.query_row("SELECT coalesce(sum(top - floor), 0) FROM parts", [], |row| row.get(0))?;
-    Ok(Past {
+    let past = Past {
         id: id.map(ServerId),
         cluster: cluster.and_then(|id| id.parse().ok()),
         used_secs: used.unwrap_or(0).max(0).cast_unsigned(),
         entries: entries.max(0).cast_unsigned(),
-    })
+    };
+    Ok(Held::Log { realm: Realm::read(&connection)?, past })
 }
 
 /// Locks a directory; `None` where another process has it.
 pub(crate) fn lock(path: &Path) -> io::Result<Option<Directory>> {
     let file = open_lock(&path.join("lock"))?;
     match file.try_lock() {
-        Ok(()) => Ok(Some(Directory { path: path.to_path_buf(), _lock: Arc::new(file) })),
+        Ok(()) => Ok(Some(Directory { path: path.to_path_buf(), realm: None, _lock: Arc::new(file) })),
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Keeps servers away from a directory that is only read, if that can be done: nothing is made for it.
+pub(crate) fn lock_to_read(path: &Path) -> Result<Option<File>, OpenError> {
+    let Ok(file) = File::open(path.join("lock")) else { return Ok(None) };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Err(OpenError::Locked(path.to_path_buf())),
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Whether a directory that cannot be locked is only being read.
+fn is_checked(path: &Path) -> bool {
+    matches!(lock_to_read(path), Ok(Some(_)))
+}
+
+/// Why a directory cannot be locked.
+fn in_use(path: &Path) -> OpenError {
+    if is_checked(path) { OpenError::Checked(path.to_path_buf()) } else { OpenError::Locked(path.to_path_buf()) }
 }
 
 /// Opens a file to lock it; makes it, for the user alone, where there is none.
@@ -245,3 +411,6 @@ fn file_name(name: &str) -> String {
     }
     file
 }
+
+#[cfg(test)]
+mod tests;

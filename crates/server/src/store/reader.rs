@@ -1,44 +1,77 @@
 //! The thread that reads: it answers questions off the protocol's thread, on a connection of its own, and looks for
 //! what has rotted while nobody asks.
 
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::{
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
 
 use hobnob_proto::store::{Answer, Found, Read};
 use rusqlite::Connection;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::{
-    Notice, find,
-    scrub::{STEP_EVERY, Scrub},
-};
+use super::{Notice, Queue, find, scrub::Scrub};
+
+/// How long a question may wait: whoever asked has given up then.
+const READ_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the reader works on.
 #[derive(Debug)]
 pub(crate) struct Reader {
     connection: Connection,
     notices: UnboundedSender<Notice>,
+    queue: Arc<Queue>,
     scrub: Scrub,
 }
 
 impl Reader {
     /// A reader that has been asked nothing yet.
-    pub(crate) fn new(connection: Connection, notices: UnboundedSender<Notice>) -> Self {
-        Self { connection, notices, scrub: Scrub::new() }
+    pub(crate) fn new(connection: Connection, notices: UnboundedSender<Notice>, queue: Arc<Queue>) -> Self {
+        let scrub = Scrub::new(queue.scrubbed.load(Ordering::Relaxed));
+        Self { connection, notices, queue, scrub }
     }
 
-    /// Answers until nobody asks any more.
-    pub(crate) fn run(mut self, reads: &Receiver<Read>) {
+    /// Answers until nobody asks any more. Steps of the scrub are taken though others wait, or a busy server would never
+    /// find what has rotted.
+    pub(crate) fn run(mut self, reads: &Receiver<(Instant, Read)>) {
         loop {
-            let said = match reads.recv_timeout(STEP_EVERY) {
-                Ok(read) => Some(answer(&self.connection, &read)),
-                Err(RecvTimeoutError::Timeout) => self.scrub.step(&self.connection),
+            let scrubbed = self.scrub.step(&self.connection);
+            self.queue.scrubbed.store(self.scrub.row(), Ordering::Relaxed);
+            let answered = match reads.recv_timeout(self.scrub.wait()) {
+                Ok((asked, read)) => {
+                    self.queue.reads.fetch_sub(1, Ordering::Relaxed);
+                    let is_late = asked.elapsed() > READ_WITHIN;
+                    Some(if is_late { nothing(&read) } else { answer(&self.connection, &read) })
+                }
+                Err(RecvTimeoutError::Timeout) => None,
                 Err(RecvTimeoutError::Disconnected) => return,
             };
-            if said.is_some_and(|answer| self.notices.send(Notice::Answer(answer)).is_err()) {
+            let is_over = self.queue.is_over.load(Ordering::Relaxed);
+            if is_over || !scrubbed.into_iter().chain(answered).all(|said| self.say(said)) {
                 return;
             }
         }
     }
+
+    /// Takes the scrub's next step now.
+    #[cfg(test)]
+    pub(crate) fn hurry(&mut self) {
+        self.scrub.hurry();
+    }
+
+    /// Whether somebody listens.
+    fn say(&self, answer: Answer) -> bool {
+        self.notices.send(Notice::Answer(answer)).is_ok()
+    }
+}
+
+/// What is said where the disk is not read.
+pub(crate) fn nothing(read: &Read) -> Answer {
+    Answer { id: read.id, room: read.room.clone(), found: Found::Nothing, rotten: Vec::new() }
 }
 
 /// Answers one question, from one state of the file.

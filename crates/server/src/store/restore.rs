@@ -1,9 +1,6 @@
 //! What the file says when a server starts.
 
-use std::{
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
-};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hobnob_proto::{
     hlc::Hlc,
@@ -18,14 +15,20 @@ use serde::de::DeserializeOwned;
 
 use super::{
     batch::{get, put},
+    place::{Directory, Realm},
     schema::OpenError,
 };
 
 /// Reads everything but the entries, and raises the boot: that is durable when this returns.
-pub(crate) fn restore(connection: &mut Connection, path: &Path, rng: &mut Rng) -> Result<Restored, OpenError> {
-    let mut restored = read(connection).map_err(|error| OpenError::from_sqlite(path, &error))?;
+pub(crate) fn restore(
+    connection: &mut Connection,
+    directory: &Directory,
+    rng: &mut Rng,
+) -> Result<Restored, OpenError> {
+    let failed = |error: rusqlite::Error| OpenError::from_sqlite(&directory.file(), &error);
+    let mut restored = read(connection).map_err(failed)?;
     let boot = Boot::new(wall_secs(), restored.boot, rng);
-    raise(connection, boot).map_err(|error| OpenError::from_sqlite(path, &error))?;
+    raise(connection, boot, directory.realm()).map_err(failed)?;
     restored.boot = Some(boot);
     Ok(restored)
 }
@@ -35,9 +38,12 @@ pub(crate) fn wall_secs() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// Writes the new boot, and that the store was used.
-fn raise(connection: &mut Connection, boot: Boot) -> rusqlite::Result<()> {
+/// Writes the new boot, whose the store is, and that it was used.
+fn raise(connection: &mut Connection, boot: Boot, realm: Option<&Realm>) -> rusqlite::Result<()> {
     let transaction = connection.transaction()?;
+    if let Some(realm) = realm {
+        realm.note(&transaction)?;
+    }
     put(&transaction, "boot", boot.0.cast_signed())?;
     put(&transaction, "used", wall_secs().cast_signed())?;
     transaction.commit()

@@ -1,7 +1,8 @@
 //! The database file: what is in it, how it is opened, and how an older one is brought up to date.
 //!
 //! ```text
-//! meta     (key, value)                                     id, boot, cluster, term, running time, last use
+//! meta     (key, value)                                     id, boot, cluster, term, running time, last use, realm, how far
+//!                                                           the scrub and the merging of ages are
 //! rooms    (id, name, record)                               record: the newest fence and successors, as JSON
 //! origins  (id, server, boot)
 //! parts    (id, room, origin, top, floor, swept, last, millis, counter)   one origin's part of one room's log;
@@ -33,6 +34,8 @@ pub(crate) const VERSION: i32 = 1;
 pub(crate) const SEQ_BITS: u32 = 36;
 /// Entries of one part have numbers below this.
 pub(crate) const SEQ_BOUND: u64 = 1 << SEQ_BITS;
+/// How long a connection waits for another.
+pub(crate) const BUSY_WITHIN: Duration = Duration::from_secs(5);
 /// The file's name in its directory.
 pub(crate) const FILE: &str = "log.db";
 
@@ -74,6 +77,22 @@ pub enum OpenError {
     /// Another process has the directory.
     #[error("{} is in use by another server: stop that one, or choose another directory with --data-dir", .0.display())]
     Locked(PathBuf),
+    /// `hobnob check` reads the directory.
+    #[error("{} is being looked at by `hobnob check`: start again when that has ended", .0.display())]
+    Checked(PathBuf),
+    /// It belongs to a cluster that others may read, or that we may not.
+    #[error(
+        "{} keeps the messages of {kept}, and this server is to be one of {asked}: start it with the --cluster and the \
+         secret that those messages belong to, or choose another directory with --data-dir", .path.display()
+    )]
+    Other {
+        /// Which directory.
+        path: PathBuf,
+        /// Whose messages it keeps.
+        kept: String,
+        /// Who wants it.
+        asked: String,
+    },
     /// The directory cannot be written to.
     #[error(
         "messages cannot be kept in {} ({source}): choose a directory that you can write to with --data-dir, or keep \
@@ -143,6 +162,9 @@ impl OpenError {
         match error.sqlite_error_code() {
             Some(ErrorCode::NotADatabase) => Self::Foreign(path),
             Some(ErrorCode::DatabaseCorrupt) => Self::Corrupt { path, why: error.to_string() },
+            Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
+                Self::Unwritable { path, source: io::Error::other(error.to_string()) }
+            }
             _ => Self::Failed { path, why: error.to_string() },
         }
     }
@@ -183,22 +205,27 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Connection, OpenError> {
     Ok(connection)
 }
 
-/// Bounds what a connection takes: memory by `cache_kib`, waiting by 5 s.
+/// Bounds what a connection takes: memory by `cache_kib`, and waiting.
 fn set_up(connection: &Connection, cache_kib: i64) -> rusqlite::Result<()> {
-    connection.busy_timeout(Duration::from_secs(5))?;
+    connection.busy_timeout(BUSY_WITHIN)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "cache_size", -cache_kib)?;
     connection.pragma_update(None, "mmap_size", 0)?;
     connection.pragma_update(None, "temp_store", "memory")
 }
 
-/// Creates an empty file that the user alone may read, durably.
-fn create(path: &Path) -> io::Result<()> {
+/// Creates an empty file that the user alone may read, durably. One that is there is not even opened: closing it again
+/// would drop the locks that other connections of this process have on it.
+pub(crate) fn create(path: &Path) -> io::Result<()> {
     let mut options = File::options();
-    options.create(true).append(true);
+    options.create_new(true).append(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)?.sync_all()?;
+    match options.open(path) {
+        Ok(file) => file.sync_all()?,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
     path.parent().map_or(Ok(()), sync_dir)
 }
 
@@ -244,6 +271,11 @@ fn migrate(connection: &mut Connection) -> rusqlite::Result<()> {
 /// The row id of an entry.
 pub(crate) fn row_id(part: i64, seq: u64) -> i64 {
     part << SEQ_BITS | seq.min(SEQ_BOUND - 1).cast_signed()
+}
+
+/// The part of an entry, by its row id.
+pub(crate) fn part_of(row: i64) -> i64 {
+    row >> SEQ_BITS
 }
 
 /// The number of an entry, by its row id.

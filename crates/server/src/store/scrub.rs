@@ -11,7 +11,10 @@ use hobnob_proto::{
 };
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::find::{self, Part, Room};
+use super::{
+    find::{self, Part, Room},
+    schema::{part_of, row_id, seq_of},
+};
 
 /// How often a step is taken.
 pub(crate) const STEP_EVERY: Duration = Duration::from_secs(1);
@@ -34,9 +37,19 @@ pub(crate) struct Scrub {
 }
 
 impl Scrub {
-    /// One that has read nothing yet.
-    pub(crate) fn new() -> Self {
-        Self { at: (0, 0), next: Instant::now() + FIRST }
+    /// One that goes on behind this row.
+    pub(crate) fn new(row: i64) -> Self {
+        Self { at: (part_of(row), seq_of(row)), next: Instant::now() + FIRST }
+    }
+
+    /// The row that it has come to.
+    pub(crate) fn row(&self) -> i64 {
+        row_id(self.at.0, self.at.1)
+    }
+
+    /// How long until the next step.
+    pub(crate) fn wait(&self) -> Duration {
+        self.next.saturating_duration_since(Instant::now()).min(STEP_EVERY)
     }
 
     /// Reads on, where it is time. What was found rotten.
@@ -45,6 +58,7 @@ impl Scrub {
             return None;
         }
         self.next = Instant::now() + STEP_EVERY;
+        let before = self.at;
         match self.read_on(connection) {
             Ok(Some((room, rotten))) if !rotten.is_empty() => {
                 tracing::warn!(%room, entries = rotten.len(), "entries on disk have rotted: other servers are asked for them");
@@ -53,6 +67,11 @@ impl Scrub {
             Ok(Some(_)) => None,
             Ok(None) => {
                 (self.at, self.next) = ((0, 0), Instant::now() + PAUSE);
+                None
+            }
+            // What lies behind it may be well.
+            Err(error) if self.at != before => {
+                tracing::warn!(%error, "a piece of the log on disk cannot be read");
                 None
             }
             Err(error) => {
@@ -87,7 +106,7 @@ impl Scrub {
         Ok(Some((name, rotten)))
     }
 
-    /// Begins the round now.
+    /// Takes the next step now.
     #[cfg(test)]
     pub(crate) fn hurry(&mut self) {
         self.next = Instant::now();

@@ -11,6 +11,7 @@ use hobnob_proto::{
 
 use super::{place, *};
 
+mod busy;
 mod model;
 mod power;
 mod trouble;
@@ -149,11 +150,11 @@ fn the_directory_of_a_running_server_is_refused() {
     let directory = TestDir::new();
     let (store, _) = directory.open();
     let keep = Keep::In(directory.0.clone());
-    let name = "ship".parse().unwrap();
-    let error = place::Directory::choose(&keep, &name, None).unwrap_err();
+    let realm = Realm::new(&"ship".parse().unwrap(), None);
+    let error = place::Directory::choose(&keep, &realm, None).unwrap_err();
     assert!(error.to_string().contains("is in use by another server: stop that one"), "{error}");
     drop(store);
-    assert!(place::Directory::choose(&keep, &name, None).unwrap().is_some());
+    assert!(place::Directory::choose(&keep, &realm, None).unwrap().is_some());
 }
 
 #[test]

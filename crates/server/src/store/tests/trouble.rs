@@ -46,7 +46,7 @@ fn the_scrub_finds_what_nobody_asks_for() {
     let directory = written();
     change(&directory, "UPDATE entries SET author = 9 WHERE client_seq = 20");
     let connection = schema::open_to_read(&directory.0.join("log.db")).unwrap();
-    let mut scrub = scrub::Scrub::new();
+    let mut scrub = scrub::Scrub::new(0);
     scrub.hurry();
     let answer = scrub.step(&connection).expect("it finds something");
     assert_eq!((answer.id, answer.room.as_str()), (0, "tea"));
@@ -55,27 +55,57 @@ fn the_scrub_finds_what_nobody_asks_for() {
     assert!(scrub.step(&connection).is_none(), "the round is at its end");
 }
 
-#[test]
-fn a_page_that_cannot_be_read_costs_what_was_on_it() {
+/// A log of 400 entries, the 200th of which lies on a page that is not what was written.
+fn with_a_damaged_page() -> TestDir {
     let directory = TestDir::new();
     let (mut store, _) = directory.open();
     (1..=400).for_each(|seq| store.persist(Write::Entry(entry("tea", 1, seq, seq, (1, seq)))));
     wait_durable(&mut store, 400);
     drop(store);
+    // Whoever closes it last moves everything into the file.
+    change(&directory, "PRAGMA wal_checkpoint");
     let file = directory.0.join("log.db");
-    let connection = rusqlite::Connection::open(&file).unwrap();
     let text = b"number 200 of 1";
-    drop(connection);
     let mut bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(text.len()).position(|window| window == text).unwrap();
     bytes[at / 4_096 * 4_096..][..4_096].fill(0xff);
     std::fs::write(&file, bytes).unwrap();
+    directory
+}
+
+#[test]
+fn a_page_that_cannot_be_read_costs_what_was_on_it() {
+    let directory = with_a_damaged_page();
     let (mut store, _) = directory.open();
     let answer = ask(&mut store, "tea", all(&[1]));
     let found = dots(&answer).len();
     assert!(answer.rotten.contains(&(origin(1), 200)), "{:?}", answer.rotten);
     assert_eq!(found + answer.rotten.len(), 400);
     assert!(found > 300, "{found}");
+}
+
+#[test]
+fn a_page_that_cannot_be_mended_does_not_keep_others_from_being_written() {
+    let directory = with_a_damaged_page();
+    let (mut store, _) = directory.open();
+    let is_rotten = |store: &mut Store| ask(store, "tea", all(&[1])).rotten.contains(&(origin(1), 200));
+    store.persist(Write::Repair(entry("tea", 1, 200, 200, (1, 200))));
+    wait_durable(&mut store, 1);
+    assert!(is_rotten(&mut store), "it is not said to be well");
+    store.persist(Write::Entry(entry("tea", 1, 401, 401, (1, 401))));
+    let floors = [(origin(1), 300)].into_iter().collect();
+    store.persist(Write::Floors { room: "tea".parse().unwrap(), floors });
+    wait_durable(&mut store, 3);
+    let connection = schema::open_to_read(&directory.0.join("log.db")).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while retention::is_unswept(&connection).unwrap() {
+        assert!(Instant::now() < deadline, "the sweep goes on behind the damage");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    store.persist(Write::Entry(entry("tea", 1, 402, 402, (1, 402))));
+    wait_durable(&mut store, 4);
+    let kept = ask(&mut store, "tea", all(&[1]));
+    assert_eq!(dots(&kept), (301..=402).map(|seq| (1, seq)).collect::<Vec<_>>());
 }
 
 #[test]
@@ -91,7 +121,10 @@ fn a_full_disk_is_reported_and_what_is_stored_can_be_read() {
     let why = loop {
         match next(&mut store) {
             Notice::Durable { through } => durable = through,
-            Notice::Unwritable { why } => break why,
+            Notice::Unwritable { cause, why } => {
+                assert_eq!(cause, Cause::Full);
+                break why;
+            }
             other => panic!("{other:?}"),
         }
     };
@@ -107,13 +140,34 @@ fn a_full_disk_is_reported_and_what_is_stored_can_be_read() {
     wait_durable(&mut again, 1);
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_store_that_is_opened_beside_another_leaves_its_locks() {
+    use std::os::unix::fs::MetadataExt as _;
+    let directory = TestDir::new();
+    let (mut store, _) = directory.open();
+    store.persist(Write::Term(1));
+    wait_durable(&mut store, 1);
+    let file = directory.0.join("log.db");
+    let inode = format!(":{} ", std::fs::metadata(&file).unwrap().ino());
+    let locks = || {
+        let all = std::fs::read_to_string("/proc/locks").unwrap();
+        all.lines().filter(|line| line.contains("POSIX") && line.contains(&inode)).count()
+    };
+    let before = locks();
+    assert!(before > 0, "it has some");
+    schema::create(&file).unwrap();
+    assert_eq!(locks(), before);
+}
+
 #[test]
 fn a_writer_that_has_failed_tries_again() {
     let directory = TestDir::new();
     let (mut store, _) = directory.open();
     // What can never be written fails as what cannot be written now.
     store.persist(Write::Entry(entry("tea", 1, 2, 1, (1, 1))));
-    let Notice::Unwritable { why } = next(&mut store) else { panic!("a hole is refused") };
+    let Notice::Unwritable { cause, why } = next(&mut store) else { panic!("a hole is refused") };
+    assert_eq!(cause, Cause::Fault);
     assert!(why.contains("does not follow"), "{why}");
     store.persist(Write::Entry(entry("tea", 1, 1, 1, (1, 1))));
     let Notice::WritableAgain = next(&mut store) else { panic!("it tries, and can write") };
@@ -199,9 +253,53 @@ fn a_check_says_what_is_wrong() {
         "INSERT INTO entries SELECT id + 1, millis, counter, author, 21, kind, hash, body FROM entries WHERE client_seq = 20",
         &["#tea: 1 entries of server 1.1001 lie beyond the last one, 20"],
     );
+    check(
+        "UPDATE rooms SET record = '{}'; INSERT INTO members VALUES (7, 'x')",
+        &[
+            "what is kept of room #tea makes no sense: missing field `room` at line 1 column 2",
+            "what is kept of server 7 makes no sense: expected value at line 1 column 1",
+        ],
+    );
+    check(
+        "DROP INDEX posts; CREATE INDEX posts ON entries (author, client_seq) WHERE client_seq <> 3;
+         PRAGMA writable_schema = on;
+         UPDATE sqlite_schema SET sql = 'CREATE INDEX posts ON entries (author, client_seq)' WHERE name = 'posts'",
+        &[
+            "the file is damaged: wrong # of entries in index posts",
+            "the file is damaged: row 3 missing from index posts",
+        ],
+    );
     let directory = written();
     let (_store, _) = directory.open();
     assert!(matches!(check::check(&directory.0, |_, _| {}), Err(OpenError::Locked(_))));
     let nothing = TestDir::new();
     assert!(matches!(check::check(&nothing.0, |_, _| {}), Err(OpenError::Missing(_))));
+}
+
+#[test]
+fn a_check_changes_nothing() {
+    let closed = written();
+    change(&closed, "PRAGMA wal_checkpoint");
+    let open = written();
+    let (mut store, _) = open.open();
+    store.persist(Write::Entry(entry("tea", 1, 21, 21, (1, 21))));
+    wait_durable(&mut store, 1);
+    // As after a crash: with a write-ahead log, and without the rest.
+    let killed = TestDir::new();
+    for file in ["log.db", "log.db-wal"] {
+        std::fs::copy(open.0.join(file), killed.0.join(file)).unwrap();
+    }
+    drop(store);
+    let check = |directory: &TestDir, entries| {
+        let files = || {
+            let files = std::fs::read_dir(&directory.0).unwrap().map(|file| file.unwrap().path());
+            files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect::<std::collections::BTreeMap<_, _>>()
+        };
+        let before = files();
+        let report = check::check(&directory.0, |_, _| {}).unwrap();
+        assert_eq!((report.entries, report.faults), (entries, Vec::new()));
+        assert!(files() == before, "{:?}", files().keys());
+    };
+    check(&closed, 20);
+    check(&killed, 21);
 }
