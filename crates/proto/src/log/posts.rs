@@ -82,9 +82,7 @@ impl Posts {
     /// The canonical entry of a post, if that is known.
     pub(super) fn canonical(&self, key: PostKey) -> Option<DisplayOrder> {
         let numbers = self.devices.get(&(key.person, key.device))?;
-        let (from, to) = numbers.known?;
-        let record = numbers.posts.get(&key.client_seq)?;
-        (from..=to).contains(&key.client_seq).then_some(record.order)
+        numbers.record(key.client_seq).map(|record| record.order)
     }
 
     /// How it stands with a post of a device whose oldest unsettled number is `oldest`.
@@ -93,14 +91,14 @@ impl Posts {
         let Some(numbers) = self.devices.get(&(key.person, key.device)) else {
             return if self.complete { Standing::Missing { next: oldest } } else { Standing::Unknown { from: first } };
         };
+        if let Some(record) = numbers.record(key.client_seq) {
+            return Standing::Held(Held { order: record.order, content: record.content });
+        }
         let Some((_, to)) = numbers.known.filter(|(from, _)| *from <= first) else {
             return Standing::Unknown { from: first };
         };
         if key.client_seq > to {
             return Standing::Unknown { from: to + 1 };
-        }
-        if let Some(record) = numbers.posts.get(&key.client_seq) {
-            return Standing::Held(Held { order: record.order, content: record.content });
         }
         match numbers.next(oldest) {
             next if next > to => Standing::Unknown { from: to + 1 },
@@ -113,6 +111,8 @@ impl Posts {
         let numbers = self.devices.entry(device).or_default();
         self.idle.remove(&(numbers.used, device));
         numbers.awaited = true;
+        // What was forgotten before is on disk by now, and from now on nothing is.
+        numbers.lost = 0;
     }
 
     /// What the disk said: all canonical entries of the device's posts from number `from` up to `to`, in memory or not.
@@ -205,6 +205,12 @@ impl Posts {
 }
 
 impl Numbers {
+    /// Where a post stands for certain: no earlier entry of it can be on disk alone.
+    fn record(&self, number: u64) -> Option<&Record> {
+        let (from, to) = self.known?;
+        self.posts.get(&number).filter(|_| (from..=to).contains(&number))
+    }
+
     /// The first number from `oldest` on that is not here.
     fn next(&self, oldest: u64) -> u64 {
         let posts = || self.posts.range(oldest..);
