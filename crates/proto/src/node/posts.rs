@@ -45,16 +45,15 @@ const RESEND_PACE: Duration = Duration::from_millis(50);
 impl Node {
     /// A client, or a server on behalf of one, posts.
     pub(super) fn on_post(&mut self, session: SessionId, mut post: Post) {
-        let forwarded = match self.sessions.get(&session) {
-            Some(Party::Server(_)) if post.author.is_some() => true,
+        match self.sessions.get(&session) {
+            Some(Party::Server(_)) if post.author.is_some() => {}
             Some(Party::Client(client)) if client.is_served() => {
                 let vouched = self.rooms.get(&post.room).map(|room| room.log.newest()).unwrap_or_default();
                 let (name, person, device) = (client.name.clone(), client.person, client.device);
                 post.author = Some(Author { name, person, device, vouched });
-                false
             }
             _ => return self.count("frame_out_of_place"),
-        };
+        }
         let refusal = if post.body.len() > limits::BODY_BYTES_MAX {
             Some(Refusal::TooLong)
         } else if post.kind != MESSAGE {
@@ -71,10 +70,16 @@ impl Node {
         if self.records.get(&post.room).is_none() {
             self.ask_place(&post.room);
         }
-        let is_home = self.rooms[&post.room].upstream == Upstream::Home;
-        match (is_home, forwarded) {
+        self.route(session, post);
+    }
+
+    /// Sequences a post where the room is ours, and sends it on its way where it is not.
+    pub(super) fn route(&mut self, session: SessionId, post: Post) {
+        let Some(room) = self.rooms.get(&post.room) else { return };
+        let is_forwarded = matches!(self.sessions.get(&session), Some(Party::Server(_)));
+        match (room.upstream == Upstream::Home, is_forwarded) {
             (true, _) => self.admit(session, post),
-            (false, true) if self.rooms[&post.room].upstream == Upstream::Opening => self.hold(session, post),
+            (false, true) if room.upstream == Upstream::Opening => self.hold(session, post),
             (false, true) if post.detour > 0 && self.pass_on(session, &post) => {}
             (false, true) => self.point_home(session, &post.room),
             (false, false) => self.relay(post),

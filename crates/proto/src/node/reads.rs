@@ -287,8 +287,9 @@ impl Node {
             }
             Some(Standing::Unknown { .. }) => self.refuse_unplaced(session, &posts),
             _ => {
+                // Meanwhile the room may have moved to another home.
                 for post in posts {
-                    self.admit(session, post);
+                    self.route(session, post);
                 }
             }
         }

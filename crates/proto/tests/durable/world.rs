@@ -80,6 +80,8 @@ pub(crate) struct Disk {
     pub(crate) sync: Duration,
     pub(crate) hold: Hold,
     pub(crate) reading: Reading,
+    /// How long that takes.
+    pub(crate) seek: Duration,
     /// How many questions it was asked.
     pub(crate) reads: u64,
     /// When each is durable, at the earliest.
@@ -140,7 +142,7 @@ impl Disk {
             }
             Reading::Hangs => return,
         };
-        self.answers.push_back((now + READ, answer));
+        self.answers.push_back((now + self.seek, answer));
     }
 }
 
@@ -163,7 +165,8 @@ impl World {
     pub(crate) fn insert_disk(&mut self, id: u32) {
         let (pending, answers) = (VecDeque::new(), VecDeque::new());
         let (hold, reading) = (Hold::Nothing, Reading::Works);
-        let disk = Disk { model: Model::default(), sync: SYNC, hold, reading, reads: 0, pending, durable: 0, answers };
+        let (sync, seek, reads, durable) = (SYNC, READ, 0, 0);
+        let disk = Disk { model: Model::default(), sync, hold, reading, seek, reads, pending, durable, answers };
         self.disks.insert(port(id), disk);
     }
 
