@@ -99,7 +99,9 @@ impl Node {
             self.on_rotten(&answer.room, origin, seq);
         }
         if let Some(pending) = self.reads.pending.remove(&answer.id) {
-            self.take_answer(pending, &answer.found);
+            // Of a device's posts, what is rotten might be just the one that is looked for: it is mended first.
+            let is_partial = !answer.rotten.is_empty() && matches!(pending.asker, Asker::Device { .. });
+            self.take_answer(pending, if is_partial { &Found::Nothing } else { &answer.found });
         }
     }
 

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use crate::world::{Told, World};
+use hobnob_proto::wire::frame::Refusal;
+
+use crate::world::{Told, World, room};
 
 /// More of one device than memory knows of a room.
 const UNSETTLED: u64 = 2_300;
@@ -66,4 +68,27 @@ fn a_post_that_is_looked_up_while_the_home_moves_goes_to_the_new_one() {
     assert!(matches!(told[..], [.., Told::Ack { stored: true, .. }]), "{told:?}");
     assert!(told.iter().all(|told| matches!(told, Told::Ack { .. })), "{told:?}");
     assert!((1..=3).all(|id| world.held(id).0 == 6), "it is there once");
+}
+
+#[test]
+fn a_post_whose_entry_is_rotten_waits_until_that_is_mended() {
+    let (mut world, home) = restarted(&[true, true], 300);
+    let other = 3 - home;
+    let rotten = world.disk(home).model.entries(&room()).nth(6).unwrap().entry.clone();
+    assert!(world.disk(home).model.rot(&room(), rotten.origin, rotten.seq));
+    world.kill(other);
+    let anna = world.person(1, home);
+    world.run_secs(3);
+    let since = world.now;
+    world.post(anna, rotten.client_seq);
+    world.run_secs(5);
+    let told = world.told_since(anna, rotten.client_seq, since);
+    assert!(!told.is_empty() && told.iter().all(|told| *told == Told::Refused(Refusal::CannotStore)), "{told:?}");
+    assert_eq!(world.held(home).0, 300, "it is not taken in once more");
+    world.start(other);
+    world.run_secs(20);
+    let told = world.told_since(anna, rotten.client_seq, since);
+    let dot = (rotten.origin, rotten.seq);
+    assert!(matches!(told.last(), Some(Told::Ack { dot: is, stored: true, .. }) if *is == dot), "{told:?}");
+    assert_eq!(world.held(home).0, 300);
 }
