@@ -12,6 +12,10 @@
 //! "Implementation techniques for main memory database systems", 1984), so what waits stands in one queue, and costs a
 //! room's name and a dot for each entry.
 //!
+//! A disk that does not move for [`STILL_MAX`] while something is to be written counts as one that cannot be written to: who
+//! waits for it would answer beats for ever, and neither accept nor refuse. It counts again once it has written what had
+//! gathered by then; what waited for it goes on, since it was never given up.
+//!
 //! Without a store everything counts as durable at once. So it does for terms and fences where the disk cannot be written
 //! to any more: the boot in them keeps them apart from those of every other run. An entry then never counts.
 
@@ -24,6 +28,7 @@ use crate::{
     log::VersionVector,
     planted::{self, Bug},
     store::Write,
+    time::{Duration, Time},
     wire::{
         Frame,
         frame::{Epoch, Member, RoomRecord},
@@ -33,6 +38,12 @@ use crate::{
 /// Entries that wait for a disk, past which no more are taken in: a disk that stands still fills no memory, and whoever has
 /// something for us says it again.
 const WAITING_MAX: usize = 65_536;
+/// The same, in bytes of their lines.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of entries that are taken in after the disk has failed: they stay in memory, for those who follow here.
+const UNKEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// A disk that has moved nothing for so long stands still.
+const STILL_MAX: Duration = Duration::from_secs(3);
 
 /// The node's side of its store.
 #[derive(Debug, Default)]
@@ -45,6 +56,14 @@ pub(super) struct Kept {
     written: u64,
     durable: u64,
     waiting: VecDeque<(u64, Waiting)>,
+    /// Bytes of entries that wait.
+    waiting_bytes: usize,
+    /// Bytes of entries that will never be durable.
+    unkept_bytes: usize,
+    /// Since when nothing has become durable, though something is to.
+    unmoved: Option<Time>,
+    /// The last write that was asked for when the disk was found to stand still.
+    still: Option<u64>,
     /// Fences of ours that are not durable yet.
     fences: BTreeMap<RoomName, RoomRecord>,
     /// Who we are, as it was last written, and which write that was.
@@ -57,8 +76,8 @@ pub(super) struct Kept {
 /// What waits for a write.
 #[derive(Debug)]
 enum Waiting {
-    /// An entry is ours to count on.
-    Entry(RoomName, Origin, u64),
+    /// An entry is ours to count on; how long its line is.
+    Entry(RoomName, Origin, u64, usize),
     /// A candidate that has won may say so.
     Term(u64),
     /// Rooms get these homes.
@@ -87,7 +106,7 @@ impl Kept {
 
     /// Whether what is taken in now will be kept, or need not be.
     pub(super) fn is_writable(&self) -> bool {
-        !self.failed
+        !self.failed && self.still.is_none()
     }
 
     /// Whether writes are issued.
@@ -100,9 +119,46 @@ impl Kept {
         !self.writes() || self.durable >= self.me_written
     }
 
-    /// Whether the disk is so far behind that nothing more is to be taken in.
+    /// Whether the disk is so far behind that nothing more is to be taken in, or has failed and memory is full of what it
+    /// will never have.
     pub(super) fn is_behind(&self) -> bool {
-        self.waiting.len() >= WAITING_MAX
+        let is_full = self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX;
+        is_full || self.unkept_bytes >= UNKEPT_BYTES_MAX
+    }
+
+    /// One more write is asked for; its number.
+    fn ask(&mut self, now: Time) -> u64 {
+        self.unmoved = self.unmoved.or(Some(now));
+        self.written += 1;
+        self.written
+    }
+
+    /// The disk has moved; whether it had stood still.
+    fn moved(&mut self, through: u64, now: Time) -> bool {
+        let through = through.min(self.written);
+        if through <= self.durable {
+            return false;
+        }
+        self.durable = through;
+        self.unmoved = (self.durable < self.written).then_some(now);
+        self.still.take_if(|last| *last <= through).is_some()
+    }
+
+    /// Whether the disk has just been found to stand still.
+    fn stops(&mut self, now: Time) -> bool {
+        let is_still = self.unmoved.is_some_and(|since| now.since(since) > STILL_MAX);
+        let is_news = is_still && self.writes() && self.still.is_none();
+        if is_news {
+            self.still = Some(self.written);
+        }
+        is_news
+    }
+
+    /// The disk is given up: what waits for it is not waited for any more.
+    fn fail(&mut self) -> VecDeque<(u64, Waiting)> {
+        (self.failed, self.still, self.unmoved) = (true, None, None);
+        self.unkept_bytes += std::mem::take(&mut self.waiting_bytes);
+        std::mem::take(&mut self.waiting)
     }
 
     /// The fences that we have made, and that have not taken effect.
@@ -123,19 +179,21 @@ impl Node {
         if !self.kept.writes() {
             return None;
         }
-        self.kept.written += 1;
         self.out.push_back(Output::Persist(write));
-        Some(self.kept.written)
+        Some(self.kept.ask(self.now))
     }
 
     /// An entry has come into the log.
     pub(super) fn persist_entry(&mut self, kept: crate::log::room::Kept) {
-        let (room, origin, seq) = (kept.entry.room.clone(), kept.entry.origin, kept.entry.seq);
+        let (room, origin, seq, bytes) = (kept.entry.room.clone(), kept.entry.origin, kept.entry.seq, kept.line.len());
         if let Some(n) = self.persist(Write::Entry(kept)) {
             if planted::is(Bug::AckBeforeFsync) {
                 self.on_room_durable(&room, &[(origin, seq)].into_iter().collect());
             }
-            self.kept.waiting.push_back((n, Waiting::Entry(room, origin, seq)));
+            self.kept.waiting_bytes += bytes;
+            self.kept.waiting.push_back((n, Waiting::Entry(room, origin, seq, bytes)));
+        } else if self.kept.failed {
+            self.kept.unkept_bytes += bytes;
         }
     }
 
@@ -224,18 +282,24 @@ impl Node {
 
     /// The store has made writes durable: what waited for them goes on.
     pub(super) fn on_durable(&mut self, through: u64) {
-        self.kept.durable = self.kept.durable.max(through.min(self.kept.written));
+        let moves_again = self.kept.moved(through, self.now);
         let mut rooms: BTreeMap<RoomName, VersionVector> = BTreeMap::new();
         let durable = self.kept.durable;
         while let Some((_, waiting)) = self.kept.waiting.pop_front_if(|(n, _)| *n <= durable) {
             match waiting {
-                Waiting::Entry(room, origin, seq) => rooms.entry(room).or_default().raise(origin, seq),
+                Waiting::Entry(room, origin, seq, bytes) => {
+                    self.kept.waiting_bytes -= bytes;
+                    rooms.entry(room).or_default().raise(origin, seq);
+                }
                 Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
                 Waiting::Fences(records, by) => self.take_fences(&records, by),
             }
         }
         for (name, durable) in rooms {
             self.on_room_durable(&name, &durable);
+        }
+        if moves_again {
+            self.disk_changed();
         }
     }
 
@@ -260,19 +324,78 @@ impl Node {
         if !self.kept.writes() {
             return;
         }
-        self.kept.failed = true;
         self.count("unwritable");
-        for (_, waiting) in std::mem::take(&mut self.kept.waiting) {
+        for (_, waiting) in self.kept.fail() {
             match waiting {
                 Waiting::Entry(..) => {}
                 Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
                 Waiting::Fences(records, by) => self.take_fences(&records, by),
             }
         }
+        self.disk_changed();
+    }
+
+    /// Looks whether the disk still moves.
+    pub(super) fn watch_disk(&mut self) {
+        if self.kept.stops(self.now) {
+            self.count("disk_still");
+            self.disk_changed();
+        }
+    }
+
+    /// Whether the disk can be written to has changed: all are to know.
+    fn disk_changed(&mut self) {
         if self.stage == Stage::Serving {
             self.update_view();
             self.say_beats();
             self.timers.hasten(Timer::Sweep, self.now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_more_is_taken_in_where_too_much_waits() {
+        fn check(waiting_bytes: usize, fails: bool, is_behind: bool) {
+            let mut kept = Kept { waiting_bytes, ..Kept::new(true, None, 0) };
+            if fails {
+                assert_eq!(kept.fail().len(), 0);
+            }
+            assert_eq!(kept.is_behind(), is_behind, "{waiting_bytes}, {fails}");
+        }
+        check(WAITING_BYTES_MAX - 1, false, false);
+        check(WAITING_BYTES_MAX, false, true);
+        check(UNKEPT_BYTES_MAX, false, false);
+        check(UNKEPT_BYTES_MAX - 1, true, false);
+        check(UNKEPT_BYTES_MAX, true, true);
+    }
+
+    #[test]
+    fn a_disk_stands_still_where_it_moves_nothing_though_it_should() {
+        /// What happens at which second: a write is asked for, or all up to a number are durable. Whether it can be written
+        /// to at the last of them.
+        fn check(steps: &[(u64, Option<u64>)], is_writable: bool) {
+            let mut kept = Kept::new(true, None, 0);
+            for &(second, durable) in steps {
+                let now = Time::from_micros(second * 1_000_000);
+                match durable {
+                    None => _ = kept.ask(now),
+                    Some(through) => _ = kept.moved(through, now),
+                }
+                kept.stops(now);
+            }
+            assert_eq!(kept.is_writable(), is_writable, "{steps:?}");
+        }
+        check(&[(1, None), (3, None), (4, None)], true);
+        check(&[(1, None), (3, None), (5, None)], false);
+        check(&[(1, None), (2, Some(1)), (9, None)], true);
+        check(&[(1, None), (3, None), (4, Some(1)), (7, None)], true);
+        check(&[(1, None), (3, None), (4, Some(1)), (8, None)], false);
+        check(&[(1, None), (9, None), (9, Some(1))], false);
+        check(&[(1, None), (9, None), (9, Some(2))], true);
+        check(&[(1, None), (9, Some(0))], false);
     }
 }
