@@ -85,6 +85,12 @@ impl Posts {
         numbers.record(key.client_seq).map(|record| record.order)
     }
 
+    /// Where an entry of a post stands, be it the canonical one or not.
+    pub(super) fn any(&self, key: PostKey) -> Option<DisplayOrder> {
+        let numbers = self.devices.get(&(key.person, key.device))?;
+        numbers.posts.get(&key.client_seq).map(|record| record.order)
+    }
+
     /// How it stands with a post of a device whose oldest unsettled number is `oldest`.
     pub(super) fn standing(&self, key: PostKey, oldest: u64) -> Standing {
         let first = oldest.min(key.client_seq);

@@ -234,6 +234,11 @@ impl RoomLog {
         self.posts.canonical(key)
     }
 
+    /// Where an entry of a post stands, though there may be an earlier one on disk. None where none is known.
+    pub fn any_of_post(&self, key: PostKey) -> Option<DisplayOrder> {
+        self.posts.any(key)
+    }
+
     /// How it stands with a post of a device whose oldest unsettled number is `oldest`.
     pub fn standing(&self, key: PostKey, oldest: u64) -> Standing {
         match self.posts.standing(key, oldest) {

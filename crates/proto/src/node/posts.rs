@@ -115,7 +115,7 @@ impl Node {
     fn is_held(&self, post: &Post) -> bool {
         let Some(author) = &post.author else { return false };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
-        self.rooms.get(&post.room).is_some_and(|room| room.log.post(key).is_some())
+        self.rooms.get(&post.room).is_some_and(|room| room.log.any_of_post(key).is_some())
     }
 
     /// The room has a new home: what the last one had not stored goes there.
@@ -165,7 +165,7 @@ impl Node {
                 device: author.device,
                 client_seq: post.seq,
             });
-            key.and_then(|key| room.log.post(key)).is_some_and(|(_, origin, seq)| heads.holds(origin, seq))
+            key.and_then(|key| room.log.any_of_post(key)).is_some_and(|(_, origin, seq)| heads.holds(origin, seq))
         };
         let (posts, _) = batch(self.relays.of_room(name).filter(is_there));
         for post in posts {
