@@ -267,9 +267,11 @@ impl Node {
     }
 
     /// Digest of what is held of rooms that have been quiet for a while: 53 bits.
-    pub(super) fn logs_digest(&self) -> u64 {
-        let quiet = self.rooms.iter().filter(|(_, room)| !room.log.is_empty() && self.now.since(room.changed) > QUIET);
-        quiet.fold(0, |digest, (_, room)| digest ^ room.digest)
+    pub(super) fn logs_digest(&mut self) -> u64 {
+        let now = self.now;
+        let rooms = self.rooms.iter_mut();
+        let quiet = rooms.filter(|(_, room)| !room.log.is_empty() && now.since(room.changed) > QUIET);
+        quiet.fold(0, |digest, (name, room)| digest ^ room.digest(name))
     }
 
     /// Our logs have differed from a peer's for a while: says what we hold.

@@ -310,6 +310,7 @@ impl Node {
         if let Some(ours) = &mut room.durable {
             news.extend(durable.iter().map(|(origin, top)| (origin, ours.get(origin) + 1, top)));
             ours.merge(durable);
+            durable.iter().for_each(|(origin, _)| room.said.rises(origin));
         }
         if let Upstream::Server { session, joined: true, .. } = room.upstream {
             // Copies are counted by the home, and a person waits for them: they are told at once.

@@ -115,6 +115,8 @@ pub(crate) struct World {
     /// What else people were told.
     heard: Vec<(u16, client::Event)>,
     runs: u8,
+    /// Whether nothing from servers to this one arrives.
+    pub(crate) deaf: Option<u32>,
     /// Whether broadcasts reach nobody.
     pub(crate) is_mute: bool,
 }
@@ -421,6 +423,9 @@ impl World {
                 self.step_disk(port);
             } else if wire.is_some_and(|at| at <= self.now) {
                 let Some((_, (from, to, bytes))) = self.wires.pop_first() else { return };
+                if self.deaf.is_some_and(|id| to.port() == self::port(id) && from.port() < PEOPLE) {
+                    continue;
+                }
                 let all = || self.nodes.keys().copied().filter(|_| !self.is_mute);
                 let ports: Vec<_> = if to.port() > 0 { vec![to.port()] } else { all().collect() };
                 for port in ports {
