@@ -51,7 +51,8 @@ impl Follower {
 /// What of a cursor is worth keeping beside what was said before: of a client, what there is; of a member also so many
 /// origins that are not here yet.
 fn worth(cursor: &VersionVector, held: &VersionVector, said: &VersionVector, is_server: bool) -> VersionVector {
-    let mut unknown = if is_server { UNKNOWN_MAX.saturating_sub(said.origins().saturating_sub(held.origins())) } else { 0 };
+    let mut unknown =
+        if is_server { UNKNOWN_MAX.saturating_sub(said.origins().saturating_sub(held.origins())) } else { 0 };
     let is_worth = |(origin, _): &(Origin, u64)| {
         held.get(*origin) > 0 || said.get(*origin) > 0 || unknown.checked_sub(1).map(|left| unknown = left).is_some()
     };

@@ -178,6 +178,7 @@ impl Node {
         let Some(author) = post.author.clone() else { return };
         let Some(room) = self.rooms.get_mut(&post.room) else { return };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
+        room.log.named(author.person, author.device, post.oldest);
         let next = match room.log.standing(key, post.oldest.max(1)) {
             Standing::Held(held) if held.says(&post.kind, &post.body) || planted::is(Bug::DuplicateOfAnotherBody) => {
                 let (hlc, origin, seq) = held.order;
