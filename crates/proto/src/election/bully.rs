@@ -114,6 +114,7 @@ impl Election {
                 self.view = live;
                 self.view.remove(&self.me.id);
                 self.eligible = eligible;
+                self.give_up_winning();
                 if let Some(epoch) = self.view.values().map(|peer| peer.epoch).max() {
                     self.learn(epoch, now);
                 }
@@ -378,6 +379,15 @@ impl Election {
         }
         self.won = Some(epoch);
         self.persist(term);
+    }
+
+    /// Who has won, and may not lead any more before its term is durable, leaves that to one that may: its disk may never
+    /// get there.
+    fn give_up_winning(&mut self) {
+        let may_lead = |peer: &PeerView| peer.heard && peer.eligible;
+        if !self.eligible && !self.leads() && self.view.values().any(may_lead) && self.won.take().is_some() {
+            self.state = State::Follower;
+        }
     }
 
     /// Has a term made durable, if it is above those that were before. (One that we have just won in is written already when

@@ -1,8 +1,8 @@
 //! Which posts of which device a room's log holds: so that one that comes twice is known.
 //!
 //! What was never cut away is all here. Afterwards a device is known from some number of its posts on, up to another: what
-//! lies outside is on disk, to be looked up there. Devices that are idle are forgotten, so that this does not grow with
-//! the log; see [`Posts::shrink`].
+//! lies outside is on disk, to be looked up there. What is settled or old is forgotten, so that this does not grow with the
+//! log; see [`Posts::shrink`].
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
 
@@ -38,8 +38,8 @@ struct Numbers {
     posts: BTreeMap<u64, Record>,
     /// From and up to which number nothing is missing.
     known: Option<(u64, u64)>,
-    /// Up to which number something may have been forgotten since it is here.
-    lost: u64,
+    /// The oldest number that it last named as unsettled: it does not ask again for those below.
+    oldest: u64,
     used: u64,
     /// Whether the disk was asked for it: it is not forgotten meanwhile.
     awaited: bool,
@@ -56,12 +56,6 @@ impl Posts {
     /// Of a log whose entries are all still to come, or not.
     pub(super) fn new(complete: bool) -> Self {
         Self { devices: BTreeMap::new(), idle: BTreeSet::new(), uses: 0, records: 0, complete }
-    }
-
-    /// How many posts are here.
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.records
     }
 
     /// An entry is in memory.
@@ -82,9 +76,13 @@ impl Posts {
     /// The canonical entry of a post, if that is known.
     pub(super) fn canonical(&self, key: PostKey) -> Option<DisplayOrder> {
         let numbers = self.devices.get(&(key.person, key.device))?;
-        let (from, to) = numbers.known?;
-        let record = numbers.posts.get(&key.client_seq)?;
-        (from..=to).contains(&key.client_seq).then_some(record.order)
+        numbers.record(key.client_seq).map(|record| record.order)
+    }
+
+    /// Where an entry of a post stands, be it the canonical one or not.
+    pub(super) fn any(&self, key: PostKey) -> Option<DisplayOrder> {
+        let numbers = self.devices.get(&(key.person, key.device))?;
+        numbers.posts.get(&key.client_seq).map(|record| record.order)
     }
 
     /// How it stands with a post of a device whose oldest unsettled number is `oldest`.
@@ -93,14 +91,14 @@ impl Posts {
         let Some(numbers) = self.devices.get(&(key.person, key.device)) else {
             return if self.complete { Standing::Missing { next: oldest } } else { Standing::Unknown { from: first } };
         };
+        if let Some(record) = numbers.record(key.client_seq) {
+            return Standing::Held(Held { order: record.order, content: record.content });
+        }
         let Some((_, to)) = numbers.known.filter(|(from, _)| *from <= first) else {
             return Standing::Unknown { from: first };
         };
         if key.client_seq > to {
             return Standing::Unknown { from: to + 1 };
-        }
-        if let Some(record) = numbers.posts.get(&key.client_seq) {
-            return Standing::Held(Held { order: record.order, content: record.content });
         }
         match numbers.next(oldest) {
             next if next > to => Standing::Unknown { from: to + 1 },
@@ -113,6 +111,13 @@ impl Posts {
         let numbers = self.devices.entry(device).or_default();
         self.idle.remove(&(numbers.used, device));
         numbers.awaited = true;
+    }
+
+    /// A device names its oldest unsettled number.
+    pub(super) fn named(&mut self, device: Device, oldest: u64) {
+        if let Some(numbers) = self.devices.get_mut(&device) {
+            numbers.oldest = numbers.oldest.max(oldest);
+        }
     }
 
     /// What the disk said: all canonical entries of the device's posts from number `from` up to `to`, in memory or not.
@@ -130,7 +135,7 @@ impl Posts {
             self.add(entry, (!in_memory).then(|| entry.content()));
         }
         let Some(numbers) = self.devices.get_mut(&device) else { return false };
-        let from = from.max(numbers.lost + 1);
+        // What was forgotten before it was asked is on disk, and since then nothing was.
         numbers.known = match numbers.known {
             Some((first, last)) if from <= last.saturating_add(1) && first <= to.saturating_add(1) => {
                 Some((first.min(from), last.max(to)))
@@ -151,32 +156,57 @@ impl Posts {
         }
     }
 
-    /// Forgets until at most `max` posts are here: devices idle for longest first, of the last one its lowest numbers.
+    /// How much is here: posts, and devices beside them.
+    pub(super) fn size(&self) -> usize {
+        self.records + self.devices.len()
+    }
+
+    /// Where more than `max` posts and devices are here, forgets until it is an eighth less: first what devices have settled,
+    /// then the lower half of each, those idle for longest first, then devices. What is said of an entry in memory stays, so
+    /// what is forgotten is on disk. Each device is forgotten a part at a time, so who posts seldom is still known.
     pub(super) fn shrink(&mut self, max: usize) {
-        while self.records > max || self.idle.len() > max.max(1) {
-            let Some((_, device)) = self.idle.pop_first() else { return };
-            self.complete = false;
-            let alone = self.idle.is_empty();
-            let Some(numbers) = self.devices.get_mut(&device) else { continue };
-            if !alone {
-                self.records -= numbers.posts.len();
-                self.devices.remove(&device);
-                continue;
-            }
-            let much = (self.records - max).min(numbers.posts.len());
-            for _ in 0..much {
-                let Some((number, _)) = numbers.posts.pop_first() else { break };
-                numbers.lost = numbers.lost.max(number);
-            }
-            self.records -= much;
-            let lost = numbers.lost;
-            numbers.known = numbers.known.map(|(from, to)| (from.max(lost + 1), to)).filter(|(from, to)| from <= to);
-            if numbers.posts.is_empty() {
-                self.devices.remove(&device);
-            } else {
-                self.idle.insert((numbers.used, device));
-            }
+        if self.size() <= max {
             return;
+        }
+        let enough = max - max / 8;
+        let idle: Vec<_> = self.idle.iter().copied().collect();
+        for (_, device) in &idle {
+            self.forget_below(*device, |numbers| numbers.oldest, enough);
+        }
+        for _ in 0..2 {
+            for (_, device) in &idle {
+                self.forget_below(*device, Numbers::middle, enough);
+            }
+        }
+        for (used, device) in idle {
+            self.forget_below(device, |_| u64::MAX, enough);
+            let is_empty = self.devices.get(&device).is_some_and(|numbers| numbers.posts.is_empty());
+            if is_empty && self.size() > enough {
+                self.complete = false;
+                self.idle.remove(&(used, device));
+                self.devices.remove(&device);
+            }
+        }
+    }
+
+    /// Forgets what a device has below a number, up to the first that is in memory, while more than `enough` is here.
+    fn forget_below(&mut self, device: Device, end: impl Fn(&Numbers) -> u64, enough: usize) {
+        if self.size() <= enough {
+            return;
+        }
+        let Some(numbers) = self.devices.get_mut(&device) else { return };
+        let end = end(numbers);
+        let mut last = None;
+        while let Some(first) = numbers.posts.first_entry()
+            && *first.key() < end
+            && first.get().content.is_some()
+        {
+            last = Some(first.remove_entry().0);
+            self.records -= 1;
+        }
+        if let Some(last) = last {
+            let known = numbers.known.map(|(from, to)| (from.max(last.saturating_add(1)), to));
+            numbers.known = known.filter(|(from, to)| from <= to);
         }
     }
 
@@ -205,6 +235,17 @@ impl Posts {
 }
 
 impl Numbers {
+    /// Where a post stands for certain: no earlier entry of it can be on disk alone.
+    fn record(&self, number: u64) -> Option<&Record> {
+        let (from, to) = self.known?;
+        self.posts.get(&number).filter(|_| (from..=to).contains(&number))
+    }
+
+    /// The number in the middle of those that are here.
+    fn middle(&self) -> u64 {
+        self.posts.keys().nth(self.posts.len().div_ceil(2)).copied().unwrap_or(u64::MAX)
+    }
+
     /// The first number from `oldest` on that is not here.
     fn next(&self, oldest: u64) -> u64 {
         let posts = || self.posts.range(oldest..);

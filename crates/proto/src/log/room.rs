@@ -31,8 +31,9 @@ use crate::{
     wire::Frame,
 };
 
-/// Posts that the index keeps for each entry that may stay in memory.
-const POSTS_PER_ENTRY: usize = 4;
+/// Posts that the index keeps for each entry that may stay in memory: a record takes much less than an entry, and one that is
+/// missing costs a question to the disk.
+const POSTS_PER_ENTRY: usize = 64;
 
 /// An entry as it is kept: with the line that tells a follower of it, serialised once for all.
 #[derive(Clone, Debug)]
@@ -234,6 +235,11 @@ impl RoomLog {
         self.posts.canonical(key)
     }
 
+    /// Where an entry of a post stands, though there may be an earlier one on disk. None where none is known.
+    pub fn any_of_post(&self, key: PostKey) -> Option<DisplayOrder> {
+        self.posts.any(key)
+    }
+
     /// How it stands with a post of a device whose oldest unsettled number is `oldest`.
     pub fn standing(&self, key: PostKey, oldest: u64) -> Standing {
         match self.posts.standing(key, oldest) {
@@ -243,6 +249,11 @@ impl RoomLog {
             },
             standing => standing,
         }
+    }
+
+    /// A device names its oldest unsettled number: posts below are forgotten first.
+    pub fn named(&mut self, person: PersonId, device: DeviceId, oldest: u64) {
+        self.posts.named((person, device), oldest);
     }
 
     /// The disk is asked for a device's posts: keeps what is known of it until [`Self::learn`], or
@@ -385,8 +396,21 @@ impl RoomLog {
             self.cut = self.cut.max(Some(kept.entry.order()));
             self.forget(&kept);
         }
-        if self.cut.is_some() {
+        // A room that may have no entries in memory is shrunk with all others: see `shrink_posts`.
+        if self.cut.is_some() && entries_max > 0 {
             self.posts.shrink(POSTS_PER_ENTRY * entries_max);
+        }
+    }
+
+    /// How many posts and devices the index has.
+    pub fn posts_size(&self) -> usize {
+        self.posts.size()
+    }
+
+    /// Forgets of the index what is not in memory, until there are at most so many.
+    pub fn shrink_posts(&mut self, max: usize) {
+        if self.cut.is_some() {
+            self.posts.shrink(max);
         }
     }
 

@@ -50,6 +50,11 @@ impl VersionVector {
             .map(|(origin, seq)| (origin, other.get(origin) + 1, seq))
     }
 
+    /// How many entries `self` covers beyond `other`; as many as there can be, where that is more.
+    pub fn count_beyond(&self, other: &Self) -> u64 {
+        self.beyond(other).fold(0, |sum: u64, (_, from, to)| sum.saturating_add((to - from).saturating_add(1)))
+    }
+
     /// Each origin with its seq, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, u64)> + '_ {
         self.0.iter().map(|(origin, seq)| (*origin, *seq))
@@ -113,6 +118,13 @@ mod tests {
         let beyond: Vec<_> = mine.beyond(&theirs).map(|(origin, from, to)| (origin.id.0, from, to)).collect();
         assert_eq!(beyond, [(1, 3, 5)]);
         assert!(!mine.covers(&theirs));
+    }
+
+    #[test]
+    fn what_is_beyond_is_counted_up_to_what_a_number_can_say() {
+        let none = VersionVector::default();
+        assert_eq!(vector(&[(1, 5), (2, 3)]).count_beyond(&vector(&[(1, 2), (2, 3), (3, 9)])), 3);
+        assert_eq!(vector(&[(1, u64::MAX), (2, 3)]).count_beyond(&none), u64::MAX);
     }
 
     #[test]

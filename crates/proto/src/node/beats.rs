@@ -50,6 +50,7 @@ impl Node {
         let (due, changes) = self.heartbeat.tick(self.now);
         if due {
             self.close_unused();
+            self.watch_disk();
             self.say_beats();
         }
         for change in &changes {

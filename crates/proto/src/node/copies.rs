@@ -106,11 +106,11 @@ impl Copied {
         let none = VersionVector::default();
         let lacks = |id: &ServerId| {
             let held = self.held.get(id).unwrap_or(&none);
-            self.must.beyond(held).map(|(_, first, last)| last - first + 1).sum()
+            self.must.count_beyond(held)
         };
         let mut lacking: Vec<u64> = enough.keepers.iter().map(lacks).collect();
         lacking.sort_unstable();
-        let all = self.must.beyond(&none).map(|(_, first, last)| last - first + 1).sum();
+        let all = self.must.count_beyond(&none);
         enough.wanted.checked_sub(1).map_or(0, |last| lacking.get(last).copied().unwrap_or(all))
     }
 }
@@ -140,7 +140,7 @@ impl Copies {
 
     /// How many entries lack copies, counted at whoever needs the fewest to make enough.
     pub(super) fn missing(&self, enough: &Enough) -> u64 {
-        self.rooms.values().map(|room| room.missing(enough)).sum()
+        self.rooms.values().fold(0, |sum, room| sum.saturating_add(room.missing(enough)))
     }
 
     /// Who counts may have changed: what is still lacking.

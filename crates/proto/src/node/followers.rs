@@ -21,6 +21,8 @@ use crate::{
 /// Heads are repeated to a follower that does not acknowledge: after this, doubling up to [`HEADS_AGAIN_MAX`].
 const HEADS_AGAIN: Duration = Duration::from_millis(300);
 const HEADS_AGAIN_MAX: Duration = Duration::from_secs(10);
+/// So many origins that we hold nothing of are remembered of what one member has of a room.
+const UNKNOWN_MAX: usize = 4_096;
 /// A room counts as quiet, and so in the digest of logs, after this.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -46,9 +48,15 @@ impl Follower {
     }
 }
 
-/// How many entries `held` has beyond `cursor`.
-fn ahead(held: &VersionVector, cursor: &VersionVector) -> u64 {
-    held.beyond(cursor).map(|(_, from, to)| to - from + 1).sum()
+/// What of a cursor is worth keeping beside what was said before: of a client, what there is; of a member also so many
+/// origins that are not here yet.
+fn worth(cursor: &VersionVector, held: &VersionVector, said: &VersionVector, is_server: bool) -> VersionVector {
+    let mut unknown =
+        if is_server { UNKNOWN_MAX.saturating_sub(said.origins().saturating_sub(held.origins())) } else { 0 };
+    let is_worth = |(origin, _): &(Origin, u64)| {
+        held.get(*origin) > 0 || said.get(*origin) > 0 || unknown.checked_sub(1).map(|left| unknown = left).is_some()
+    };
+    cursor.iter().filter(is_worth).collect()
 }
 
 impl Node {
@@ -130,7 +138,7 @@ impl Node {
             let held = room.receiver.held();
             let Some(follower) = room.followers.get_mut(&session) else { continue };
             follower.awaiting = None;
-            follower.ahead = ahead(held, &start);
+            follower.ahead = held.count_beyond(&start);
             answers.push((session, vectors::joined(name, &start, held), follower.ahead > 0));
         }
         for (session, parts, behind) in answers {
@@ -155,11 +163,16 @@ impl Node {
             }
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             let Some(follower) = room.followers.get_mut(&session) else { continue };
-            is_news |= !follower.acknowledged.covers(&cursor);
-            follower.acknowledged.merge(&cursor);
-            follower.ahead = ahead(room.receiver.held(), &follower.acknowledged);
+            let held = room.receiver.held();
+            let is_member = follower.server.is_some();
+            let news = worth(&cursor, held, &follower.acknowledged, is_member);
+            is_news |= !follower.acknowledged.covers(&news);
+            follower.acknowledged.merge(&news);
+            follower.ahead = held.count_beyond(&follower.acknowledged);
             if let Some(server) = follower.server {
-                room.holders.entry(server).or_default().merge(&cursor);
+                let kept = room.holders.entry(server).or_default();
+                let news = worth(&cursor, held, kept, true);
+                kept.merge(&news);
                 self.learn_from(session, &name, &cursor);
                 self.tell_waiters(&name, cursor.iter().map(|(origin, top)| (origin, 0, top)), false);
             }
@@ -255,9 +268,11 @@ impl Node {
     }
 
     /// Digest of what is held of rooms that have been quiet for a while: 53 bits.
-    pub(super) fn logs_digest(&self) -> u64 {
-        let quiet = self.rooms.iter().filter(|(_, room)| !room.log.is_empty() && self.now.since(room.changed) > QUIET);
-        quiet.fold(0, |digest, (_, room)| digest ^ room.digest)
+    pub(super) fn logs_digest(&mut self) -> u64 {
+        let now = self.now;
+        let rooms = self.rooms.iter_mut();
+        let quiet = rooms.filter(|(_, room)| !room.log.is_empty() && now.since(room.changed) > QUIET);
+        quiet.fold(0, |digest, (name, room)| digest ^ room.digest(name))
     }
 
     /// Our logs have differed from a peer's for a while: says what we hold.
@@ -290,4 +305,27 @@ impl Node {
 /// What the fragments of an entry's line are named after.
 fn fragment_of(entry: &Entry) -> FragmentOf {
     FragmentOf::Entry(entry.room.clone(), entry.origin, entry.seq)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Boot, ServerId};
+
+    #[test]
+    fn a_cursor_fills_no_memory() {
+        fn check(is_server: bool, expected: usize) {
+            let vector = |range: std::ops::Range<u64>| -> VersionVector {
+                range.map(|boot| (Origin { id: ServerId(1), boot: Boot(boot) }, 9)).collect()
+            };
+            let (held, mut said) = (vector(0..10), VersionVector::default());
+            for from in 0..900 {
+                said.merge(&worth(&vector(from * 9..from * 9 + 9), &held, &said, is_server));
+            }
+            assert_eq!(said.origins(), expected, "{is_server}");
+            assert!(said.covers(&held));
+        }
+        check(false, 10);
+        check(true, 10 + UNKNOWN_MAX);
+    }
 }

@@ -12,10 +12,14 @@
 //! "Implementation techniques for main memory database systems", 1984), so what waits stands in one queue, and costs a
 //! room's name and a dot for each entry.
 //!
+//! A disk that does not move for [`STILL_MAX`] while something is to be written counts as one that cannot be written to: who
+//! waits for it would answer beats for ever, and neither accept nor refuse. It counts again once it has written what had
+//! gathered by then; what waited for it goes on, since it was never given up.
+//!
 //! Without a store everything counts as durable at once. So it does for terms and fences where the disk cannot be written
 //! to any more: the boot in them keeps them apart from those of every other run. An entry then never counts.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{Node, Output, Stage, Timer, rooms::Upstream};
 use crate::{
@@ -24,6 +28,7 @@ use crate::{
     log::VersionVector,
     planted::{self, Bug},
     store::Write,
+    time::{Duration, Time},
     wire::{
         Frame,
         frame::{Epoch, Member, RoomRecord},
@@ -33,6 +38,14 @@ use crate::{
 /// Entries that wait for a disk, past which no more are taken in: a disk that stands still fills no memory, and whoever has
 /// something for us says it again.
 const WAITING_MAX: usize = 65_536;
+/// The same, in bytes of their lines.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of entries that are taken in after the disk has failed: they stay in memory, for those who follow here.
+const UNKEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Records of posts that all rooms keep, about 100 bytes each.
+const POSTS_MAX: usize = 65_536;
+/// A disk that has moved nothing for so long stands still.
+const STILL_MAX: Duration = Duration::from_secs(3);
 
 /// The node's side of its store.
 #[derive(Debug, Default)]
@@ -45,6 +58,14 @@ pub(super) struct Kept {
     written: u64,
     durable: u64,
     waiting: VecDeque<(u64, Waiting)>,
+    /// Bytes of entries that wait.
+    waiting_bytes: usize,
+    /// Bytes of entries that will never be durable.
+    unkept_bytes: usize,
+    /// Since when nothing has become durable, though something is to.
+    unmoved: Option<Time>,
+    /// The last write that was asked for when the disk was found to stand still.
+    still: Option<u64>,
     /// Fences of ours that are not durable yet.
     fences: BTreeMap<RoomName, RoomRecord>,
     /// Who we are, as it was last written, and which write that was.
@@ -54,11 +75,45 @@ pub(super) struct Kept {
     pub(super) term: u64,
 }
 
+/// How many records of posts which rooms have: see [`crate::log::RoomLog::posts_size`].
+#[derive(Debug, Default)]
+pub(super) struct Indexed {
+    rooms: BTreeMap<RoomName, (u64, usize)>,
+    /// Those that have any, the one quiet for longest first.
+    quiet: BTreeSet<(u64, RoomName)>,
+    all: usize,
+    turn: u64,
+}
+
+impl Indexed {
+    /// A room has changed, and has so many.
+    fn touch(&mut self, name: &RoomName, size: usize) {
+        self.turn += 1;
+        let (turn, before) = self.rooms.insert(name.clone(), (self.turn, size)).unwrap_or_default();
+        self.quiet.remove(&(turn, name.clone()));
+        self.quiet.insert((self.turn, name.clone()));
+        self.all = self.all + size - before;
+    }
+
+    /// The room that has been quiet for longest, where all have too many; not the last one that has changed.
+    fn too_much(&mut self) -> Option<RoomName> {
+        let is_much = self.all > POSTS_MAX && self.quiet.len() > 1;
+        is_much.then(|| self.quiet.pop_first()).flatten().map(|(_, name)| name)
+    }
+
+    /// It has so many now.
+    fn shrunk(&mut self, name: &RoomName, size: usize) {
+        if let Some((_, before)) = self.rooms.get_mut(name) {
+            self.all = self.all + size - std::mem::replace(before, size);
+        }
+    }
+}
+
 /// What waits for a write.
 #[derive(Debug)]
 enum Waiting {
-    /// An entry is ours to count on.
-    Entry(RoomName, Origin, u64),
+    /// An entry is ours to count on; how long its line is.
+    Entry(RoomName, Origin, u64, usize),
     /// A candidate that has won may say so.
     Term(u64),
     /// Rooms get these homes.
@@ -87,7 +142,7 @@ impl Kept {
 
     /// Whether what is taken in now will be kept, or need not be.
     pub(super) fn is_writable(&self) -> bool {
-        !self.failed
+        !self.failed && self.still.is_none()
     }
 
     /// Whether writes are issued.
@@ -100,9 +155,46 @@ impl Kept {
         !self.writes() || self.durable >= self.me_written
     }
 
-    /// Whether the disk is so far behind that nothing more is to be taken in.
+    /// Whether the disk is so far behind that nothing more is to be taken in, or has failed and memory is full of what it
+    /// will never have.
     pub(super) fn is_behind(&self) -> bool {
-        self.waiting.len() >= WAITING_MAX
+        let is_full = self.waiting.len() >= WAITING_MAX || self.waiting_bytes >= WAITING_BYTES_MAX;
+        is_full || self.unkept_bytes >= UNKEPT_BYTES_MAX
+    }
+
+    /// One more write is asked for; its number.
+    fn ask(&mut self, now: Time) -> u64 {
+        self.unmoved = self.unmoved.or(Some(now));
+        self.written += 1;
+        self.written
+    }
+
+    /// The disk has moved; whether it had stood still.
+    fn moved(&mut self, through: u64, now: Time) -> bool {
+        let through = through.min(self.written);
+        if through <= self.durable {
+            return false;
+        }
+        self.durable = through;
+        self.unmoved = (self.durable < self.written).then_some(now);
+        self.still.take_if(|last| *last <= through).is_some()
+    }
+
+    /// Whether the disk has just been found to stand still.
+    fn stops(&mut self, now: Time) -> bool {
+        let is_still = self.unmoved.is_some_and(|since| now.since(since) > STILL_MAX);
+        let is_news = is_still && self.writes() && self.still.is_none();
+        if is_news {
+            self.still = Some(self.written);
+        }
+        is_news
+    }
+
+    /// The disk is given up: what waits for it is not waited for any more.
+    fn fail(&mut self) -> VecDeque<(u64, Waiting)> {
+        (self.failed, self.still, self.unmoved) = (true, None, None);
+        self.unkept_bytes += std::mem::take(&mut self.waiting_bytes);
+        std::mem::take(&mut self.waiting)
     }
 
     /// The fences that we have made, and that have not taken effect.
@@ -123,19 +215,21 @@ impl Node {
         if !self.kept.writes() {
             return None;
         }
-        self.kept.written += 1;
         self.out.push_back(Output::Persist(write));
-        Some(self.kept.written)
+        Some(self.kept.ask(self.now))
     }
 
     /// An entry has come into the log.
     pub(super) fn persist_entry(&mut self, kept: crate::log::room::Kept) {
-        let (room, origin, seq) = (kept.entry.room.clone(), kept.entry.origin, kept.entry.seq);
+        let (room, origin, seq, bytes) = (kept.entry.room.clone(), kept.entry.origin, kept.entry.seq, kept.line.len());
         if let Some(n) = self.persist(Write::Entry(kept)) {
             if planted::is(Bug::AckBeforeFsync) {
                 self.on_room_durable(&room, &[(origin, seq)].into_iter().collect());
             }
-            self.kept.waiting.push_back((n, Waiting::Entry(room, origin, seq)));
+            self.kept.waiting_bytes += bytes;
+            self.kept.waiting.push_back((n, Waiting::Entry(room, origin, seq, bytes)));
+        } else if self.kept.failed {
+            self.kept.unkept_bytes += bytes;
         }
     }
 
@@ -227,18 +321,24 @@ impl Node {
 
     /// The store has made writes durable: what waited for them goes on.
     pub(super) fn on_durable(&mut self, through: u64) {
-        self.kept.durable = self.kept.durable.max(through.min(self.kept.written));
+        let moves_again = self.kept.moved(through, self.now);
         let mut rooms: BTreeMap<RoomName, VersionVector> = BTreeMap::new();
         let durable = self.kept.durable;
         while let Some((_, waiting)) = self.kept.waiting.pop_front_if(|(n, _)| *n <= durable) {
             match waiting {
-                Waiting::Entry(room, origin, seq) => rooms.entry(room).or_default().raise(origin, seq),
+                Waiting::Entry(room, origin, seq, bytes) => {
+                    self.kept.waiting_bytes -= bytes;
+                    rooms.entry(room).or_default().raise(origin, seq);
+                }
                 Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
                 Waiting::Fences(records, by) => self.take_fences(&records, by),
             }
         }
         for (name, durable) in rooms {
             self.on_room_durable(&name, &durable);
+        }
+        if moves_again {
+            self.disk_changed();
         }
     }
 
@@ -249,6 +349,7 @@ impl Node {
         if let Some(ours) = &mut room.durable {
             news.extend(durable.iter().map(|(origin, top)| (origin, ours.get(origin) + 1, top)));
             ours.merge(durable);
+            durable.iter().for_each(|(origin, _)| room.said.rises(origin));
         }
         if let Upstream::Server { session, joined: true, .. } = room.upstream {
             // Copies are counted by the home, and a person waits for them: they are told at once.
@@ -256,6 +357,19 @@ impl Node {
         }
         self.tell_waiters(name, news.into_iter(), true);
         self.trim(name);
+        self.trim_posts(name);
+    }
+
+    /// All rooms together keep so many records of posts: those quiet for longest forget theirs first.
+    fn trim_posts(&mut self, name: &RoomName) {
+        let Some(size) = self.rooms.get(name).map(|room| room.log.posts_size()) else { return };
+        self.indexed.touch(name, size);
+        while let Some(quiet) = self.indexed.too_much() {
+            if let Some(room) = self.rooms.get_mut(&quiet) {
+                room.log.shrink_posts(0);
+                self.indexed.shrunk(&quiet, room.log.posts_size());
+            }
+        }
     }
 
     /// The disk cannot be written to: what is not durable never will be, and rooms go to servers that can write.
@@ -263,15 +377,27 @@ impl Node {
         if !self.kept.writes() {
             return;
         }
-        self.kept.failed = true;
         self.count("unwritable");
-        for (_, waiting) in std::mem::take(&mut self.kept.waiting) {
+        for (_, waiting) in self.kept.fail() {
             match waiting {
                 Waiting::Entry(..) => {}
                 Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
                 Waiting::Fences(records, by) => self.take_fences(&records, by),
             }
         }
+        self.disk_changed();
+    }
+
+    /// Looks whether the disk still moves.
+    pub(super) fn watch_disk(&mut self) {
+        if self.kept.stops(self.now) {
+            self.count("disk_still");
+            self.disk_changed();
+        }
+    }
+
+    /// Whether the disk can be written to has changed: all are to know.
+    fn disk_changed(&mut self) {
         if self.stage == Stage::Serving {
             self.update_view();
             self.say_beats();
@@ -364,5 +490,67 @@ mod tests {
         }
         check(4, 3, &[4]);
         check(3, 4, &[3, 4]);
+    }
+
+    #[test]
+    fn nothing_more_is_taken_in_where_too_much_waits() {
+        fn check(waiting_bytes: usize, fails: bool, is_behind: bool) {
+            let mut kept = Kept { waiting_bytes, ..Kept::new(true, None, 0) };
+            if fails {
+                assert_eq!(kept.fail().len(), 0);
+            }
+            assert_eq!(kept.is_behind(), is_behind, "{waiting_bytes}, {fails}");
+        }
+        check(WAITING_BYTES_MAX - 1, false, false);
+        check(WAITING_BYTES_MAX, false, true);
+        check(UNKEPT_BYTES_MAX, false, false);
+        check(UNKEPT_BYTES_MAX - 1, true, false);
+        check(UNKEPT_BYTES_MAX, true, true);
+    }
+
+    #[test]
+    fn rooms_quiet_for_longest_forget_their_posts_first() {
+        fn check(spoke: &[(&str, usize)], shrunk: &[&str]) {
+            let (mut indexed, mut gone) = (Indexed::default(), Vec::new());
+            for (name, size) in spoke {
+                indexed.touch(&name.parse().unwrap(), *size);
+                while let Some(name) = indexed.too_much() {
+                    indexed.shrunk(&name, 0);
+                    gone.push(name.to_string());
+                }
+            }
+            assert_eq!(gone, shrunk, "{spoke:?}");
+        }
+        const HALF: usize = POSTS_MAX / 2;
+        check(&[("a", HALF), ("b", HALF)], &[]);
+        check(&[("a", HALF), ("b", HALF), ("c", 1)], &["a"]);
+        check(&[("a", HALF), ("b", HALF), ("a", HALF + 1)], &["b"]);
+        check(&[("a", 3 * HALF)], &[]);
+    }
+
+    #[test]
+    fn a_disk_stands_still_where_it_moves_nothing_though_it_should() {
+        /// What happens at which second: a write is asked for, or all up to a number are durable. Whether it can be written
+        /// to at the last of them.
+        fn check(steps: &[(u64, Option<u64>)], is_writable: bool) {
+            let mut kept = Kept::new(true, None, 0);
+            for &(second, durable) in steps {
+                let now = Time::from_micros(second * 1_000_000);
+                match durable {
+                    None => _ = kept.ask(now),
+                    Some(through) => _ = kept.moved(through, now),
+                }
+                kept.stops(now);
+            }
+            assert_eq!(kept.is_writable(), is_writable, "{steps:?}");
+        }
+        check(&[(1, None), (3, None), (4, None)], true);
+        check(&[(1, None), (3, None), (5, None)], false);
+        check(&[(1, None), (2, Some(1)), (9, None)], true);
+        check(&[(1, None), (3, None), (4, Some(1)), (7, None)], true);
+        check(&[(1, None), (3, None), (4, Some(1)), (8, None)], false);
+        check(&[(1, None), (9, None), (9, Some(1))], false);
+        check(&[(1, None), (9, None), (9, Some(2))], true);
+        check(&[(1, None), (9, Some(0))], false);
     }
 }

@@ -315,7 +315,8 @@ impl Node {
     fn enough_copies(&self) -> Enough {
         let leaves = |id: &ServerId| {
             let beat = self.peers.get(id).and_then(|peer| peer.beat.as_ref());
-            beat.is_some_and(|beat| !beat.takes_rooms) && !self.is_on_probation(*id)
+            // Who cannot write stays, and perhaps will.
+            beat.is_some_and(|beat| !beat.takes_rooms && !beat.unwritable) && !self.is_on_probation(*id)
         };
         let keepers = self.heartbeat.live().map(|peer| peer.id).filter(|id| self.members.keeps(*id));
         let (leaving, staying) = keepers.partition(leaves);

@@ -311,6 +311,7 @@ pub struct Node {
     unplaced: Waiting,
     reads: reads::Reads,
     tails: tails::Tails,
+    indexed: kept::Indexed,
     mending: rot::Mending,
     /// Which sessions are waited with in which rooms: see [`Room::waiters`].
     waited: BTreeMap<SessionId, BTreeSet<RoomName>>,
@@ -386,6 +387,7 @@ impl Node {
             unplaced: Waiting::default(),
             reads: reads::Reads::default(),
             tails: tails::Tails::default(),
+            indexed: kept::Indexed::default(),
             mending: rot::Mending::default(),
             waited: BTreeMap::new(),
             detours: detours::Detours::default(),

@@ -48,16 +48,15 @@ const RESEND_PACE: Duration = Duration::from_millis(50);
 impl Node {
     /// A client, or a server on behalf of one, posts.
     pub(super) fn on_post(&mut self, session: SessionId, mut post: Post) {
-        let forwarded = match self.sessions.get(&session) {
-            Some(Party::Server(_)) if post.author.is_some() => true,
+        match self.sessions.get(&session) {
+            Some(Party::Server(_)) if post.author.is_some() => {}
             Some(Party::Client(client)) if client.is_served() => {
                 let vouched = self.rooms.get(&post.room).map(|room| room.log.newest()).unwrap_or_default();
                 let (name, person, device) = (client.name.clone(), client.person, client.device);
                 post.author = Some(Author { name, person, device, vouched });
-                false
             }
             _ => return self.count("frame_out_of_place"),
-        };
+        }
         let refusal = if post.body.len() > limits::BODY_BYTES_MAX {
             Some(Refusal::TooLong)
         } else if post.kind != MESSAGE {
@@ -74,10 +73,16 @@ impl Node {
         if self.records.get(&post.room).is_none() {
             self.ask_place(&post.room);
         }
-        let is_home = self.rooms[&post.room].upstream == Upstream::Home;
-        match (is_home, forwarded) {
+        self.route(session, post);
+    }
+
+    /// Sequences a post where the room is ours, and sends it on its way where it is not.
+    pub(super) fn route(&mut self, session: SessionId, post: Post) {
+        let Some(room) = self.rooms.get(&post.room) else { return };
+        let is_forwarded = matches!(self.sessions.get(&session), Some(Party::Server(_)));
+        match (room.upstream == Upstream::Home, is_forwarded) {
             (true, _) => self.admit(session, post),
-            (false, true) if self.rooms[&post.room].upstream == Upstream::Opening => self.hold(session, post),
+            (false, true) if room.upstream == Upstream::Opening => self.hold(session, post),
             (false, true) if post.detour > 0 && self.pass_on(session, &post) => {}
             (false, true) => self.point_home(session, &post.room),
             (false, false) => self.relay(post),
@@ -113,7 +118,7 @@ impl Node {
     fn is_held(&self, post: &Post) -> bool {
         let Some(author) = &post.author else { return false };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
-        self.rooms.get(&post.room).is_some_and(|room| room.log.post(key).is_some())
+        self.rooms.get(&post.room).is_some_and(|room| room.log.any_of_post(key).is_some())
     }
 
     /// The room has a new home: what the last one had not stored goes there.
@@ -163,7 +168,7 @@ impl Node {
                 device: author.device,
                 client_seq: post.seq,
             });
-            key.and_then(|key| room.log.post(key)).is_some_and(|(_, origin, seq)| heads.holds(origin, seq))
+            key.and_then(|key| room.log.any_of_post(key)).is_some_and(|(_, origin, seq)| heads.holds(origin, seq))
         };
         let (posts, _) = batch(self.relays.of_room(name).filter(is_there));
         for post in posts {
@@ -176,6 +181,7 @@ impl Node {
         let Some(author) = post.author.clone() else { return };
         let Some(room) = self.rooms.get_mut(&post.room) else { return };
         let key = PostKey { person: author.person, device: author.device, client_seq: post.seq };
+        room.log.named(author.person, author.device, post.oldest);
         let next = match room.log.standing(key, post.oldest.max(1)) {
             Standing::Held(held) if held.says(&post.kind, &post.body) || planted::is(Bug::DuplicateOfAnotherBody) => {
                 let (hlc, origin, seq) = held.order;

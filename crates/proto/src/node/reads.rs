@@ -34,8 +34,9 @@ use crate::{
 /// Questions under way, in all and for one session.
 const READS_MAX: usize = 256;
 const READS_PER_SESSION_MAX: usize = 16;
-/// Questions one after the other for one device: who has so many unsettled posts is not waited for.
-const ROUNDS_MAX: u32 = 32;
+/// Questions one after the other for one device, each for [`DEVICE_POSTS_MAX`] posts: who has more that are unsettled is not
+/// waited for.
+const ROUNDS_MAX: u32 = 256;
 /// How long a disk may take.
 const SPAN_MAX: Duration = Duration::from_secs(5);
 /// Floors in one answer to a pull, so that it fits a frame; others come with the next.
@@ -98,7 +99,9 @@ impl Node {
             self.on_rotten(&answer.room, origin, seq);
         }
         if let Some(pending) = self.reads.pending.remove(&answer.id) {
-            self.take_answer(pending, &answer.found);
+            // Of a device's posts, what is rotten might be just the one that is looked for: it is mended first.
+            let is_partial = !answer.rotten.is_empty() && matches!(pending.asker, Asker::Device { .. });
+            self.take_answer(pending, if is_partial { &Found::Nothing } else { &answer.found });
         }
     }
 
@@ -272,25 +275,32 @@ impl Node {
         let posts = self.unplaced.take_device(name, device);
         let (true, Some(first)) = (self.sessions.contains_key(&session), posts.first()) else { return };
         if !learnt || round > ROUNDS_MAX {
-            self.count("post_unplaced");
-            // What might be there already is not taken in once more.
-            return posts.iter().for_each(|post| self.refuse(session, post, Refusal::CannotStore));
+            return self.refuse_unplaced(session, &posts);
         }
         let key = PostKey { person: device.0, device: device.1, client_seq: first.seq };
         let is_full = found.is_some_and(|found| found.len() >= DEVICE_POSTS_MAX);
         match self.rooms.get(name).map(|room| room.log.standing(key, first.oldest.max(1))) {
-            Some(Standing::Unknown { from }) if is_full => {
+            // The answer went only so far, or an earlier post has come since it was asked for.
+            Some(Standing::Unknown { from: next }) if is_full || next < from => {
                 for post in posts {
                     self.unplaced.insert(post, self.now);
                 }
-                self.read_device(session, name, (device, from, round + 1));
+                self.read_device(session, name, (device, next, round + 1));
             }
+            Some(Standing::Unknown { .. }) => self.refuse_unplaced(session, &posts),
             _ => {
+                // Meanwhile the room may have moved to another home.
                 for post in posts {
-                    self.admit(session, post);
+                    self.route(session, post);
                 }
             }
         }
+    }
+
+    /// What might be there already is not taken in once more.
+    fn refuse_unplaced(&mut self, session: SessionId, posts: &[Post]) {
+        self.count("post_unplaced");
+        posts.iter().for_each(|post| self.refuse(session, post, Refusal::CannotStore));
     }
 }
 

@@ -27,6 +27,9 @@ use crate::{
 const JOIN_AGAIN: Duration = Duration::from_millis(50);
 const JOIN_AGAIN_MAX: Duration = Duration::from_secs(1);
 
+/// While cursors speak only of what has risen, all of it is said so often, since one that is lost is not said again.
+const ALL_AGAIN: Duration = Duration::from_secs(1);
+
 /// A room at this server.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -46,10 +49,45 @@ pub(super) struct Room {
     /// now, and its first post may come after that.
     pub(super) waiters: BTreeMap<(Origin, u64, SessionId), Due>,
     pub(super) changed: Time,
-    /// [`vectors::digest`] of what is held.
+    /// [`vectors::digest`] of what is held, or was when it was last needed: see [`Self::is_digest_old`].
     pub(super) digest: u64,
+    /// Whether entries have come since.
+    is_digest_old: bool,
+    pub(super) said: Said,
     /// Entries that are on disk, and are not what was written there.
     pub(super) rotten: BTreeSet<(Origin, u64)>,
+}
+
+/// What our home has been told that we have kept.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// Where all was told last, and when.
+    all: Option<(SessionId, Time)>,
+    /// The origins of which there is more since the last cursor.
+    risen: BTreeSet<Origin>,
+}
+
+impl Said {
+    /// There is more of an origin.
+    pub(super) fn rises(&mut self, origin: Origin) {
+        self.risen.insert(origin);
+    }
+
+    /// What has been told may have got lost, or counts no more: all is told next.
+    fn is_in_doubt(&mut self) {
+        self.all = None;
+    }
+
+    /// Of which origins a cursor is to speak now; `None`: of all.
+    fn next(&mut self, session: SessionId, now: Time) -> Option<BTreeSet<Origin>> {
+        let risen = std::mem::take(&mut self.risen);
+        let is_enough = self.all.is_some_and(|(to, at)| to == session && now.since(at) < ALL_AGAIN);
+        if is_enough && !risen.is_empty() {
+            return Some(risen);
+        }
+        self.all = Some((session, now));
+        None
+    }
 }
 
 /// What somebody is told of a post.
@@ -95,6 +133,8 @@ impl Room {
             waiters: BTreeMap::new(),
             changed: now,
             digest: 0,
+            is_digest_old: false,
+            said: Said::default(),
             rotten: BTreeSet::new(),
         }
     }
@@ -109,6 +149,14 @@ impl Room {
     /// What it holds.
     pub(super) fn held(&self) -> &VersionVector {
         self.receiver.held()
+    }
+
+    /// [`vectors::digest`] of what it holds. It is needed once a room is quiet, and costs as much as there are origins.
+    pub(super) fn digest(&mut self, name: &RoomName) -> u64 {
+        if std::mem::take(&mut self.is_digest_old) {
+            self.digest = vectors::digest(name, self.receiver.held());
+        }
+        self.digest
     }
 
     /// What of that counts as kept: all, where we have no disk.
@@ -260,6 +308,7 @@ impl Node {
             durable.merge(heads);
         }
         // What we asked with counts for nothing there: that it is kept, an acknowledgement says.
+        room.said.is_in_doubt();
         self.acks.entry(session).or_default().insert(name.clone());
         self.timers.clear(&Timer::Join(name.clone()));
         self.answer_joins(name);
@@ -277,6 +326,10 @@ impl Node {
                 room.source = Some(session);
             }
             room.receiver.heads(heads, now);
+            if matches!(room.upstream, Upstream::Server { session: home, .. } if home == session) {
+                // It says so where it has not heard all that we have kept.
+                room.said.is_in_doubt();
+            }
             self.wake_room(name);
         }
     }
@@ -327,7 +380,10 @@ impl Node {
             Inserted::Hole => return self.count("entry_hole"),
         }
         room.changed = now;
-        room.digest = vectors::digest(name, room.receiver.held());
+        room.is_digest_old = true;
+        if room.durable.is_none() {
+            room.said.rises(origin);
+        }
         let Some(kept) = room.log.get(origin, seq).cloned() else { return };
         self.push(name, &kept, from);
         self.persist_entry(kept);
@@ -354,16 +410,25 @@ impl Node {
         }
     }
 
-    /// Sends the acknowledgements that have gathered, all rooms of a session in as few frames as fit.
+    /// Sends the acknowledgements that have gathered, all rooms of a session in as few frames as fit: of each room what has
+    /// risen, or all where the home may not know that.
     pub(super) fn send_acks(&mut self) {
         for (session, names) in std::mem::take(&mut self.acks) {
             if self.is_no_copy() {
                 continue;
             }
-            let cursors = names.iter().filter_map(|name| {
-                let room = self.rooms.get(name)?;
-                Some((name.clone(), room.told_durable()))
-            });
+            let now = self.now;
+            let cursors: Vec<_> = names
+                .into_iter()
+                .filter_map(|name| {
+                    let room = self.rooms.get_mut(&name)?;
+                    let cursor = match room.said.next(session, now) {
+                        Some(risen) => risen.into_iter().map(|origin| (origin, room.told_durable_of(origin))).collect(),
+                        None => room.told_durable(),
+                    };
+                    Some((name, cursor))
+                })
+                .collect();
             for line in vectors::lines(cursors, |rooms| Frame::Cursor { rooms }) {
                 self.endpoint.send(session, line.as_bytes());
             }
@@ -394,5 +459,41 @@ impl Node {
                 room.receiver.moved(now);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Boot, ServerId};
+
+    #[test]
+    fn a_cursor_speaks_of_what_has_risen_and_now_and_then_of_all() {
+        /// What happens at which millisecond: an origin rises, or heads come, or a cursor goes to a session. How many origins
+        /// the last cursor speaks of; `None`: of all.
+        enum Step {
+            Rises(u64),
+            Heads,
+            Tells(u32),
+        }
+        use Step::{Heads, Rises, Tells};
+        fn check(steps: &[(u64, Step)], expected: Option<usize>) {
+            let (mut said, mut last) = (Said::default(), None);
+            for (millis, step) in steps {
+                match step {
+                    Rises(boot) => said.rises(Origin { id: ServerId(1), boot: Boot(*boot) }),
+                    Heads => said.is_in_doubt(),
+                    Tells(session) => last = said.next(SessionId(*session), Time::from_micros(millis * 1_000)),
+                }
+            }
+            assert_eq!(last.map(|risen| risen.len()), expected);
+        }
+        check(&[(1, Rises(1)), (1, Tells(1))], None);
+        check(&[(1, Tells(1)), (2, Rises(1)), (2, Rises(2)), (2, Rises(1)), (3, Tells(1))], Some(2));
+        check(&[(1, Tells(1)), (2, Rises(1)), (3, Tells(1)), (4, Rises(2)), (5, Tells(1))], Some(1));
+        check(&[(1, Tells(1)), (2, Tells(1))], None);
+        check(&[(1, Tells(1)), (2, Rises(1)), (3, Tells(2))], None);
+        check(&[(1, Tells(1)), (2, Rises(1)), (2, Heads), (3, Tells(1))], None);
+        check(&[(1, Tells(1)), (2_000, Rises(1)), (2_001, Tells(1))], None);
     }
 }

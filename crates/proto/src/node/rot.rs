@@ -37,9 +37,14 @@ pub(super) struct Mending {
 impl Room {
     /// What we say that we have kept.
     pub(super) fn told_durable(&self) -> VersionVector {
-        let rotten = |origin| self.rotten.range((origin, 0)..=(origin, u64::MAX)).next().map(|(_, seq)| seq - 1);
-        let durable = self.durable().iter();
-        durable.map(|(origin, seq)| (origin, rotten(origin).map_or(seq, |below| seq.min(below)))).collect()
+        self.durable().iter().map(|(origin, _)| (origin, self.told_durable_of(origin))).collect()
+    }
+
+    /// The same of one origin.
+    pub(super) fn told_durable_of(&self, origin: Origin) -> u64 {
+        let rotten = self.rotten.range((origin, 0)..=(origin, u64::MAX)).next();
+        let durable = self.durable().get(origin);
+        rotten.map_or(durable, |(_, seq)| durable.min(seq - 1))
     }
 }
 

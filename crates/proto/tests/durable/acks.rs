@@ -138,3 +138,23 @@ fn where_only_memory_is_left_nothing_is_stored_until_a_disk_is_back() {
     assert_eq!(world.acks_since(bert, 1, since).last(), Some(&(1, true, true)));
     assert_eq!(world.home(), Some(1), "the room is where a disk is");
 }
+
+#[test]
+fn what_a_lost_acknowledgement_said_is_said_again() {
+    let (mut world, anna, home) = settled(&[true, true]);
+    let other = others(&world, home)[0];
+    world.post(anna, 1);
+    world.run_secs(1);
+    let since = world.now;
+    world.disk(other).hold = Hold::From(entries);
+    world.post(anna, 2);
+    world.run_millis(100);
+    // Its acknowledgement falls into a short silence.
+    world.deaf = Some(home);
+    world.disk(other).hold = Hold::Nothing;
+    world.run_millis(20);
+    world.deaf = None;
+    assert_eq!(world.told_after(anna, 2, true, since), None);
+    world.run_secs(1);
+    assert_eq!(world.acks_since(anna, 2, since), [(1, false, true), (2, true, true)]);
+}

@@ -4,6 +4,7 @@
 
 mod acks;
 mod imports;
+mod posts;
 mod restarts;
 mod tails;
 mod trouble;

@@ -80,6 +80,8 @@ pub(crate) struct Disk {
     pub(crate) sync: Duration,
     pub(crate) hold: Hold,
     pub(crate) reading: Reading,
+    /// How long that takes.
+    pub(crate) seek: Duration,
     /// How many questions it was asked.
     pub(crate) reads: u64,
     /// When each is durable, at the earliest.
@@ -113,6 +115,8 @@ pub(crate) struct World {
     /// What else people were told.
     heard: Vec<(u16, client::Event)>,
     runs: u8,
+    /// Whether nothing from servers to this one arrives.
+    pub(crate) deaf: Option<u32>,
     /// Whether broadcasts reach nobody.
     pub(crate) is_mute: bool,
 }
@@ -140,7 +144,7 @@ impl Disk {
             }
             Reading::Hangs => return,
         };
-        self.answers.push_back((now + READ, answer));
+        self.answers.push_back((now + self.seek, answer));
     }
 }
 
@@ -163,7 +167,8 @@ impl World {
     pub(crate) fn insert_disk(&mut self, id: u32) {
         let (pending, answers) = (VecDeque::new(), VecDeque::new());
         let (hold, reading) = (Hold::Nothing, Reading::Works);
-        let disk = Disk { model: Model::default(), sync: SYNC, hold, reading, reads: 0, pending, durable: 0, answers };
+        let (sync, seek, reads, durable) = (SYNC, READ, 0, 0);
+        let disk = Disk { model: Model::default(), sync, hold, reading, seek, reads, pending, durable, answers };
         self.disks.insert(port(id), disk);
     }
 
@@ -418,6 +423,9 @@ impl World {
                 self.step_disk(port);
             } else if wire.is_some_and(|at| at <= self.now) {
                 let Some((_, (from, to, bytes))) = self.wires.pop_first() else { return };
+                if self.deaf.is_some_and(|id| to.port() == self::port(id) && from.port() < PEOPLE) {
+                    continue;
+                }
                 let all = || self.nodes.keys().copied().filter(|_| !self.is_mute);
                 let ports: Vec<_> = if to.port() > 0 { vec![to.port()] } else { all().collect() };
                 for port in ports {

@@ -159,8 +159,14 @@ fn a_log_that_is_restored_asks_for_a_device_once() {
     let PostKey { person, device, .. } = entry(1, 1, 0, 1).post_key();
     let standing = |log: &RoomLog, seq, oldest| log.standing(PostKey { person, device, client_seq: seq }, oldest);
     assert_eq!(standing(&log, 3, 2), Standing::Unknown { from: 2 });
-    log.expect(person, device);
     assert_eq!(log.insert(entry(1, 3, 31, 3)), Inserted::New);
+    let third = PostKey { person, device, client_seq: 3 };
+    assert_eq!(
+        (log.post(third), log.any_of_post(third)),
+        (None, Some(entry(1, 3, 31, 3).order())),
+        "it may be the second"
+    );
+    log.expect(person, device);
     assert!(log.learn(person, device, 2, &[entry(1, 2, 30, 2).into()]));
     assert!(matches!(standing(&log, 2, 2), Standing::Held(_)));
     assert!(matches!(standing(&log, 3, 2), Standing::Held(_)));
@@ -169,23 +175,38 @@ fn a_log_that_is_restored_asks_for_a_device_once() {
     assert!(!log.learn(person, device, 1, &[]), "nobody asked");
 }
 
-#[test]
-fn devices_that_are_idle_are_forgotten() {
+/// Eight devices with eight posts each, all on disk, of which so many are remembered; each has settled those below `oldest`.
+fn shrunk(oldest: u64, max: usize) -> RoomLog {
     let mut log = RoomLog::default();
-    let mut entry_of = |device, seq| {
-        let mut entry = entry(1, seq, seq, 1 + seq / 8);
-        entry.device = DeviceId(device);
-        log.insert(entry)
-    };
     for seq in 1..=64 {
-        assert_eq!(entry_of(seq % 8, seq), Inserted::New);
+        let mut entry = entry(1, seq, seq, 1 + (seq - 1) / 8);
+        entry.device = DeviceId(seq % 8);
+        assert_eq!(log.insert(entry), Inserted::New);
     }
-    log.trim(&[(origin(1), 64)].into_iter().collect(), 4, usize::MAX);
-    let standing =
-        |device| log.standing(PostKey { person: PersonId([1; 16]), device: DeviceId(device), client_seq: 99 }, 1);
-    assert_eq!(standing(0), Standing::Missing { next: 1 });
-    assert_eq!(standing(7), Standing::Missing { next: 9 });
-    assert_eq!(standing(1), Standing::Unknown { from: 1 });
+    (0..8).for_each(|device| log.named(PersonId([1; 16]), DeviceId(device), oldest));
+    log.trim(&[(origin(1), 64)].into_iter().collect(), 0, usize::MAX);
+    log.shrink_posts(max);
+    log
+}
+
+#[test]
+fn what_is_settled_is_forgotten_first_and_then_the_lower_half_of_each_device() {
+    fn check(oldest: u64, max: usize, size: usize, expected: [Standing; 2]) {
+        let log = shrunk(oldest, max);
+        assert_eq!(log.posts_size(), size, "{oldest}, {max}");
+        let key = |device| PostKey { person: PersonId([1; 16]), device: DeviceId(device), client_seq: 9 };
+        // Device 1 is idle for longest.
+        assert_eq!([1, 0].map(|device| log.standing(key(device), oldest.max(1))), expected, "{oldest}, {max}");
+    }
+    let next = Standing::Missing { next: 9 };
+    let unknown = |from| Standing::Unknown { from };
+    check(9, 72, 72, [next, next]);
+    check(9, 40, 32, [next, next]);
+    check(5, 48, 40, [next, next]);
+    check(1, 64, 56, [unknown(1), next]);
+    check(1, 48, 40, [unknown(1), unknown(1)]);
+    check(1, 8, 7, [unknown(1), unknown(1)]);
+    check(1, 0, 0, [unknown(1), unknown(1)]);
 }
 
 #[test]
