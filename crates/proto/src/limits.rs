@@ -91,6 +91,8 @@ pub const IMPORT_AHEAD_MAX: usize = 512;
 pub const IMPORT_AHEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of the kind of an entry that is imported.
 pub const KIND_BYTES_MAX: usize = 32;
+/// Numbers of entries are below this: what a store can hold of one origin in one room.
+pub const SEQ_BOUND: u64 = 1 << 36;
 /// Entries that one pull may ask for.
 pub const PULL_ENTRIES_MAX: u32 = 1_024;
 /// Cluster time is below this, in milliseconds since 1970: a leader that says more is not followed.

@@ -311,6 +311,7 @@ pub struct Node {
     reads: reads::Reads,
     tails: tails::Tails,
     mending: rot::Mending,
+    surveys: floors::Surveys,
     /// Which sessions are waited with in which rooms: see [`Room::waiters`].
     waited: BTreeMap<SessionId, BTreeSet<RoomName>>,
     detours: detours::Detours,
@@ -386,6 +387,7 @@ impl Node {
             reads: reads::Reads::default(),
             tails: tails::Tails::default(),
             mending: rot::Mending::default(),
+            surveys: floors::Surveys::default(),
             waited: BTreeMap::new(),
             detours: detours::Detours::default(),
             placing: BTreeMap::new(),

@@ -115,6 +115,8 @@ pub(crate) struct World {
     runs: u8,
     /// Whether broadcasts reach nobody.
     pub(crate) is_mute: bool,
+    /// A server that nothing gets to, and nothing comes from.
+    pub(crate) cut: Option<u32>,
 }
 
 fn addr(port: u16) -> SocketAddr {
@@ -418,6 +420,9 @@ impl World {
                 self.step_disk(port);
             } else if wire.is_some_and(|at| at <= self.now) {
                 let Some((_, (from, to, bytes))) = self.wires.pop_first() else { return };
+                if self.cut.is_some_and(|id| [from.port(), to.port()].contains(&port(id))) {
+                    continue;
+                }
                 let all = || self.nodes.keys().copied().filter(|_| !self.is_mute);
                 let ports: Vec<_> = if to.port() > 0 { vec![to.port()] } else { all().collect() };
                 for port in ports {
