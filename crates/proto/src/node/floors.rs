@@ -176,6 +176,16 @@ impl Node {
         }
     }
 
+    /// What is elsewhere of this origin is not wanted to be known any more.
+    pub(super) fn forget_survey(&mut self, name: &RoomName, origin: Origin) {
+        let Some(survey) = self.surveys.get_mut(name) else { return };
+        survey.origins.remove(&origin);
+        survey.answers.retain(|(_, of), _| *of != origin);
+        if survey.origins.is_empty() {
+            self.surveys.remove(name);
+        }
+    }
+
     /// The live servers that we can ask.
     fn others(&self) -> Vec<Origin> {
         let is_reached = |peer: &Origin| self.peers.get(&peer.id).and_then(Peer::session).is_some();
@@ -224,14 +234,8 @@ impl Node {
             }
             settled.push(origin);
         }
-        if let Some(survey) = self.surveys.get_mut(name) {
-            for origin in settled {
-                survey.origins.remove(&origin);
-                survey.answers.retain(|(_, of), _| *of != origin);
-            }
-            if survey.origins.is_empty() {
-                self.surveys.remove(name);
-            }
+        for origin in settled {
+            self.forget_survey(name, origin);
         }
         self.take_floors(name, &floors);
         if let (Some(room), Some(_)) = (self.rooms.get_mut(name), source)
@@ -296,7 +300,8 @@ mod tests {
         let mut node = Node::new(config, [1; 32], Time::ZERO);
         let (name, origin) = (RoomName::lobby(), Origin { id: ServerId(2), boot: Boot(7) });
         let due = Due { person: PersonId([1; 16]), device: DeviceId(1), client_seq: 1, hlc: Hlc::default() };
-        node.room(&name).unwrap().waiters.insert((node.me, 1, SessionId(1)), due);
+        let me = node.me;
+        node.room(&name).unwrap().waiters.insert((me, 1, SessionId(1)), due);
         node.take_floors(&name, &[(origin, 40)].into_iter().collect());
         assert_eq!(node.rooms[&name].durable().get(origin), 40);
         node.tell_waiters(&name, [(origin, 41, 15)].into_iter(), true);

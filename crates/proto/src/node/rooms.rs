@@ -287,6 +287,9 @@ impl Node {
             self.count("entry_bad");
             return;
         }
+        if !entry.is_bounded(self.cluster_millis()) {
+            return self.count("entry_unbounded");
+        }
         if self.kept.is_behind() {
             // It is pulled once the disk has caught up.
             return self.count("entry_too_soon");
