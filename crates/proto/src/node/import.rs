@@ -20,7 +20,7 @@ use super::{
     Node,
     copies::{Copies, Enough},
     floors::Elsewhere,
-    rooms::Upstream,
+    rooms::{Room, Upstream},
 };
 use crate::{
     ids::{Origin, RoomName, ServerId},
@@ -87,7 +87,7 @@ impl Node {
 
     /// Whose copies make an entry stored together with ours, if that counts.
     fn enough_beside(&self) -> Enough {
-        let others = self.heartbeat.live().map(|peer| peer.id).filter(|id| self.members.keeps(*id)).collect();
+        let others = self.heartbeat.live().filter(|peer| self.members.keeps(peer.id)).collect();
         Enough::beside(self.copies_wanted().saturating_sub(u32::from(self.is_keeper())), others)
     }
 
@@ -96,9 +96,10 @@ impl Node {
         if self.imports.is_empty() {
             return;
         }
+        let Some(server) = self.peers.get(&id).map(|peer| peer.origin) else { return };
         let enough = self.enough_beside();
         for importing in self.imports.values_mut() {
-            importing.copies.hear(id, rooms, &enough);
+            importing.copies.hear(server, rooms, &enough);
         }
     }
 
@@ -224,7 +225,9 @@ impl Node {
         for (&session, importing) in &mut self.imports {
             let rooms = &self.rooms;
             let is_safe = |_: &u64, (name, origin, seq, _): &mut (RoomName, Origin, u64, Outcome)| {
-                rooms.get(name).is_some_and(|room| room.durable().holds(*origin, *seq))
+                let is_kept =
+                    |room: &Room| room.durable().holds(*origin, *seq) && !room.rotten.contains(&(*origin, *seq));
+                rooms.get(name).is_some_and(is_kept)
             };
             for (n, (name, origin, seq, outcome)) in importing.unsafe_yet.extract_if(.., is_safe) {
                 importing.copies.want(&name, origin, seq);

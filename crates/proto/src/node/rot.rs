@@ -4,7 +4,7 @@
 //! A rotten entry is no copy: it is not served, and what we say that we have kept ends below it until it is repaired. What
 //! a peer was told before, it takes back only with our next session.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{Event, Node, Timer, rooms::Room};
 use crate::{
@@ -37,9 +37,17 @@ pub(super) struct Mending {
 impl Room {
     /// What we say that we have kept.
     pub(super) fn told_durable(&self) -> VersionVector {
+        self.told().into_owned()
+    }
+
+    /// The same, which costs nothing where nothing is rotten.
+    pub(super) fn told(&self) -> Cow<'_, VersionVector> {
+        if self.rotten.is_empty() {
+            return Cow::Borrowed(self.durable());
+        }
         let rotten = |origin| self.rotten.range((origin, 0)..=(origin, u64::MAX)).next().map(|(_, seq)| seq - 1);
         let durable = self.durable().iter();
-        durable.map(|(origin, seq)| (origin, rotten(origin).map_or(seq, |below| seq.min(below)))).collect()
+        Cow::Owned(durable.map(|(origin, seq)| (origin, rotten(origin).map_or(seq, |below| seq.min(below)))).collect())
     }
 }
 

@@ -262,3 +262,25 @@ fn a_floor_may_lie_above_what_still_waits_for_the_disk() {
     assert_eq!(world.held(late), world.held(home));
     assert!(world.shown(waiter).contains(&"line 40".to_owned()));
 }
+
+#[test]
+fn what_is_rotten_here_counts_as_no_copy_of_ours() {
+    let mut world = World::with(&[true, true]);
+    spoken(&mut world, 1, 60);
+    let (home, others) = home_and_others(&world);
+    let origin = origin(&world, 1);
+    world.kill(others[0]);
+    // Nothing is in memory that could mend it, and nobody there who has it.
+    world.kill(home);
+    world.start(home);
+    world.run_secs(8);
+    world.start(others[0]);
+    world.run_secs(8);
+    world.disk(others[0]).reading = Reading::Hangs;
+    assert!(world.disk(home).model.rot(&room(), origin, 30));
+    world.scrub(home, &[(origin, 30)]);
+    world.run_millis(500);
+    world.retain(home, &[(origin, 60)].into_iter().collect());
+    world.run_secs(1);
+    assert_eq!(world.disk(home).model.floors(&room()).get(origin), 29, "what is beyond has one copy that is known of");
+}
