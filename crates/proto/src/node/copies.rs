@@ -47,8 +47,19 @@ impl Counted<'_> {
 impl Node {
     /// Whose copies of a room count: ours and those of members that follow it here, each in its newest boot.
     pub(super) fn counted<'a>(&self, room: &'a Room) -> Counted<'a> {
+        self.counted_beside(room, None)
+    }
+
+    /// The same, and those of others that have just said what they have kept.
+    pub(super) fn counted_beside<'a>(
+        &self,
+        room: &'a Room,
+        said: Option<&'a BTreeMap<Origin, VersionVector>>,
+    ) -> Counted<'a> {
         let newest = |origin: Origin| room.holders.range(origin..).nth(1).is_none_or(|(next, _)| next.id != origin.id);
-        let others = room.holders.iter().filter(|(origin, _)| newest(**origin) && self.members.keeps(origin.id));
+        let said_by = |origin: Origin| said.is_some_and(|said| said.keys().any(|other| other.id == origin.id));
+        let followers = room.holders.iter().filter(|(origin, _)| newest(**origin) && !said_by(**origin));
+        let others = followers.chain(said.into_iter().flatten()).filter(|(origin, _)| self.members.keeps(origin.id));
         let ours = self.is_keeper().then(|| room.told());
         let kept = others.map(|(_, kept)| Cow::Borrowed(kept)).chain(ours).collect();
         Counted { kept, wanted: self.copies_wanted(), on_disks: self.members.have_disks() }

@@ -30,6 +30,7 @@ impl Node {
             Frame::Keeps { rooms } => {
                 self.on_keeps(id, &rooms);
                 self.on_keeps_for_imports(id, &rooms);
+                self.on_keeps_for_floors(id, &rooms);
             }
             Frame::Survey { room, origins } => self.on_survey(session, &room, &origins),
             Frame::Surveyed { room, parts } => self.on_surveyed(session, &room, &parts),

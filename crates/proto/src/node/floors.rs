@@ -18,15 +18,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Node, peers::Peer};
+use super::{Node, peers::Peer, rooms::Upstream};
 use crate::{
-    ids::{Origin, RoomName},
+    ids::{Origin, RoomName, ServerId},
     limits,
     log::VersionVector,
     session::SessionId,
     store::Write,
     time::{Duration, Time},
-    wire::{Frame, frame::Pulled, vectors},
+    wire::{
+        Frame,
+        frame::{Pulled, Vectors},
+        vectors,
+    },
 };
 
 /// Who has not answered is asked again after this.
@@ -38,6 +42,14 @@ const ORIGINS_MAX: usize = 12;
 
 /// What others are asked for, in each room.
 pub(super) type Surveys = BTreeMap<RoomName, Survey>;
+
+/// What is to be given up of a room that has its home elsewhere, and what others have kept of it, as they said.
+#[derive(Debug)]
+pub(super) struct Retaining {
+    since: Time,
+    before: VersionVector,
+    kept: BTreeMap<Origin, VersionVector>,
+}
 
 /// What others hold of some origins of a room.
 #[derive(Debug)]
@@ -89,10 +101,44 @@ impl Survey {
 }
 
 impl Node {
-    /// The shell wants to give up everything up to these numbers.
+    /// The shell wants to give up everything up to these numbers. Followers tell the home what they have kept; elsewhere all
+    /// are asked for it, and what they say is heard by [`Self::on_keeps_for_floors`].
     pub(super) fn retain(&mut self, name: &RoomName, before: &VersionVector) {
+        let now = self.now;
+        self.retaining.retain(|_, retaining| now.since(retaining.since) <= FRESH);
         let Some(room) = self.rooms.get(name) else { return };
-        let counted = self.counted(room);
+        if room.upstream != Upstream::Home {
+            let held = [(name.clone(), room.held().clone())];
+            self.retaining.insert(name.clone(), Retaining { since: now, before: before.clone(), kept: <_>::default() });
+            let sessions: Vec<_> = self.others().into_iter().filter_map(|peer| self.session_of(peer)).collect();
+            for line in vectors::lines(held, |rooms| Frame::Compare { rooms }) {
+                for session in &sessions {
+                    self.endpoint.send(*session, line.as_bytes());
+                }
+            }
+        }
+        self.give_up_stored(name, before);
+    }
+
+    /// A server says what it has kept of some rooms: more of what we want to give up may be stored.
+    pub(super) fn on_keeps_for_floors(&mut self, id: ServerId, rooms: &Vectors) {
+        let now = self.now;
+        let Some(server) = self.others().into_iter().find(|peer| peer.id == id) else { return };
+        for (name, kept) in rooms {
+            let Some(retaining) = self.retaining.get_mut(name) else { continue };
+            if now.since(retaining.since) > FRESH {
+                self.retaining.remove(name);
+                continue;
+            }
+            retaining.kept.entry(server).or_default().merge(kept);
+            let before = retaining.before.clone();
+            self.give_up_stored(name, &before);
+        }
+    }
+
+    fn give_up_stored(&mut self, name: &RoomName, before: &VersionVector) {
+        let Some(room) = self.rooms.get(name) else { return };
+        let counted = self.counted_beside(room, self.retaining.get(name).map(|retaining| &retaining.kept));
         let stored = |(origin, wanted): (_, u64)| {
             // What is stored, its predecessors are too.
             let (mut low, mut high) = (room.log.floors().get(origin), wanted.min(room.durable().get(origin)));
@@ -254,7 +300,7 @@ mod tests {
     use crate::{
         config::ServerConfig,
         hlc::Hlc,
-        ids::{Boot, DeviceId, PersonId, ServerId},
+        ids::{Boot, DeviceId, PersonId},
         node::rooms::Due,
         session::keys::Suite,
         store::Restored,

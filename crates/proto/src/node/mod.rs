@@ -312,6 +312,7 @@ pub struct Node {
     tails: tails::Tails,
     mending: rot::Mending,
     surveys: floors::Surveys,
+    retaining: BTreeMap<RoomName, floors::Retaining>,
     /// Which sessions are waited with in which rooms: see [`Room::waiters`].
     waited: BTreeMap<SessionId, BTreeSet<RoomName>>,
     detours: detours::Detours,
@@ -388,6 +389,7 @@ impl Node {
             tails: tails::Tails::default(),
             mending: rot::Mending::default(),
             surveys: floors::Surveys::default(),
+            retaining: BTreeMap::new(),
             waited: BTreeMap::new(),
             detours: detours::Detours::default(),
             placing: BTreeMap::new(),

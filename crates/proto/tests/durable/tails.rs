@@ -284,3 +284,22 @@ fn what_is_rotten_here_counts_as_no_copy_of_ours() {
     world.run_secs(1);
     assert_eq!(world.disk(home).model.floors(&room()).get(origin), 29, "what is beyond has one copy that is known of");
 }
+
+#[test]
+fn a_server_gives_up_what_is_stored_of_rooms_that_have_their_home_elsewhere() {
+    let mut world = World::with(&[true, true, true]);
+    spoken(&mut world, 1, 60);
+    let (_, others) = home_and_others(&world);
+    let vector = |seq| -> VersionVector { [(origin(&world, 1), seq)].into_iter().collect() };
+    let (forty, fifty) = (vector(40), vector(50));
+    world.retain(others[0], &forty);
+    world.run_secs(1);
+    assert_eq!(world.disk(others[0]).model.floors(&room()), forty);
+    // Where nobody else is there to say what they have kept, it stays.
+    for id in (1..=3).filter(|id| *id != others[0]) {
+        world.kill(id);
+    }
+    world.retain(others[0], &fifty);
+    world.run_secs(1);
+    assert_eq!(world.disk(others[0]).model.floors(&room()), forty);
+}
