@@ -91,10 +91,16 @@ pub const IMPORT_AHEAD_MAX: usize = 512;
 pub const IMPORT_AHEAD_BYTES_MAX: usize = 32 * 1024;
 /// Bytes of the kind of an entry that is imported.
 pub const KIND_BYTES_MAX: usize = 32;
+/// Numbers of entries are below this: what a store can hold of one origin in one room.
+pub const SEQ_BOUND: u64 = 1 << 36;
 /// Entries that one pull may ask for.
 pub const PULL_ENTRIES_MAX: u32 = 1_024;
 /// Cluster time is below this, in milliseconds since 1970: a leader that says more is not followed.
 pub const CLUSTER_MILLIS_BOUND: u64 = 1 << 52;
+/// The latest that a clock on a wall may say: 2^32 seconds since 1970, in milliseconds.
+pub const CLOCK_MILLIS_MAX: u64 = 1_000 << 32;
+/// How far beyond cluster time and [`CLOCK_MILLIS_MAX`] an entry of another server may be.
+pub const ENTRY_AHEAD_MAX: Duration = Duration::from_hours(24);
 /// Bytes of entries, as lines, past which the answer to a pull ends; the first entry goes whatever its length.
 pub const PULL_BYTES_MAX: usize = 64 * 1024;
 /// How far beyond cluster time a client's own claim of what it was shown may push a new message.

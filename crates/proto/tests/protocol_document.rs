@@ -39,7 +39,7 @@ macro_rules! variants {
 
 variants!(FRAMES, frame_name, Frame:
     Entry Fragment Pull Pulled Cursor Heads Join Joined Part Post Ack Refuse Hi Ask Bye Ping Welcome NotWelcome Servers
-    Answer AnswerError HiFirst Come Pong Beat Election Rooms Members Assign Place SyncReq SyncRep Clients ClientsReq Compare Keeps Handoff
+    Answer AnswerError HiFirst Come Pong Beat Election Rooms Members Assign Place SyncReq SyncRep Clients ClientsReq Compare Keeps Survey Surveyed Handoff
     Handed Leave Leaving Retire Collision Import Imported);
 variants!(ELECTIONS, election_name, election::Message: Election Alive LeaderOk Coordinator);
 variants!(STARTS, start_name, Start: After Last Since);

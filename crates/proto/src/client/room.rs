@@ -234,12 +234,12 @@ impl Room {
     /// The answer to a pull has ended; it may say that what was asked for is no longer kept.
     pub(super) fn pulled(&mut self, pulled: &Pulled, now: Time, events: &mut VecDeque<Event>) {
         let Some(receiver) = self.receiver() else { return };
-        let covered = receiver.held().covers(&pulled.floors);
-        let freed = receiver.give_up(&pulled.floors, now);
+        let floors: VersionVector = receiver.gone(pulled).collect();
+        let freed = receiver.give_up(&floors, now);
         receiver.pulled(pulled, now);
-        if !covered {
+        if !floors.is_empty() {
             if self.copies {
-                events.push_back(Event::Floors { room: self.name.clone(), floors: pulled.floors.clone() });
+                events.push_back(Event::Floors { room: self.name.clone(), floors });
             }
             self.gone = true;
             self.release(freed, now, events);

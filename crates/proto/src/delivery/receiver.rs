@@ -222,6 +222,17 @@ impl Receiver {
         self.plan_pull(now + wait, now);
     }
 
+    /// Of the floors of an answer those that the pull in flight has asked for, and that are beyond what is held: origin and
+    /// floor. None of an answer to anything else.
+    pub fn gone<'a>(&'a self, pulled: &'a Pulled) -> impl Iterator<Item = (Origin, u64)> + 'a {
+        let pull = self.pull.as_ref().filter(|_| pulled.id == self.pull_id);
+        let asked = move |origin, floor| {
+            pull.is_some_and(|pull| pull.want.iter().any(|&(of, first, _)| of == origin && first <= floor))
+        };
+        let is_gone = move |&(origin, floor): &(Origin, u64)| floor > self.held.get(origin) && asked(origin, floor);
+        pulled.floors.iter().filter(is_gone)
+    }
+
     /// What is below these floors is gone for good: counts as held. Gives back what had been stranded above and is free
     /// now.
     pub fn give_up(&mut self, floors: &VersionVector, now: Time) -> Vec<Entry> {

@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     hlc::Hlc,
     ids::{DeviceId, Origin, PersonId, PersonName, RoomName},
-    text,
+    limits, text,
     wire::number,
 };
 
@@ -140,6 +140,18 @@ impl Entry {
     #[must_use]
     pub fn content(&self) -> Hash {
         content(&self.kind, &self.body)
+    }
+
+    /// Whether a store can hold it, and cluster time goes on beyond it: so it may be of any time that a clock can say that
+    /// is wrong, up to the year 2106 where boots end too, or a day from `now_millis` (cluster time).
+    #[must_use]
+    pub fn is_bounded(&self, now_millis: u64) -> bool {
+        let latest =
+            limits::CLOCK_MILLIS_MAX.max(now_millis.saturating_add(limits::ENTRY_AHEAD_MAX.as_millis() as u64));
+        (1..limits::SEQ_BOUND).contains(&self.seq)
+            && self.hlc.millis <= latest.min(limits::CLUSTER_MILLIS_BOUND - 1)
+            && self.body.len() <= limits::BODY_BYTES_MAX
+            && self.kind.len() <= limits::KIND_BYTES_MAX
     }
 
     /// Whether its hash is the one that its content has.

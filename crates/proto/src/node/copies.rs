@@ -6,18 +6,21 @@
 //! Each room is looked at when somebody says what they hold of it, and forgotten once it is covered: so leaving with many
 //! rooms costs as much as there are rooms and peers, and not the square of that.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{Node, rooms::Room};
 use crate::{
-    ids::{Origin, RoomName, ServerId},
+    ids::{Origin, RoomName},
     log::VersionVector,
     wire::frame::Vectors,
 };
 
 /// Whose copies of a room count.
 pub(super) struct Counted<'a> {
-    kept: Vec<&'a VersionVector>,
+    kept: Vec<Cow<'a, VersionVector>>,
     wanted: u32,
     on_disks: bool,
 }
@@ -44,10 +47,21 @@ impl Counted<'_> {
 impl Node {
     /// Whose copies of a room count: ours and those of members that follow it here, each in its newest boot.
     pub(super) fn counted<'a>(&self, room: &'a Room) -> Counted<'a> {
+        self.counted_beside(room, None)
+    }
+
+    /// The same, and those of others that have just said what they have kept.
+    pub(super) fn counted_beside<'a>(
+        &self,
+        room: &'a Room,
+        said: Option<&'a BTreeMap<Origin, VersionVector>>,
+    ) -> Counted<'a> {
         let newest = |origin: Origin| room.holders.range(origin..).nth(1).is_none_or(|(next, _)| next.id != origin.id);
-        let others = room.holders.iter().filter(|(origin, _)| newest(**origin) && self.members.keeps(origin.id));
-        let ours = self.is_keeper().then(|| room.durable());
-        let kept = others.map(|(_, kept)| kept).chain(ours).collect();
+        let said_by = |origin: Origin| said.is_some_and(|said| said.keys().any(|other| other.id == origin.id));
+        let followers = room.holders.iter().filter(|(origin, _)| newest(**origin) && !said_by(**origin));
+        let others = followers.chain(said.into_iter().flatten()).filter(|(origin, _)| self.members.keeps(origin.id));
+        let ours = self.is_keeper().then(|| room.told());
+        let kept = others.map(|(_, kept)| Cow::Borrowed(kept)).chain(ours).collect();
         Counted { kept, wanted: self.copies_wanted(), on_disks: self.members.have_disks() }
     }
 
@@ -67,21 +81,21 @@ pub(super) struct Copies {
 #[derive(Debug, Default)]
 struct Copied {
     must: VersionVector,
-    /// What others have kept, as they said.
-    held: BTreeMap<ServerId, VersionVector>,
+    /// What others have kept, as they said, each in its boot: who has started anew may have lost its disk.
+    held: BTreeMap<Origin, VersionVector>,
 }
 
 /// Whose copies count, and how many there are to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Enough {
-    keepers: BTreeSet<ServerId>,
+    keepers: BTreeSet<Origin>,
     wanted: usize,
 }
 
 impl Enough {
     /// As many as there are to be `replicas`, or all where there are fewer: of those that stay, or of those that leave too
     /// where nobody stays.
-    pub(super) fn new(replicas: u32, staying: BTreeSet<ServerId>, leaving: BTreeSet<ServerId>) -> Self {
+    pub(super) fn new(replicas: u32, staying: BTreeSet<Origin>, leaving: BTreeSet<Origin>) -> Self {
         let keepers = if staying.is_empty() { leaving } else { staying };
         let wanted = keepers.len().min(replicas as usize).max(1);
         Self { keepers, wanted }
@@ -90,7 +104,7 @@ impl Enough {
 
 impl Enough {
     /// So many of `others`, whether they are there or not.
-    pub(super) fn beside(wanted: u32, others: BTreeSet<ServerId>) -> Self {
+    pub(super) fn beside(wanted: u32, others: BTreeSet<Origin>) -> Self {
         Self { keepers: others, wanted: wanted as usize }
     }
 }
@@ -104,7 +118,7 @@ impl Copied {
     /// How many entries the last of those lack who could make enough copies soonest.
     fn missing(&self, enough: &Enough) -> u64 {
         let none = VersionVector::default();
-        let lacks = |id: &ServerId| {
+        let lacks = |id: &Origin| {
             let held = self.held.get(id).unwrap_or(&none);
             self.must.count_beyond(held)
         };
@@ -127,10 +141,10 @@ impl Copies {
     }
 
     /// A server says what it has kept of some rooms; whether nothing is lacking any more.
-    pub(super) fn hear(&mut self, id: ServerId, rooms: &Vectors, enough: &Enough) -> bool {
+    pub(super) fn hear(&mut self, server: Origin, rooms: &Vectors, enough: &Enough) -> bool {
         for (name, held) in rooms {
             let Some(room) = self.rooms.get_mut(name) else { continue };
-            room.held.entry(id).or_default().merge(held);
+            room.held.entry(server).or_default().merge(held);
             if room.is_covered(enough) {
                 self.rooms.remove(name);
             }
@@ -153,10 +167,14 @@ impl Copies {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Boot;
+    use crate::ids::{Boot, ServerId};
 
-    fn ids(ids: &[u32]) -> BTreeSet<ServerId> {
-        ids.iter().copied().map(ServerId).collect()
+    fn server(id: u32) -> Origin {
+        Origin { id: ServerId(id), boot: Boot(1) }
+    }
+
+    fn ids(ids: &[u32]) -> BTreeSet<Origin> {
+        ids.iter().copied().map(server).collect()
     }
 
     fn vectors(rooms: &[(&str, u64)]) -> Vectors {
@@ -171,7 +189,7 @@ mod tests {
             let enough = Enough::new(replicas, ids(staying), ids(leaving));
             let mut copies = Copies::new(vectors(&[("tea", 7)]).into_iter());
             for (id, seq) in said {
-                copies.hear(ServerId(*id), &vectors(&[("tea", *seq), ("unknown", 8)]), &enough);
+                copies.hear(server(*id), &vectors(&[("tea", *seq), ("unknown", 8)]), &enough);
             }
             let all = (replicas, staying.len(), leaving.len());
             assert_eq!(copies.lacking(&enough).is_empty(), goes, "{all:?}, {said:?}");
@@ -193,9 +211,19 @@ mod tests {
     fn what_is_covered_is_not_asked_for_again_and_what_counts_may_change() {
         let enough = |staying: &[u32]| Enough::new(2, ids(staying), ids(&[]));
         let mut copies = Copies::new(vectors(&[("tea", 7), ("milk", 7)]).into_iter());
-        assert!(!copies.hear(ServerId(1), &vectors(&[("tea", 7), ("milk", 7)]), &enough(&[1, 2])));
-        assert!(!copies.hear(ServerId(2), &vectors(&[("tea", 7)]), &enough(&[1, 2])));
+        assert!(!copies.hear(server(1), &vectors(&[("tea", 7), ("milk", 7)]), &enough(&[1, 2])));
+        assert!(!copies.hear(server(2), &vectors(&[("tea", 7)]), &enough(&[1, 2])));
         assert_eq!(copies.lacking(&enough(&[1, 2])), vectors(&[("milk", 7)]).into_iter().collect::<Vec<_>>());
         assert_eq!(copies.lacking(&enough(&[1])), [], "2 has died");
+    }
+
+    #[test]
+    fn who_has_started_anew_has_to_say_again_what_it_has_kept() {
+        let mut copies = Copies::new(vectors(&[("tea", 7)]).into_iter());
+        assert!(!copies.hear(server(2), &vectors(&[("tea", 7)]), &Enough::new(2, ids(&[1, 2]), ids(&[]))));
+        let anew = Origin { boot: Boot(2), ..server(2) };
+        let enough = Enough::new(2, [server(1), anew].into_iter().collect(), ids(&[]));
+        assert!(!copies.hear(server(1), &vectors(&[("tea", 7)]), &enough), "its disk may be another one");
+        assert!(copies.hear(anew, &vectors(&[("tea", 7)]), &enough));
     }
 }

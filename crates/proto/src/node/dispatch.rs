@@ -24,13 +24,16 @@ impl Node {
             Frame::Beat(beat) => self.on_beat(session, id, beat),
             Frame::Entry(entry) => self.on_entry(session, entry),
             Frame::Pull(pull) => self.on_pull(session, &pull),
-            Frame::Pulled(pulled) => self.on_pulled(&pulled),
+            Frame::Pulled(pulled) => self.on_pulled(session, &pulled),
             Frame::Cursor { rooms } => self.on_cursor(session, rooms),
             Frame::Heads { rooms } => self.on_heads(session, &rooms),
             Frame::Keeps { rooms } => {
                 self.on_keeps(id, &rooms);
                 self.on_keeps_for_imports(id, &rooms);
+                self.on_keeps_for_floors(id, &rooms);
             }
+            Frame::Survey { room, origins } => self.on_survey(session, &room, &origins),
+            Frame::Surveyed { room, parts } => self.on_surveyed(session, &room, &parts),
             Frame::Join { room, from } => self.on_join(session, &room, from),
             Frame::Joined { room, heads, .. } => self.on_joined(session, &room, &heads),
             Frame::Part { room } => self.unfollow(session, &room),

@@ -19,7 +19,8 @@ use serde_json::{Value, json};
 use super::{
     Node,
     copies::{Copies, Enough},
-    rooms::Upstream,
+    floors::Elsewhere,
+    rooms::{Room, Upstream},
 };
 use crate::{
     ids::{Origin, RoomName, ServerId},
@@ -86,7 +87,7 @@ impl Node {
 
     /// Whose copies make an entry stored together with ours, if that counts.
     fn enough_beside(&self) -> Enough {
-        let others = self.heartbeat.live().map(|peer| peer.id).filter(|id| self.members.keeps(*id)).collect();
+        let others = self.heartbeat.live().filter(|peer| self.members.keeps(peer.id)).collect();
         Enough::beside(self.copies_wanted().saturating_sub(u32::from(self.is_keeper())), others)
     }
 
@@ -95,9 +96,10 @@ impl Node {
         if self.imports.is_empty() {
             return;
         }
+        let Some(server) = self.peers.get(&id).map(|peer| peer.origin) else { return };
         let enough = self.enough_beside();
         for importing in self.imports.values_mut() {
-            importing.copies.hear(id, rooms, &enough);
+            importing.copies.hear(server, rooms, &enough);
         }
     }
 
@@ -115,7 +117,8 @@ impl Node {
             Item::Room(name) => (self.import_room(&name), None),
             Item::Entry(entry) => {
                 let dot = (entry.room.clone(), entry.origin, entry.seq);
-                (self.import_entry(entry, floor), Some(dot))
+                let Some(outcome) = self.import_entry(entry, floor) else { return };
+                (outcome, Some(dot))
             }
         };
         let importing = self.imports.entry(session).or_default();
@@ -141,39 +144,38 @@ impl Node {
         if is_known { Outcome::Known } else { Outcome::Kept }
     }
 
-    /// Keeps an entry, unless something speaks against it.
-    fn import_entry(&mut self, entry: Entry, floor: u64) -> Outcome {
+    /// Keeps an entry, unless something speaks against it. `None`: that is not known yet, and it is to come again.
+    fn import_entry(&mut self, entry: Entry, floor: u64) -> Option<Outcome> {
         if !entry.is_intact() {
-            return Outcome::Rotten;
+            return Some(Outcome::Rotten);
         }
-        let is_bounded = entry.body.len() <= limits::BODY_BYTES_MAX && entry.kind.len() <= limits::KIND_BYTES_MAX;
-        if !is_bounded || entry.seq == 0 || entry.hlc.millis >= limits::CLUSTER_MILLIS_BOUND {
-            return Outcome::Invalid;
+        if !entry.is_bounded(self.cluster_millis()) {
+            return Some(Outcome::Invalid);
         }
         if self.import_room(&entry.room) == Outcome::Full {
-            return Outcome::Full;
+            return Some(Outcome::Full);
         }
         let (me, name) = (self.me, entry.room.clone());
         let (origin, seq) = (entry.origin, entry.seq);
         let held = self.rooms.get(&name).map_or(0, |room| room.held().get(origin));
         if seq <= held {
-            return self.compare_import(&entry);
+            return Some(self.compare_import(&entry));
         }
         let is_new = held == 0;
         let origins = self.rooms.get(&name).map_or(0, |room| room.held().origins());
         if origin == me {
             // Nobody else may write our part.
-            return Outcome::Invalid;
+            return Some(Outcome::Invalid);
         }
         if is_new && origins >= limits::ORIGINS_MAX {
-            return Outcome::Full;
+            return Some(Outcome::Full);
         }
-        if is_new && floor > 0 && seq == floor + 1 {
-            self.take_floors(&name, &[(origin, floor)].into_iter().collect());
+        if is_new && floor > 0 && seq == floor + 1 && !self.begin_above(&name, origin, floor)? {
+            return Some(Outcome::Invalid);
         }
-        let Some(room) = self.rooms.get_mut(&name) else { return Outcome::Full };
+        let Some(room) = self.rooms.get_mut(&name) else { return Some(Outcome::Full) };
         if seq != room.held().get(origin) + 1 {
-            return Outcome::Hole;
+            return Some(Outcome::Hole);
         }
         let mut ready = room.receiver.note(&entry);
         ready.insert(0, entry);
@@ -185,7 +187,27 @@ impl Node {
             self.keep(&name, entry, None);
         }
         self.wake_room(&name);
-        Outcome::Kept
+        Some(Outcome::Kept)
+    }
+
+    /// An origin of which nothing is held begins above this number, if nobody else has what is below. False: it is of a
+    /// member, whose part is in the cluster. `None`: others have been asked, or are to be pulled from.
+    fn begin_above(&mut self, name: &RoomName, origin: Origin, floor: u64) -> Option<bool> {
+        if self.members.get(origin.id).is_some_and(|member| member.boot == origin.boot) {
+            return Some(false);
+        }
+        match self.elsewhere(name, origin) {
+            Elsewhere::Nothing => {}
+            Elsewhere::Gone(theirs) if floor <= theirs => {}
+            Elsewhere::Unknown | Elsewhere::At(_) | Elsewhere::Gone(_) => {
+                self.survey(name, origin, false);
+                self.count("import_floor_asked");
+                return None;
+            }
+        }
+        self.forget_survey(name, origin);
+        self.take_floors(name, &[(origin, floor)].into_iter().collect());
+        Some(true)
     }
 
     /// An entry whose name is held: the same, unless memory knows better.
@@ -203,7 +225,9 @@ impl Node {
         for (&session, importing) in &mut self.imports {
             let rooms = &self.rooms;
             let is_safe = |_: &u64, (name, origin, seq, _): &mut (RoomName, Origin, u64, Outcome)| {
-                rooms.get(name).is_some_and(|room| room.durable().holds(*origin, *seq))
+                let is_kept =
+                    |room: &Room| room.durable().holds(*origin, *seq) && !room.rotten.contains(&(*origin, *seq));
+                rooms.get(name).is_some_and(is_kept)
             };
             for (n, (name, origin, seq, outcome)) in importing.unsafe_yet.extract_if(.., is_safe) {
                 importing.copies.want(&name, origin, seq);

@@ -19,7 +19,7 @@ use super::{
     copies::{Copies, Enough},
 };
 use crate::{
-    ids::ServerId,
+    ids::{Origin, ServerId},
     limits,
     time::{Duration, Time},
     wire::{
@@ -303,9 +303,10 @@ impl Node {
         if !matches!(self.leaving, Some(Leaving { step: Step::Copies(_), .. })) {
             return;
         }
+        let Some(server) = self.peers.get(&id).map(|peer| peer.origin) else { return };
         let enough = self.enough_copies();
         let Some(Leaving { step: Step::Copies(copies), .. }) = &mut self.leaving else { return };
-        if copies.hear(id, rooms, &enough) {
+        if copies.hear(server, rooms, &enough) {
             self.hasten_leave();
         }
     }
@@ -313,12 +314,12 @@ impl Node {
     /// On whose copies we may count when we leave: of members whose copies count at all. Who leaves as well, or cannot write,
     /// says that it takes no rooms, as do those on probation, which stay.
     fn enough_copies(&self) -> Enough {
-        let leaves = |id: &ServerId| {
-            let beat = self.peers.get(id).and_then(|peer| peer.beat.as_ref());
+        let leaves = |peer: &Origin| {
+            let beat = self.peers.get(&peer.id).and_then(|peer| peer.beat.as_ref());
             // Who cannot write stays, and perhaps will.
-            beat.is_some_and(|beat| !beat.takes_rooms && !beat.unwritable) && !self.is_on_probation(*id)
+            beat.is_some_and(|beat| !beat.takes_rooms && !beat.unwritable) && !self.is_on_probation(peer.id)
         };
-        let keepers = self.heartbeat.live().map(|peer| peer.id).filter(|id| self.members.keeps(*id));
+        let keepers = self.heartbeat.live().filter(|peer| self.members.keeps(peer.id));
         let (leaving, staying) = keepers.partition(leaves);
         Enough::new(self.config.replicas, staying, leaving)
     }

@@ -313,6 +313,8 @@ pub struct Node {
     tails: tails::Tails,
     indexed: kept::Indexed,
     mending: rot::Mending,
+    surveys: floors::Surveys,
+    retaining: BTreeMap<RoomName, floors::Retaining>,
     /// Which sessions are waited with in which rooms: see [`Room::waiters`].
     waited: BTreeMap<SessionId, BTreeSet<RoomName>>,
     detours: detours::Detours,
@@ -389,6 +391,8 @@ impl Node {
             tails: tails::Tails::default(),
             indexed: kept::Indexed::default(),
             mending: rot::Mending::default(),
+            surveys: floors::Surveys::default(),
+            retaining: BTreeMap::new(),
             waited: BTreeMap::new(),
             detours: detours::Detours::default(),
             placing: BTreeMap::new(),

@@ -302,7 +302,7 @@ impl Node {
     ) {
         let Some(room) = self.rooms.get(name).filter(|room| !room.waiters.is_empty()) else { return };
         let counted = self.counted(room);
-        let waiters = ranges.flat_map(|(origin, from, to)| {
+        let waiters = ranges.filter(|(_, from, to)| from <= to).flat_map(|(origin, from, to)| {
             room.waiters.range((origin, from, SessionId(0))..=(origin, to, SessionId(u32::MAX)))
         });
         let told = waiters.map(|(waiter, due)| (*waiter, *due, counted.of(waiter.0, waiter.1)));

@@ -340,6 +340,9 @@ impl Node {
             self.count("entry_bad");
             return;
         }
+        if !entry.is_bounded(self.cluster_millis()) {
+            return self.count("entry_unbounded");
+        }
         if self.kept.is_behind() {
             // It is pulled once the disk has caught up.
             return self.count("entry_too_soon");
@@ -436,9 +439,9 @@ impl Node {
     }
 
     /// The answer to a pull has ended.
-    pub(super) fn on_pulled(&mut self, pulled: &Pulled) {
+    pub(super) fn on_pulled(&mut self, session: SessionId, pulled: &Pulled) {
         let now = self.now;
-        self.take_floors(&pulled.room, &pulled.floors);
+        self.hear_floors(session, pulled);
         if let Some(room) = self.rooms.get_mut(&pulled.room) {
             room.receiver.pulled(pulled, now);
             self.wake_room(&pulled.room);

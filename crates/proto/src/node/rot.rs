@@ -4,7 +4,7 @@
 //! A rotten entry is no copy: it is not served, and what we say that we have kept ends below it until it is repaired. What
 //! a peer was told before, it takes back only with our next session.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use super::{Event, Node, Timer, rooms::Room};
 use crate::{
@@ -37,7 +37,15 @@ pub(super) struct Mending {
 impl Room {
     /// What we say that we have kept.
     pub(super) fn told_durable(&self) -> VersionVector {
-        self.durable().iter().map(|(origin, _)| (origin, self.told_durable_of(origin))).collect()
+        self.told().into_owned()
+    }
+
+    /// The same, which costs nothing where nothing is rotten.
+    pub(super) fn told(&self) -> Cow<'_, VersionVector> {
+        if self.rotten.is_empty() {
+            return Cow::Borrowed(self.durable());
+        }
+        Cow::Owned(self.durable().iter().map(|(origin, _)| (origin, self.told_durable_of(origin))).collect())
     }
 
     /// The same of one origin.

@@ -233,6 +233,21 @@ pub enum Frame {
         /// For each room, the whole vector.
         rooms: Vectors,
     },
+    /// "What do you hold of these origins' parts of a room?": answered by [`Frame::Surveyed`].
+    Survey {
+        /// Of which room.
+        room: RoomName,
+        /// Of whom; of more than twelve, the first.
+        origins: Vec<Origin>,
+    },
+    /// "So much": 0 where the sender has nothing.
+    Surveyed {
+        /// Of which room.
+        room: RoomName,
+        /// Origin, the highest seq that is held, the highest that is no longer kept.
+        #[serde(deserialize_with = "number::ranges")]
+        parts: Vec<(Origin, u64, u64)>,
+    },
     /// A room's last home to its new one: "I sequence nothing more, and this is what I hold". Repeated until it is answered
     /// by [`Frame::Handed`]; of a room with many origins, in several such frames.
     Handoff {

@@ -84,7 +84,8 @@ fn what_does_not_belong_there_is_refused() {
     check(entry(OTHER, 3), 0, Outcome::Hole);
     check(entry(OTHER, 8), 7, Outcome::Hole);
     check(changed(|entry| entry.seq = 0), 0, Outcome::Invalid);
-    check(changed(|entry| entry.hlc.millis = limits::CLUSTER_MILLIS_BOUND), 0, Outcome::Invalid);
+    check(changed(|entry| entry.hlc.millis = limits::CLOCK_MILLIS_MAX + 1), 0, Outcome::Invalid);
+    check(changed(|entry| entry.seq = limits::SEQ_BOUND), limits::SEQ_BOUND - 1, Outcome::Invalid);
     check(changed(|entry| entry.kind = "k".repeat(33).into()), 0, Outcome::Invalid);
     check(changed(|entry| entry.origin = me), 0, Outcome::Invalid);
     check(entry(OTHER, 2), 0, Outcome::Kept);
@@ -109,4 +110,24 @@ fn only_somebody_on_the_machine_of_a_server_may_import_into_an_open_cluster() {
     world.run_secs(1);
     assert_eq!(import(&mut world, stranger, &[(entry(OTHER, 1), 0)]), [None]);
     assert_eq!(world.held(1), (0, 0));
+}
+
+#[test]
+fn nobody_is_believed_to_have_lost_what_a_member_has_or_another_server_holds() {
+    let (mut world, anna) = world();
+    let member = world.view(2).me.unwrap();
+    assert_eq!(import(&mut world, anna, &[(entry(member, 8), 7)]), [Some(Outcome::Invalid)]);
+    // Server 1 loses its disk, and does not follow the room: the others are in touch with it, and it has not caught up.
+    let lines: Vec<_> = (1..=9).map(|seq| (entry(OTHER, seq), 0)).collect();
+    assert_eq!(import(&mut world, anna, &lines), vec![Some(Outcome::Kept); 9]);
+    world.run_secs(3);
+    world.kill(1);
+    world.insert_disk(1);
+    world.start(1);
+    let bob = world.person(HERE + 1, 1);
+    world.run_millis(300);
+    import(&mut world, bob, &[(entry(OTHER, 8), 7)]);
+    world.run_secs(8);
+    assert_eq!(world.disk(1).model.floors(&room()).get(OTHER), 0);
+    assert_eq!(world.disk(1).model.held(&room()).get(OTHER), 9);
 }

@@ -6,7 +6,7 @@ use hobnob_proto::{
     wire::frame::{Refusal, Start},
 };
 
-use crate::world::{Reading, Told, World, port, room};
+use crate::world::{Hold, Reading, Told, World, entries, port, room};
 
 /// More than a server keeps in memory of a room.
 const MANY: u64 = 700;
@@ -182,4 +182,124 @@ fn what_is_given_up_is_stored_and_others_hear_of_it() {
     assert_eq!(world.disk(other).model.floors(&room()), vector(60));
     assert_eq!(world.held(other), world.held(home));
     assert_eq!(world.disk(other).model.entries(&room()).count(), 1);
+}
+
+/// The home of the room, and the others.
+fn home_and_others(world: &World) -> (u32, Vec<u32>) {
+    let home = world.home().unwrap();
+    (home, (1..=3).filter(|id| *id != home && world.nodes.contains_key(&port(*id))).collect())
+}
+
+#[test]
+fn who_keeps_more_gives_up_nothing_because_another_has() {
+    let mut world = World::with(&[true, true]);
+    spoken(&mut world, 1, 60);
+    let (home, others) = home_and_others(&world);
+    let (other, origin) = (others[0], origin(&world, 1));
+    world.retain(home, &[(origin, 40)].into_iter().collect());
+    world.run_secs(1);
+    assert_eq!(world.disk(home).model.entries(&room()).count(), 20);
+    // With nothing in memory that could mend it.
+    world.kill(other);
+    world.start(other);
+    world.run_secs(8);
+    assert!(world.disk(other).model.rot(&room(), origin, 30));
+    world.scrub(other, &[(origin, 30)]);
+    world.run_secs(6);
+    assert_eq!(world.disk(other).model.floors(&room()), VersionVector::default());
+    assert_eq!(world.disk(other).model.entries(&room()).count(), 59, "all but the rotten one");
+}
+
+#[test]
+fn what_one_server_has_given_up_is_pulled_where_it_is_kept() {
+    let mut world = World::with(&[true, true, true]);
+    spoken(&mut world, 1, 60);
+    let (home, others) = home_and_others(&world);
+    let origin = origin(&world, 1);
+    world.retain(home, &[(origin, 40)].into_iter().collect());
+    world.run_secs(1);
+    world.kill(others[0]);
+    world.insert_disk(others[0]);
+    world.run_secs(2);
+    world.start(others[0]);
+    world.run_secs(20);
+    assert_eq!(world.disk(others[0]).model.floors(&room()), VersionVector::default());
+    assert_eq!(world.disk(others[0]).model.entries(&room()).count(), 60);
+}
+
+#[test]
+fn a_floor_may_lie_above_what_still_waits_for_the_disk() {
+    let mut world = World::with(&[true, true, true]);
+    let anna = spoken(&mut world, 1, 10);
+    let (home, others) = home_and_others(&world);
+    let (late, origin) = (*others.iter().max().unwrap(), origin(&world, 1));
+    let rest: Vec<_> = (1..=3).filter(|id| *id != late).collect();
+    world.disk(late).hold = Hold::From(entries);
+    for seq in 11..=15 {
+        world.post(anna, seq);
+    }
+    world.run_millis(300);
+    assert_eq!(world.held(late), (15, 10));
+    world.cut = Some(late);
+    for seq in 16..=40 {
+        world.post(anna, seq);
+    }
+    world.run_secs(8);
+    for id in rest {
+        let held = world.room_at(id).unwrap().held.into_owned();
+        world.retain(id, &[(origin, held.get(origin) - 5)].into_iter().collect());
+    }
+    world.run_secs(1);
+    world.cut = None;
+    world.run_secs(12);
+    let floor = world.disk(home).model.floors(&room());
+    assert!(floor.get(origin) > 15, "{floor:?}");
+    let waiter = world.person(3, late);
+    world.run_secs(2);
+    world.disk(late).hold = Hold::Nothing;
+    world.run_secs(8);
+    assert_eq!(world.disk(late).model.floors(&room()), floor);
+    assert_eq!(world.held(late), world.held(home));
+    assert!(world.shown(waiter).contains(&"line 40".to_owned()));
+}
+
+#[test]
+fn what_is_rotten_here_counts_as_no_copy_of_ours() {
+    let mut world = World::with(&[true, true]);
+    spoken(&mut world, 1, 60);
+    let (home, others) = home_and_others(&world);
+    let origin = origin(&world, 1);
+    world.kill(others[0]);
+    // Nothing is in memory that could mend it, and nobody there who has it.
+    world.kill(home);
+    world.start(home);
+    world.run_secs(8);
+    world.start(others[0]);
+    world.run_secs(8);
+    world.disk(others[0]).reading = Reading::Hangs;
+    assert!(world.disk(home).model.rot(&room(), origin, 30));
+    world.scrub(home, &[(origin, 30)]);
+    world.run_millis(500);
+    world.retain(home, &[(origin, 60)].into_iter().collect());
+    world.run_secs(1);
+    assert_eq!(world.disk(home).model.floors(&room()).get(origin), 29, "what is beyond has one copy that is known of");
+}
+
+#[test]
+fn a_server_gives_up_what_is_stored_of_rooms_that_have_their_home_elsewhere() {
+    let mut world = World::with(&[true, true, true]);
+    spoken(&mut world, 1, 60);
+    let (_, others) = home_and_others(&world);
+    let vector = |seq| -> VersionVector { [(origin(&world, 1), seq)].into_iter().collect() };
+    let (forty, fifty) = (vector(40), vector(50));
+    world.retain(others[0], &forty);
+    world.run_secs(1);
+    assert_eq!(world.disk(others[0]).model.floors(&room()), forty);
+    // Where nobody else is there to say what they have kept, it stays.
+    for id in (1..=3).filter(|id| *id != others[0]) {
+        world.kill(id);
+    }
+    world.retain(others[0], &fifty);
+    world.run_secs(1);
+    assert_eq!(world.disk(others[0]).model.floors(&room()), forty);
 }

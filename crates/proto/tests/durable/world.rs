@@ -119,6 +119,8 @@ pub(crate) struct World {
     pub(crate) deaf: Option<u32>,
     /// Whether broadcasts reach nobody.
     pub(crate) is_mute: bool,
+    /// A server that nothing gets to, and nothing comes from.
+    pub(crate) cut: Option<u32>,
 }
 
 fn addr(port: u16) -> SocketAddr {
@@ -423,7 +425,9 @@ impl World {
                 self.step_disk(port);
             } else if wire.is_some_and(|at| at <= self.now) {
                 let Some((_, (from, to, bytes))) = self.wires.pop_first() else { return };
-                if self.deaf.is_some_and(|id| to.port() == self::port(id) && from.port() < PEOPLE) {
+                let is_deaf = |id| to.port() == self::port(id) && from.port() < PEOPLE;
+                let is_cut = |id| [from.port(), to.port()].contains(&self::port(id));
+                if self.deaf.is_some_and(is_deaf) || self.cut.is_some_and(is_cut) {
                     continue;
                 }
                 let all = || self.nodes.keys().copied().filter(|_| !self.is_mute);
