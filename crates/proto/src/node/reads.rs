@@ -300,7 +300,7 @@ impl Node {
     /// What might be there already is not taken in once more.
     fn refuse_unplaced(&mut self, session: SessionId, posts: &[Post]) {
         self.count("post_unplaced");
-        for post in &posts {
+        for post in posts {
             self.refuse(session, post, Refusal::CannotStore);
         }
     }
