@@ -73,13 +73,14 @@ async fn two_servers_that_share_a_discovery_port_hear_each_other() {
     let (first, _) = timeout(LIMIT, background::spawn(options(port))).await.expect("it serves").unwrap().unwrap();
     let (events, mut heard) = unbounded_channel();
     let (control, mut handle) = control::pair();
-    let watching = async {
-        handle.ready().await.unwrap();
-        while !matches!(heard.recv().await, Some(Event::PeerUp { .. })) {}
+    // A server stays on its thread.
+    let watch = async {
+        timeout(LIMIT, handle.ready()).await.expect("it serves").unwrap();
+        let peer = async { while !matches!(heard.recv().await, Some(Event::PeerUp { .. })) {} };
+        timeout(LIMIT, peer).await.expect("the first is heard");
         handle.order(Order::StopAtOnce);
     };
-    let both = async { tokio::join!(run(options(port), control.with_events(events)), watching) };
-    let (exit, ()) = timeout(LIMIT, both).await.expect("the first is heard");
+    let (exit, ()) = tokio::join!(run(options(port), control.with_events(events)), watch);
     assert_eq!(exit.unwrap(), Exit::AtOnce);
     drop(first);
 }
