@@ -21,6 +21,8 @@ use hobnob_proto::{
     },
 };
 
+use serde_json::Value;
+
 use super::{
     Floors, authorized,
     lines::{self, Line, Lines, Said},
@@ -51,7 +53,7 @@ pub(crate) async fn import(options: Options, file: Option<PathBuf>) -> Result<()
                 .map_err(|why| Fail::new(Fail::FAILED, format!("cannot open {}: {why}", path.display())))?,
         ),
     };
-    let (mut speaker, _) = authorized(options, Ask::Import).await?;
+    let (mut speaker, began) = authorized(options, Ask::Import).await?;
     let mut lines = lines::read(input);
     let first = lines.recv().await.unwrap_or_default();
     if let Err(fail) = lines::check_head(first.first()) {
@@ -61,7 +63,7 @@ pub(crate) async fn import(options: Options, file: Option<PathBuf>) -> Result<()
     let mut importing = Importing { progress: Some(Progress::new()), ..Importing::default() };
     let work = async {
         importing.run(&mut speaker, first, &mut lines).await?;
-        wait_until_stored(&mut speaker, importing.progress.as_mut()).await
+        wait_until_stored(&mut speaker, &began, importing.progress.as_mut()).await
     };
     let worked = tokio::select! {
         worked = work => worked,
@@ -74,14 +76,15 @@ pub(crate) async fn import(options: Options, file: Option<PathBuf>) -> Result<()
 }
 
 /// Waits until the other servers hold what was imported.
-async fn wait_until_stored(speaker: &mut Speaker, mut progress: Option<&mut Progress>) -> Result<(), Fail> {
+async fn wait_until_stored(
+    speaker: &mut Speaker,
+    began: &Value,
+    mut progress: Option<&mut Progress>,
+) -> Result<(), Fail> {
     let (mut least, mut since) = (u64::MAX, speaker.session().now());
     loop {
         let state = speaker.ask(Ask::Import).await?.into_iter().next().unwrap_or_default();
-        let missing = state["missing"].as_u64().unwrap_or_default();
-        if state["lacking"].as_u64().is_none_or(|lacking| lacking == 0) {
-            return Ok(());
-        }
+        let Some(missing) = missing(began, &state)? else { return Ok(()) };
         let now = speaker.session().now();
         if missing < least {
             (least, since) = (missing, now);
@@ -98,6 +101,27 @@ async fn wait_until_stored(speaker: &mut Speaker, mut progress: Option<&mut Prog
         }
         tokio::time::sleep(STORED_LOOK).await;
     }
+}
+
+/// How many entries lack copies, as a server says in `state`; `None`: none, in no room. What it says counts only where it is
+/// the one that has taken all in, in the session that `began` with the import.
+fn missing(began: &Value, state: &Value) -> Result<Option<u64>, Fail> {
+    if began["import"] != state["import"] {
+        return Err(moved());
+    }
+    match (state["lacking"].as_u64(), state["missing"].as_u64()) {
+        (Some(0), _) => Ok(None),
+        (Some(_), Some(missing)) => Ok(Some(missing)),
+        _ => {
+            let why = state["why"].as_str().unwrap_or("the server does not say whether the others have it");
+            Err(Fail::new(Fail::FAILED, format!("imported, but not known to be stored: {why}")))
+        }
+    }
+}
+
+/// Another server, or the same in another session, does not know what was imported before.
+fn moved() -> Fail {
+    Fail::new(Fail::FAILED, "the connection to the server has changed: import the file again, what is there stays")
 }
 
 /// An import that runs.
@@ -148,6 +172,7 @@ impl Importing {
                 },
                 heard = speaker.hear_within(SILENCE_MAX), if !self.open.is_empty() => match heard? {
                     Some(Heard::Event(Event::Imported { n, outcome })) => self.answered(n, outcome),
+                    Some(Heard::Event(Event::Connected { .. })) => return Err(moved()),
                     Some(Heard::Event(event)) => speaker.object(&event)?,
                     Some(_) => {}
                     None => return Err(Fail::new(
@@ -231,6 +256,7 @@ impl Importing {
             Outcome::Conflict => self.trouble(n, "another entry is held under its number, and stays"),
             Outcome::Hole => self.trouble(n, "an earlier entry of its origin is missing"),
             Outcome::Invalid => self.trouble(n, "it breaks a bound of the protocol"),
+            Outcome::CannotStore => self.trouble(n, "the server cannot write to its disk"),
             Outcome::Full => self.trouble(n, "the cluster has no space for one more room, or origin"),
         }
         let done = self.kept + self.known;
@@ -275,6 +301,7 @@ impl Importing {
 #[cfg(test)]
 mod tests {
     use hobnob_proto::ids::{Boot, Origin, ServerId};
+    use serde_json::json;
 
     use super::*;
     use crate::script::tests::message;
@@ -333,6 +360,20 @@ mod tests {
         check(vec![entry(1, 1), Said::End(2)], Some("another number of entries"));
         check(vec![entry(1, 1), Said::Bad("no".to_owned()), Said::End(2)], Some("1 line: cannot be used"));
         check(vec![], Some("cut"));
+    }
+
+    #[test]
+    fn only_the_server_that_took_all_in_says_that_it_is_stored() {
+        fn check(state: Value, expected: Result<Option<u64>, ()>) {
+            let began = json!({"allowed": true, "import": "1.2/3", "lacking": 0, "missing": 0});
+            assert_eq!(missing(&began, &state).map_err(|_| ()), expected, "{state}");
+        }
+        check(json!({"import": "1.2/3", "lacking": 0, "missing": 0}), Ok(None));
+        check(json!({"import": "1.2/3", "lacking": 2, "missing": 9}), Ok(Some(9)));
+        check(json!({"import": "4.2/3", "lacking": 0, "missing": 0}), Err(()));
+        check(json!({"import": "1.2/3", "allowed": false, "why": "no"}), Err(()));
+        check(json!({"import": "1.2/3"}), Err(()));
+        check(Value::Null, Err(()));
     }
 
     #[test]

@@ -82,7 +82,9 @@ impl Node {
                 }
             }
         }
-        json!({"allowed": true, "lacking": rooms, "missing": missing, "copies": self.copies_wanted()})
+        // What is to be copied is known to this session of this server alone.
+        let import = format!("{}/{}", self.me, session.0);
+        json!({"allowed": true, "import": import, "lacking": rooms, "missing": missing, "copies": self.copies_wanted()})
     }
 
     /// Whose copies make an entry stored together with ours, if that counts.
@@ -107,6 +109,17 @@ impl Node {
     pub(super) fn on_import(&mut self, session: SessionId, import: Import) {
         if !self.has_authority(session) {
             return self.count("import_not_allowed");
+        }
+        if self.imports.get(&session).is_some_and(|importing| importing.unsafe_yet.contains_key(&import.n)) {
+            // What became of it is said once it is on the disk.
+            return self.count("import_repeated");
+        }
+        if !self.kept.is_writable() {
+            self.imports.entry(session).or_default().decided.insert(import.n, Outcome::CannotStore);
+            return;
+        }
+        if self.kept.is_behind() {
+            return self.count("import_too_soon");
         }
         let waiting = self.imports.get(&session).map_or(0, |importing| importing.unsafe_yet.len());
         if waiting >= limits::IMPORT_AHEAD_MAX {
@@ -222,6 +235,7 @@ impl Node {
     /// Tells what became of lines, once that is sure.
     pub(super) fn send_imported(&mut self) {
         let mut lines = Vec::new();
+        let is_writable = self.kept.is_writable();
         for (&session, importing) in &mut self.imports {
             let rooms = &self.rooms;
             let is_safe = |_: &u64, (name, origin, seq, _): &mut (RoomName, Origin, u64, Outcome)| {
@@ -232,6 +246,10 @@ impl Node {
             for (n, (name, origin, seq, outcome)) in importing.unsafe_yet.extract_if(.., is_safe) {
                 importing.copies.want(&name, origin, seq);
                 importing.decided.insert(n, outcome);
+            }
+            if !is_writable {
+                let never = std::mem::take(&mut importing.unsafe_yet).into_keys();
+                importing.decided.extend(never.map(|n| (n, Outcome::CannotStore)));
             }
             let spans = spans(std::mem::take(&mut importing.decided));
             let frames = spans.chunks(SPANS_PER_FRAME).map(|lines| Frame::Imported { lines: lines.to_vec() });

@@ -4,7 +4,11 @@
 //! A rotten entry is no copy: it is not served, and what we say that we have kept ends below it until it is repaired. What
 //! a peer was told before, it takes back only with our next session.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+};
 
 use super::{Event, Node, Timer, rooms::Room};
 use crate::{
@@ -24,14 +28,17 @@ const PULL_ID: u32 = u32::MAX;
 /// Ranges in one pull.
 const RANGES_MAX: usize = 12;
 /// Contents kept aside in one run; more are only counted.
-const QUARANTINED_MAX: u32 = 256;
+const QUARANTINED_MAX: usize = 256;
 
 /// What is asked of whom.
 #[derive(Debug, Default)]
 pub(super) struct Mending {
     /// Whom each room was asked at last.
     asked: BTreeMap<RoomName, ServerId>,
-    quarantined: u32,
+    /// The first and the last entry that were asked for: once all peers were, it goes on beyond the last.
+    last: BTreeMap<RoomName, [(Origin, u64); 2]>,
+    /// What was kept aside: a conflict may come again and again.
+    quarantined: BTreeSet<(RoomName, Origin, u64, [u8; 16])>,
 }
 
 impl Room {
@@ -79,16 +86,29 @@ impl Node {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let floors = room.log.floors().clone();
         room.rotten.retain(|(origin, seq)| !floors.holds(*origin, *seq));
-        let want: Vec<_> = room.rotten.iter().take(RANGES_MAX).map(|&(origin, seq)| (origin, seq, seq)).collect();
-        if want.is_empty() {
-            self.mending.asked.remove(name);
-            return;
-        }
-        let last = self.mending.asked.get(name).copied().unwrap_or(ServerId(0));
+        let asked = self.mending.asked.get(name).copied().unwrap_or(ServerId(0));
         let peers: Vec<_> = self.heartbeat.live().map(|peer| peer.id).collect();
-        if let Some(next) = peers.iter().filter(|id| **id > last).min().or(peers.iter().min()) {
-            self.mending.asked.insert(name.clone(), *next);
-            self.tell(*next, &Frame::Pull(Pull { room: name.clone(), id: PULL_ID, max: want.len() as u32, want }));
+        let further = peers.iter().filter(|id| **id > asked).min();
+        let last = self.mending.last.get(name).copied();
+        let want = match (last, further) {
+            (Some([first, _]), Some(_)) => next_from(&room.rotten, Bound::Included(first)),
+            (Some([_, last]), None) => next_from(&room.rotten, Bound::Excluded(last)),
+            (None, _) => next_from(&room.rotten, Bound::Unbounded),
+        };
+        let (Some(first), Some(last)) = (want.first(), want.last()) else {
+            self.mending.asked.remove(name);
+            self.mending.last.remove(name);
+            return;
+        };
+        self.mending.last.insert(name.clone(), [(first.0, first.1), (last.0, last.1)]);
+        let peer = further.or(peers.iter().min()).copied();
+        self.ask_to_mend(name, want, peer);
+    }
+
+    fn ask_to_mend(&mut self, name: &RoomName, want: Vec<(Origin, u64, u64)>, peer: Option<ServerId>) {
+        if let Some(next) = peer {
+            self.mending.asked.insert(name.clone(), next);
+            self.tell(next, &Frame::Pull(Pull { room: name.clone(), id: PULL_ID, max: want.len() as u32, want }));
         }
         self.timers.set(Timer::Mend(name.clone()), self.now + ASK_EVERY);
     }
@@ -122,11 +142,44 @@ impl Node {
     /// The name of this valid entry belongs to another content here: it goes no further.
     pub(super) fn quarantine(&mut self, entry: Entry) {
         self.count("entry_conflict");
-        if self.mending.quarantined >= QUARANTINED_MAX {
+        let known = (entry.room.clone(), entry.origin, entry.seq, entry.hash.0);
+        if self.mending.quarantined.len() >= QUARANTINED_MAX || !self.mending.quarantined.insert(known) {
             return;
         }
-        self.mending.quarantined += 1;
         self.event(Event::Conflict { room: entry.room.clone(), origin: entry.origin, seq: entry.seq });
         self.persist(Write::Quarantine(entry.into()));
+    }
+}
+
+/// Which rotten entries are asked for, beginning there, and from the first again after those: each by itself.
+fn next_from(rotten: &BTreeSet<(Origin, u64)>, from: Bound<(Origin, u64)>) -> Vec<(Origin, u64, u64)> {
+    let beyond = rotten.range((from, Bound::Unbounded));
+    let before = rotten.iter().take_while(|dot| match from {
+        Bound::Included(first) => **dot < first,
+        Bound::Excluded(last) => **dot <= last,
+        Bound::Unbounded => false,
+    });
+    beyond.chain(before).take(RANGES_MAX).map(|&(origin, seq)| (origin, seq, seq)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Boot;
+
+    #[test]
+    fn what_nobody_has_does_not_keep_others_from_being_asked_for() {
+        let origin = Origin { id: ServerId(1), boot: Boot(1) };
+        let rotten: BTreeSet<_> = (1..=30).map(|seq| (origin, seq)).collect();
+        let check = |from: Bound<u64>, expected: &[u64]| {
+            let next = next_from(&rotten, from.map(|seq| (origin, seq)));
+            assert_eq!(next.iter().map(|(_, seq, _)| *seq).collect::<Vec<_>>(), expected, "{from:?}");
+        };
+        check(Bound::Unbounded, &(1..=12).collect::<Vec<_>>());
+        check(Bound::Included(1), &(1..=12).collect::<Vec<_>>());
+        check(Bound::Excluded(12), &(13..=24).collect::<Vec<_>>());
+        check(Bound::Excluded(24), &(25..=30).chain(1..=6).collect::<Vec<_>>());
+        check(Bound::Excluded(30), &(1..=12).collect::<Vec<_>>());
+        assert_eq!(next_from(&BTreeSet::new(), Bound::Excluded((origin, 3))), []);
     }
 }

@@ -45,4 +45,6 @@ pub enum Outcome {
     Invalid,
     /// There is no space for one more room, or for one more origin in the room: refused.
     Full,
+    /// The server cannot write to its disk.
+    CannotStore,
 }

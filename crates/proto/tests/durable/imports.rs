@@ -66,7 +66,8 @@ fn a_line_is_kept_once_it_is_on_the_disk_and_known_from_then_on() {
     assert_eq!(import(&mut world, anna, &lines), [None, None]);
     world.disk(1).hold = Hold::Nothing;
     world.run_secs(4);
-    assert_eq!(world.imported.iter().map(|(_, outcome)| *outcome).collect::<Vec<_>>().len(), 2);
+    let told: Vec<_> = world.imported.iter().map(|(_, outcome)| *outcome).collect();
+    assert_eq!(told, [Outcome::Kept; 2], "however often they were sent meanwhile");
     assert_eq!(import(&mut world, anna, &lines), [Some(Outcome::Known); 2]);
     assert!((1..=3).all(|id| world.held(id) == (2, 2)), "the others have pulled it");
 }
@@ -130,4 +131,16 @@ fn nobody_is_believed_to_have_lost_what_a_member_has_or_another_server_holds() {
     world.run_secs(8);
     assert_eq!(world.disk(1).model.floors(&room()).get(OTHER), 0);
     assert_eq!(world.disk(1).model.held(&room()).get(OTHER), 9);
+}
+
+#[test]
+fn a_server_that_cannot_write_says_so_of_every_line() {
+    let (mut world, anna) = world();
+    assert_eq!(import(&mut world, anna, &[(entry(OTHER, 1), 0)]), [Some(Outcome::Kept)]);
+    world.disk(1).hold = Hold::From(entries);
+    assert_eq!(import(&mut world, anna, &[(entry(OTHER, 2), 0)]), [None]);
+    world.fail(1);
+    world.run_secs(1);
+    assert_eq!(world.imported.last().map(|(_, outcome)| *outcome), Some(Outcome::CannotStore));
+    assert_eq!(import(&mut world, anna, &[(entry(OTHER, 3), 0)]), [Some(Outcome::CannotStore)]);
 }
