@@ -300,7 +300,9 @@ impl Node {
     /// What might be there already is not taken in once more.
     fn refuse_unplaced(&mut self, session: SessionId, posts: &[Post]) {
         self.count("post_unplaced");
-        posts.iter().for_each(|post| self.refuse(session, post, Refusal::CannotStore));
+        for post in posts {
+            self.refuse(session, post, Refusal::CannotStore);
+        }
     }
 }
 
