@@ -40,9 +40,9 @@ pub(super) struct Follower {
 }
 
 impl Follower {
-    /// It is answered that its part of the room begins there.
-    pub(super) fn begin_after(&mut self, cursor: VersionVector) {
-        if self.awaiting.is_some() {
+    /// It is answered that its part of the room, wanted `from` there, begins there; unless it wants another by now.
+    pub(super) fn begin_after(&mut self, from: &Start, cursor: VersionVector) {
+        if self.awaiting.as_ref() == Some(from) {
             self.awaiting = Some(Start::After(cursor));
         }
     }

@@ -12,7 +12,7 @@
 //! does not answer for [`SPAN_MAX`], is answered for with what memory has: a puller then asks elsewhere, a joiner gets the
 //! tail, a post is refused for now, since it might be there already.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Node, Output, waiting::Device};
 use crate::{
@@ -34,6 +34,8 @@ use crate::{
 /// Questions under way, in all and for one session.
 const READS_MAX: usize = 256;
 const READS_PER_SESSION_MAX: usize = 16;
+/// Of all places those kept for posts: who only wants to read is not to keep others from speaking.
+const READS_FOR_POSTS: usize = 64;
 /// Questions one after the other for one device, each for [`DEVICE_POSTS_MAX`] posts: who has more that are unsettled is not
 /// waited for.
 const ROUNDS_MAX: u32 = 256;
@@ -62,7 +64,11 @@ struct Pending {
 #[derive(Debug)]
 enum Asker {
     Pull(Pull),
-    Join(Start),
+    Join {
+        from: Start,
+        /// Others who want the room from there, and are told too.
+        also: BTreeSet<SessionId>,
+    },
     /// Posts that wait in [`Node::unplaced`].
     Device {
         device: Device,
@@ -73,15 +79,25 @@ enum Asker {
 
 impl Reads {
     /// Whether a session may have one more question.
-    fn has_place_for(&self, session: SessionId) -> bool {
+    fn has_place_for(&self, session: SessionId, is_for_post: bool) -> bool {
         let of_session = self.pending.values().filter(|pending| pending.session == session).count();
-        self.pending.len() < READS_MAX && of_session < READS_PER_SESSION_MAX
+        let max = if is_for_post { READS_MAX } else { READS_MAX - READS_FOR_POSTS };
+        self.pending.len() < max && of_session < READS_PER_SESSION_MAX
     }
 
     /// A session is gone: nobody is to be answered there.
     pub(super) fn forget(&mut self, session: SessionId) {
-        let stays = |pending: &Pending| pending.session != session || matches!(pending.asker, Asker::Device { .. });
-        self.pending.retain(|_, pending| stays(pending));
+        self.pending.retain(|_, pending| {
+            if let Asker::Join { also, .. } = &mut pending.asker {
+                also.remove(&session);
+                if pending.session == session
+                    && let Some(next) = also.pop_first()
+                {
+                    pending.session = next;
+                }
+            }
+            pending.session != session || matches!(pending.asker, Asker::Device { .. })
+        });
     }
 }
 
@@ -123,13 +139,17 @@ impl Node {
                 Found::Entries(found) => self.answer_pull(session, &pull, Some(found)),
                 Found::Start(_) | Found::Nothing => self.answer_pull(session, &pull, None),
             },
-            Asker::Join(_) => match found {
-                Found::Start(start) => self.start_follower(session, &room, start.clone()),
-                Found::Entries(_) | Found::Nothing => {
-                    let tail = self.rooms.get(&room).map(|room| room.log.start_of_tail());
-                    self.start_follower(session, &room, tail.unwrap_or_default());
+            Asker::Join { from, also } => {
+                let start = match found {
+                    Found::Start(start) => start.clone(),
+                    Found::Entries(_) | Found::Nothing => {
+                        self.rooms.get(&room).map(|room| room.log.start_of_tail()).unwrap_or_default()
+                    }
+                };
+                for session in also.into_iter().chain([session]) {
+                    self.start_follower(session, &room, &from, start.clone());
                 }
-            },
+            }
             Asker::Device { device, from, round } => {
                 let found = match found {
                     Found::Entries(found) => Some(&found[..]),
@@ -154,7 +174,7 @@ impl Node {
         };
         // A follower has one pull under way in a room: that one it has given up.
         self.reads.pending.retain(|_, pending| !asks_again(pending));
-        if !self.reads.has_place_for(session) {
+        if !self.reads.has_place_for(session, false) {
             self.count("reads_full");
             let top = self.tops(pull, true);
             let pulled = Pulled { room: pull.room.clone(), id: pull.id, sent: 0, top, floors: <_>::default() };
@@ -207,29 +227,35 @@ impl Node {
         if known.is_some() || !self.kept.has_store() {
             return Some(room.log.told(known.unwrap_or_else(|| room.log.start_of_tail())));
         }
-        let asked = self.reads.pending.values().any(|pending| {
-            pending.session == session
-                && pending.room == *name
-                && matches!(&pending.asker, Asker::Join(other) if other == from)
+        // Many join at once where a server has started anew: one answer is for all who ask the same.
+        let equal = self.reads.pending.values_mut().find_map(|pending| match &mut pending.asker {
+            Asker::Join { from: other, also } if pending.room == *name && other == from => {
+                Some((pending.session, also))
+            }
+            _ => None,
         });
-        if asked {
+        if let Some((first, also)) = equal {
+            if first != session {
+                also.insert(session);
+            }
             return None;
         }
-        if !self.reads.has_place_for(session) {
+        if !self.reads.has_place_for(session, false) {
             // It asks again.
             self.count("reads_full");
             return None;
         }
-        self.read(name.clone(), session, Asker::Join(from.clone()), what);
+        let also = BTreeSet::new();
+        self.read(name.clone(), session, Asker::Join { from: from.clone(), also }, what);
         None
     }
 
     /// The disk has said where a follower begins.
-    fn start_follower(&mut self, session: SessionId, name: &RoomName, start: VersionVector) {
+    fn start_follower(&mut self, session: SessionId, name: &RoomName, from: &Start, start: VersionVector) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let start = room.log.told(start);
         if let Some(follower) = room.followers.get_mut(&session) {
-            follower.begin_after(start);
+            follower.begin_after(from, start);
             self.answer_joins(name);
         }
     }
@@ -245,7 +271,7 @@ impl Node {
         if let Some(pending) = asked {
             pending.session = session;
         }
-        if !(is_asked || self.reads.has_place_for(session)) || !self.unplaced.insert(post, self.now) {
+        if !(is_asked || self.reads.has_place_for(session, true)) || !self.unplaced.insert(post, self.now) {
             return self.count("reads_full");
         }
         if !is_asked {
@@ -317,21 +343,22 @@ mod tests {
             let mut reads = Reads::default();
             for session in (1..=sessions).map(SessionId) {
                 for _ in 0..questions {
-                    if reads.has_place_for(session) {
+                    if reads.has_place_for(session, false) {
                         reads.last += 1;
-                        let asker = Asker::Join(Start::Last(9));
+                        let asker = Asker::Join { from: Start::Last(9), also: BTreeSet::new() };
                         let pending = Pending { at: Time::ZERO, room: RoomName::lobby(), session, asker };
                         reads.pending.insert(reads.last, pending);
                     }
                 }
             }
             assert_eq!(reads.pending.len(), expected, "{sessions} with {questions}");
+            assert!(reads.has_place_for(SessionId(0), true), "for a post there is");
             (1..=sessions).map(SessionId).for_each(|session| reads.forget(session));
             assert_eq!(reads.pending.len(), 0, "nobody is left");
         }
         check(1, 9, 9);
         check(1, 999, READS_PER_SESSION_MAX);
         check(3, 999, 3 * READS_PER_SESSION_MAX);
-        check(999, 999, READS_MAX);
+        check(999, 999, READS_MAX - READS_FOR_POSTS);
     }
 }

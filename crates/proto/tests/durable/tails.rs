@@ -57,6 +57,20 @@ fn a_server_keeps_a_tail_in_memory_and_serves_the_rest_from_disk() {
 }
 
 #[test]
+fn who_ask_the_same_at_once_cost_the_disk_one_question() {
+    let mut world = World::with(&[true]);
+    spoken(&mut world, 1, MANY);
+    world.disk(1).seek = std::time::Duration::from_secs(2);
+    let before = world.disk(1).reads;
+    let late: Vec<_> = (2..9).map(|n| world.person_from(n, 1, Start::Last(550))).collect();
+    world.run_secs(1);
+    assert_eq!(world.disk(1).reads - before, 1);
+    world.disk(1).seek = std::time::Duration::from_millis(1);
+    world.run_secs(9);
+    assert!(late.iter().all(|late| world.shown(*late) == lines(MANY - 549, MANY)));
+}
+
+#[test]
 fn a_server_that_has_started_anew_knows_an_old_post() {
     let mut world = World::with(&[true]);
     let anna = spoken(&mut world, 1, 30);
