@@ -21,7 +21,7 @@ use crate::{
 struct Seen {
     name: RoomName,
     fence: Fence,
-    digest: u64,
+    total: u64,
     held: VersionVector,
     durable: VersionVector,
 }
@@ -29,7 +29,7 @@ struct Seen {
 impl Seen {
     fn new(name: RoomName) -> Self {
         let (held, durable) = (VersionVector::default(), VersionVector::default());
-        Self { name, fence: NO_FENCE, digest: 0, held, durable }
+        Self { name, fence: NO_FENCE, total: 0, held, durable }
     }
 }
 
@@ -105,8 +105,8 @@ impl Watch {
                 trace.story(now, format_args!("server {} knows {name} at {home}, fence {n}", server.of));
                 checker.observe(&Fact::Fenced { server, cluster, room: room.name, fence: room.fence }, now)?;
             }
-            let is_new = room.digest != seen.digest || (disk.is_some() && *room.durable != seen.durable);
-            if room.digest != seen.digest {
+            let is_new = room.total != seen.total || (disk.is_some() && *room.durable != seen.durable);
+            if room.total != seen.total {
                 let me = Some(node.origin());
                 // A server's own entries first: they exceed what it held before, not what came with them.
                 for own in [true, false] {
@@ -117,7 +117,7 @@ impl Watch {
                         checker.observe(&Fact::Held { server, own, entry }, now)?;
                     }
                 }
-                seen.digest = room.digest;
+                seen.total = room.total;
                 seen.held = room.held.into_owned();
             }
             if is_new {

@@ -61,9 +61,8 @@ impl VersionVector {
     }
 
     /// How many entries it covers.
-    #[cfg(test)]
     pub fn count(&self) -> u64 {
-        self.0.values().sum()
+        self.0.values().fold(0, |sum: u64, seq| sum.saturating_add(*seq))
     }
 
     /// Whether it covers nothing.

@@ -53,8 +53,8 @@ pub struct RoomView<'a> {
     pub held: Cow<'a, VersionVector>,
     /// What of that is on its disk; all, where it has none.
     pub durable: Cow<'a, VersionVector>,
-    /// A hash of that: another one where it has changed.
-    pub digest: u64,
+    /// The sum of its numbers: another one where it has changed.
+    pub total: u64,
 }
 
 impl Node {
@@ -98,7 +98,7 @@ impl Node {
             let (name, room) = rooms.next_if(|(name, _)| **name == record.room)?;
             let open = room.upstream == Upstream::Home;
             let (held, durable) = (Cow::Borrowed(room.held()), Cow::Borrowed(room.durable()));
-            Some(RoomView { name, fence: record.fence, open, held, durable, digest: room.digest })
+            Some(RoomView { name, fence: record.fence, open, held, durable, total: room.held().count() })
         })
     }
 
