@@ -92,7 +92,12 @@ impl World {
                 node::Output::Read(read) => self.use_disk(host, ToDisk::Read(read), now)?,
                 node::Output::Event(event) => {
                     self.trace.story(now, format_args!("server {id} tells {event:?}"));
-                    if let node::Event::PeerDown { peer, .. } = event {
+                    // A run that has ended, or a boot that its server has given up, is dead.
+                    let lives =
+                        |peer| self.servers.iter().flat_map(|host| &host.process).any(|of| of.node.origin() == peer);
+                    if let node::Event::PeerDown { peer, .. } = event
+                        && lives(peer)
+                    {
                         self.checker.observe(&Fact::Blames { server: running.process, peer }, now)?;
                     }
                     if let node::Event::Stopped(why) = event {
