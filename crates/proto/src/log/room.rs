@@ -457,4 +457,4 @@ impl RoomLog {
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

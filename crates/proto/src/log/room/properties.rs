@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{tests::origin, *};
 use crate::{
-    ids::{Boot, RoomName, ServerId},
+    ids::RoomName,
     log::entry::MESSAGE,
     rng::Rng,
     store::{Found, Read, What, Write, model::Model},
@@ -19,10 +19,6 @@ struct Logs {
     tail: RoomLog,
     disk: Model,
     held: VersionVector,
-}
-
-fn origin(id: u32) -> Origin {
-    Origin { id: ServerId(id), boot: Boot(1) }
 }
 
 fn key(device: u64, client_seq: u64) -> PostKey {

@@ -4,11 +4,11 @@ use crate::{
     log::entry::MESSAGE,
 };
 
-fn origin(id: u32) -> Origin {
+pub(crate) fn origin(id: u32) -> Origin {
     Origin { id: ServerId(id), boot: Boot(1) }
 }
 
-fn entry(id: u32, seq: u64, millis: u64, client_seq: u64) -> Entry {
+pub(crate) fn entry(id: u32, seq: u64, millis: u64, client_seq: u64) -> Entry {
     let mut entry = Entry {
         room: RoomName::lobby(),
         origin: origin(id),

@@ -1,32 +1,11 @@
 //! Tests of the reference store.
 
 use super::*;
-use crate::{
-    log::{Entry, Hash, entry::MESSAGE},
-    wire::Frame,
-};
-
-fn origin(id: u32) -> Origin {
-    Origin { id: ServerId(id), boot: Boot(1) }
-}
+use crate::log::room::tests::{entry, origin};
 
 /// An entry of server `id`: its number, its time, and the number of the post.
 fn kept((id, seq, millis, client_seq): (u32, u64, u64, u64)) -> Kept {
-    let mut entry = Entry {
-        room: RoomName::lobby(),
-        origin: origin(id),
-        seq,
-        hlc: Hlc { millis, counter: 0 },
-        from: "anna".parse().unwrap(),
-        person: PersonId([1; 16]),
-        device: DeviceId(1),
-        client_seq,
-        kind: MESSAGE.into(),
-        body: "hello".into(),
-        hash: Hash::default(),
-    };
-    entry.hash = entry.digest();
-    Kept { line: Frame::Entry(entry.clone()).to_line().into(), entry: entry.into() }
+    entry(id, seq, millis, client_seq).into()
 }
 
 fn model(entries: &[(u32, u64, u64, u64)]) -> Model {
