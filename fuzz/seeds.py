@@ -12,27 +12,37 @@ def step(number, text):
     return bytes([number]) + len(text).to_bytes(2, "big") + text
 
 
+def entry_of(example):
+    """The entry that a line carries, if it does."""
+    match example.get("t"):
+        case "entry":
+            return {name: value for name, value in example.items() if name != "t"}
+        case "import":
+            return example["what"].get("entry")
+
+
 def write(corpus, name, data):
     folder = ROOT / "corpus" / corpus
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name.strip("-")).write_bytes(data)
 
 
-pieces, said = b"", b""
+pieces, said, kinds = b"", b"", set()
 for line in (ROOT / "../docs/protocol.md").read_text().splitlines():
     if not line.startswith('{"'):
         continue
     example, data = json.loads(line), line.encode()
     kind = example.get("t", example.get("as"))
     corpus = "discovery" if "hobnob" in example else "greeting" if "as" in example else "frame"
-    if corpus == "frame" and (ROOT / "corpus/frame" / kind).exists():
+    # The first of a kind has its name, whatever is kept already: written again, they are the same files.
+    if kind in kinds:
         kind += "-" + str(sum(data) % 1000)
+    kinds.add(kind)
     write(corpus, kind, data)
     if kind.startswith("fragment"):
         pieces += step(3, data)
-    elif kind.startswith("entry"):
-        del example["t"]
-        write("entry", kind, json.dumps(example, separators=(",", ":"), ensure_ascii=False).encode())
+    elif entry := entry_of(example):
+        write("entry", kind, json.dumps(entry, separators=(",", ":"), ensure_ascii=False).encode())
     elif corpus == "frame" and len(said) < 1500:
         said += step(1, data)
 
