@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use rand_core::{Rng as _, SeedableRng as _};
 
-/// The generator: `ChaCha` with 12 rounds, fit for keys.
+/// The generator: `ChaCha` with 12 rounds, fit for keys. Nobody draws twice what only one may have: tests alone clone it.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Rng(rand_chacha::ChaCha12Rng);
 
 impl Rng {

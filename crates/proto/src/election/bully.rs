@@ -1,7 +1,7 @@
 //! The state machine of the election. See the parent module for the protocol.
 
 #[cfg(test)]
-#[path = "model.rs"]
+#[path = "model/mod.rs"]
 mod model;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -54,6 +54,7 @@ enum Timer {
 
 /// The election as one server sees it.
 #[derive(Debug)]
+#[cfg_attr(test, derive(Clone))]
 pub struct Election {
     me: Origin,
     rng: Rng,
