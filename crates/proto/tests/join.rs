@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
@@ -11,11 +13,10 @@ use std::{
 use hobnob_proto::{
     client::{self, Client, Command},
     config::{ClientConfig, ServerConfig},
-    ids::{ClusterId, DeviceId, RoomName, ServerId},
+    ids::{ClusterId, RoomName},
     log::VersionVector,
     node::{Input, Node, Output},
-    rng::Rng,
-    session::keys::{KeyPair, Secret, Suite},
+    session::keys::Secret,
     time::Time,
     wire::frame::{Ask, Start},
 };
@@ -54,18 +55,8 @@ impl World {
 
     /// A server at `port`, in a network that it shares with those of the same number.
     fn server(&mut self, port: u16, network: u8, name: &str, secret: Option<Secret>) {
-        let config = ServerConfig {
-            id: Some(ServerId(u32::from(port - SERVERS))),
-            cluster: name.parse().unwrap(),
-            secret,
-            replicas: 2,
-            session_port: port,
-            addrs: vec![addr(port)],
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000 + self.now.as_millis(),
-            store: None,
-        };
+        let config = common::server(Some(u32::from(port - SERVERS)), addr(port), self.now);
+        let config = ServerConfig { cluster: name.parse().unwrap(), secret, ..config };
         self.networks.insert(port, network);
         self.nodes.insert(port, Node::new(config, [port.to_le_bytes()[0]; 32], self.now));
         self.step(port, Input::Tick);
@@ -73,18 +64,10 @@ impl World {
 
     /// A client at `port` that is served by the server at `to`.
     fn client(&mut self, port: u16, to: u16, name: &str) {
-        let mut rng = Rng::from_seed([port.to_le_bytes()[0]; 32]);
-        let config = ClientConfig {
-            cluster: name.parse().unwrap(),
-            secret: None,
-            person: KeyPair::generate(&mut rng),
-            device: DeviceId(u64::from(port)),
-            name: format!("person-{port}").parse().unwrap(),
-            via: "script".into(),
-            servers: vec![addr(to)],
-            session: 1,
-        };
-        let mut client = Client::new(config, [port.to_le_bytes()[0]; 32], self.now);
+        let seed = [port.to_le_bytes()[0]; 32];
+        let config = common::person(seed, port.into(), &format!("person-{port}"), &[addr(to)]);
+        let config = ClientConfig { cluster: name.parse().unwrap(), ..config };
+        let mut client = Client::new(config, seed, self.now);
         client.handle(client::Input::Tick, self.now);
         self.clients.insert(port, client);
         self.command(port, Command::Join { room: RoomName::lobby(), from: Start::After(VersionVector::default()) });

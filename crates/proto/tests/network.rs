@@ -2,16 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 
 use hobnob_proto::{
     client::{self, Client, Command},
-    config::{ClientConfig, ServerConfig},
+    config::ServerConfig,
     discovery::interfaces::{Address, CONTAINER, Choice, Interface},
-    ids::{DeviceId, ServerId},
     node::{Input, Node, Output},
-    rng::Rng,
-    session::keys::{KeyPair, Suite},
     time::Time,
     wire::frame::Ask,
 };
@@ -25,18 +24,7 @@ fn addr(text: &str) -> SocketAddr {
 }
 
 fn server(now: Time) -> Node {
-    let config = ServerConfig {
-        id: Some(ServerId(1)),
-        cluster: "test".parse().unwrap(),
-        secret: None,
-        replicas: 1,
-        session_port: 5001,
-        addrs: vec![addr(SERVER)],
-        peers: Vec::new(),
-        suite: Suite::ChaChaPoly,
-        wall_millis: 1_700_000_000_000,
-        store: None,
-    };
+    let config = ServerConfig { replicas: 1, ..common::server(Some(1), addr(SERVER), now) };
     Node::new(config, [1; 32], now)
 }
 
@@ -94,17 +82,7 @@ fn a_status_tells_of_the_interfaces_and_why_some_are_not_used() {
 
 /// What a client on loopback is answered.
 fn ask_status(node: &mut Node, now: &mut Time) -> Value {
-    let mut rng = Rng::from_seed([2; 32]);
-    let config = ClientConfig {
-        cluster: "test".parse().unwrap(),
-        secret: None,
-        person: KeyPair::generate(&mut rng),
-        device: DeviceId(1),
-        name: "ada".parse().unwrap(),
-        via: "script".into(),
-        servers: vec![addr(SERVER)],
-        session: 1,
-    };
+    let config = common::person([2; 32], 1, "ada", &[addr(SERVER)]);
     let mut client = Client::new(config, [3; 32], *now);
     client.handle(client::Input::Command(Command::Ask { id: 1, ask: Ask::Status }), *now);
     client.handle(client::Input::Tick, *now);

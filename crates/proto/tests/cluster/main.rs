@@ -1,5 +1,7 @@
 //! Whole servers in virtual time over a kind network, mostly without clients.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod handover;
 mod ids;
 mod links;

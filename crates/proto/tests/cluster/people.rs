@@ -10,15 +10,16 @@ use std::{
 
 use hobnob_proto::{
     client::{self, Client, Command},
-    config::{ClientConfig, ServerConfig},
-    ids::{DeviceId, Origin, RoomName, ServerId},
+    config::ClientConfig,
+    ids::{Origin, RoomName, ServerId},
     log::VersionVector,
     node::{Event, Input, Node, Output, Stop},
     rng::Rng,
-    session::keys::{KeyPair, Suite},
     time::Time,
     wire::frame::Start,
 };
+
+use crate::common;
 
 /// Where clients are.
 const CLIENTS_FROM: u16 = 9_000;
@@ -90,18 +91,7 @@ impl World {
 
     pub(crate) fn start(&mut self, id: u32) {
         self.boots += 1;
-        let config = ServerConfig {
-            id: Some(ServerId(id)),
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            replicas: 2,
-            session_port: port(id),
-            addrs: vec![addr(port(id))],
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000 + self.now.as_millis(),
-            store: None,
-        };
+        let config = common::server(Some(id), addr(port(id)), self.now);
         self.nodes.insert(port(id), Node::new(config, [self.boots; 32], self.now));
         self.node_step(port(id), Input::Tick);
     }
@@ -126,16 +116,7 @@ impl World {
 
     fn arrive_as(&mut self, at: u16, number: u16, session: u64, name: &str, rooms: &[&str]) {
         let seed = [100 + u8::try_from(number).unwrap(); 32];
-        let config = ClientConfig {
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            person: KeyPair::generate(&mut Rng::from_seed(seed)),
-            device: DeviceId(number.into()),
-            name: name.parse().unwrap(),
-            via: "terminal".into(),
-            servers: Vec::new(),
-            session,
-        };
+        let config = ClientConfig { session, ..common::person(seed, number.into(), name, &[]) };
         let person = Person {
             client: Client::new(config, seed, self.now),
             name: name.to_owned(),

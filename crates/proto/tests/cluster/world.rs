@@ -8,15 +8,16 @@ use std::{
 
 use hobnob_proto::{
     client::{self, Client},
-    config::{ClientConfig, ServerConfig},
-    ids::{DeviceId, RoomName, ServerId},
+    config::ServerConfig,
+    ids::RoomName,
     log::VersionVector,
     node::{Event, Input, Node, Output, Stop, view::View},
-    rng::Rng,
-    session::keys::{KeyPair, Secret, Suite},
+    session::keys::Secret,
     time::Time,
     wire::frame::Start,
 };
+
+use crate::common;
 
 /// How long a datagram takes.
 const LATENCY: Duration = Duration::from_micros(500);
@@ -93,18 +94,11 @@ impl World {
 
     /// The same, with `--peer` for each of `peers`.
     pub(crate) fn start_beside(&mut self, port: u16, id: Option<u32>, secret: Option<&Secret>, peers: &[u16]) {
-        let config = ServerConfig {
-            id: id.map(ServerId),
-            cluster: "test".parse().expect("this is a name"),
-            secret: secret.cloned(),
-            replicas: 2,
-            session_port: port,
-            addrs: [addr(port)].into_iter().chain(self.also_at.iter().copied()).collect(),
-            peers: peers.iter().map(|port| addr(*port)).collect(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000 + self.now.as_millis() - self.behind.as_millis() as u64,
-            store: None,
-        };
+        let addrs = [addr(port)].into_iter().chain(self.also_at.iter().copied()).collect();
+        let peers = peers.iter().map(|port| addr(*port)).collect();
+        let mut config =
+            ServerConfig { secret: secret.cloned(), addrs, peers, ..common::server(id, addr(port), self.now) };
+        config.wall_millis -= self.behind.as_millis() as u64;
         let seed = [port.to_le_bytes()[0]; 32];
         self.nodes.insert(port, Node::new(config, seed, self.now));
         self.step(port, Input::Tick);
@@ -113,17 +107,9 @@ impl World {
     /// Somebody who stays with one server.
     pub(crate) fn add_person(&mut self, server: u32) -> u16 {
         let n = u16::try_from(self.people.len()).expect("they are few");
-        let config = ClientConfig {
-            cluster: "test".parse().expect("this is a name"),
-            secret: None,
-            person: KeyPair::generate(&mut Rng::from_seed([n.to_le_bytes()[0]; 32])),
-            device: DeviceId(n.into()),
-            name: format!("person-{n}").parse().expect("this is a name"),
-            via: "test".to_owned(),
-            servers: vec![addr(port(server))],
-            session: 1,
-        };
-        self.people.insert(PEOPLE + n, Client::new(config, [n.to_le_bytes()[0]; 32], self.now));
+        let seed = [n.to_le_bytes()[0]; 32];
+        let config = common::person(seed, n.into(), &format!("person-{n}"), &[addr(port(server))]);
+        self.people.insert(PEOPLE + n, Client::new(config, seed, self.now));
         self.after_client(PEOPLE + n);
         PEOPLE + n
     }

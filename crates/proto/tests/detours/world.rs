@@ -8,15 +8,15 @@ use std::{
 
 use hobnob_proto::{
     client::{self, Client, Command},
-    config::{ClientConfig, ServerConfig},
-    ids::{DeviceId, RoomName, ServerId},
+    config::ClientConfig,
+    ids::RoomName,
     log::{Entry, VersionVector},
     node::{self, Node},
-    rng::Rng,
-    session::keys::{KeyPair, Suite},
     time::Time,
     wire::frame::Start,
 };
+
+use crate::common;
 
 /// How long a datagram takes.
 const LATENCY: Duration = Duration::from_micros(500);
@@ -78,18 +78,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, id: Host) {
-        let config = ServerConfig {
-            id: Some(ServerId(id.into())),
-            cluster: "test".parse().expect("this is a name"),
-            secret: None,
-            replicas: 2,
-            session_port: addr(id).port(),
-            addrs: vec![addr(id)],
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000 + self.now.as_millis(),
-            store: None,
-        };
+        let config = common::server(Some(id.into()), addr(id), self.now);
         let seed = [id.to_le_bytes()[0]; 32];
         self.nodes.insert(id, Node::new(config, seed, self.now));
         self.step_node(id, node::Input::Tick);
@@ -100,18 +89,9 @@ impl World {
         for server in self.nodes.keys().filter(|id| !reaches.contains(id)) {
             self.cuts.extend([(host, *server), (*server, host)]);
         }
-        let mut rng = Rng::from_seed([host.to_le_bytes()[0]; 32]);
-        let config = ClientConfig {
-            cluster: "test".parse().expect("this is a name"),
-            secret: None,
-            person: KeyPair::generate(&mut rng),
-            device: DeviceId(host.into()),
-            name: format!("c{host}").parse().expect("this is a name"),
-            via: "terminal".into(),
-            servers: Vec::new(),
-            session: 1_000,
-        };
-        self.clients.insert(host, (Client::new(config, [host.to_le_bytes()[0]; 32], self.now), 0));
+        let seed = [host.to_le_bytes()[0]; 32];
+        let config = ClientConfig { session: 1_000, ..common::person(seed, host.into(), &format!("c{host}"), &[]) };
+        self.clients.insert(host, (Client::new(config, seed, self.now), 0));
         self.told.insert(host, Told::default());
         self.command(host, Command::Join { room: lobby(), from: Start::After(VersionVector::default()) });
         self.step_client(host, client::Input::Tick);

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod acks;
+#[path = "../common/mod.rs"]
+mod common;
 mod imports;
 mod posts;
 mod restarts;

@@ -9,14 +9,13 @@ use std::{
 use hobnob_proto::{
     client::{self, Client},
     config::{ClientConfig, ServerConfig},
-    ids::{DeviceId, Origin, RoomName, ServerId},
+    ids::{Origin, RoomName},
     log::VersionVector,
     node::{
         Event, Input, Node, Output,
         view::{RoomView, View},
     },
     rng::Rng,
-    session::keys::{KeyPair, Suite},
     store::{Answer, Found, Read, Write, model::Model},
     time::Time,
     wire::{
@@ -24,6 +23,8 @@ use hobnob_proto::{
         import::Outcome,
     },
 };
+
+use crate::common;
 
 /// How long a datagram takes.
 const LATENCY: Duration = Duration::from_micros(500);
@@ -35,8 +36,6 @@ const READ: Duration = Duration::from_millis(1);
 const PEOPLE: u16 = 40_000;
 /// The numbers of people who are on the machine of a server begin with this.
 pub(crate) const HERE: u16 = 100;
-/// What clocks on the wall say when a world begins.
-const WALL_MILLIS: u64 = 1_700_000_000_000;
 
 /// A room in which somebody posts.
 pub(crate) const ROOM: &str = "tea";
@@ -177,25 +176,15 @@ impl World {
     /// Starts a server, from its disk if it has one. What was not synced is lost.
     pub(crate) fn start(&mut self, id: u32) {
         self.runs += 1;
-        let (port, wall_millis) = (port(id), WALL_MILLIS + self.now.as_millis());
+        let port = port(id);
+        let config = common::server(Some(id), addr(port), self.now);
         let store = self.disks.get_mut(&port).map(|disk| {
             disk.pending.clear();
             disk.answers.clear();
             disk.durable = 0;
-            disk.model.restore(wall_millis / 1000, &mut Rng::from_seed([self.runs; 32]))
+            disk.model.restore(config.wall_millis / 1000, &mut Rng::from_seed([self.runs; 32]))
         });
-        let config = ServerConfig {
-            id: Some(ServerId(id)),
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            replicas: 2,
-            session_port: port,
-            addrs: vec![addr(port)],
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis,
-            store,
-        };
+        let config = ServerConfig { store, ..config };
         self.nodes.insert(port, Node::new(config, [self.runs; 32], self.now));
         self.step(port, Input::Tick);
     }
@@ -228,16 +217,9 @@ impl World {
     /// The same, who wants so much of the room.
     pub(crate) fn person_from(&mut self, n: u16, server: u32, from: Start) -> u16 {
         let seed = [n.to_le_bytes()[0] + 100; 32];
-        let config = ClientConfig {
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            person: KeyPair::generate(&mut Rng::from_seed(seed)),
-            device: DeviceId(n.into()),
-            name: format!("person-{n}").parse().unwrap(),
-            via: "test".to_owned(),
-            servers: vec![addr(port(server))],
-            session: self.now.as_millis(),
-        };
+        let server = addr(port(server));
+        let config = common::person(seed, n.into(), &format!("person-{n}"), &[server]);
+        let config = ClientConfig { session: self.now.as_millis(), ..config };
         let port = PEOPLE + n;
         self.people.insert(port, Client::new(config, seed, self.now));
         self.command(port, client::Command::Join { room: room(), from });

@@ -69,7 +69,7 @@ impl Stranger {
     fn new(part: As, lab: &mut Lab) -> Self {
         let view = lab.servers[0].node.view();
         let (victim_is, cluster) = (view.me.expect("it serves"), view.cluster.expect("it has one"));
-        let cluster_key = keys::cluster_key(None, &"lab".parse().expect("letters make a name"), cluster);
+        let cluster_key = keys::cluster_key(None, &"test".parse().expect("letters make a name"), cluster);
         let mut rng = lab.rng.fork();
         let (key, last) = match part {
             As::Client => (KeyPair::generate(&mut rng), 1),

@@ -1,19 +1,19 @@
 //! A server that is sent 100,000 hostile datagrams still serves: noise, and what a small cluster really said, cut short,
 //! bent, glued together, replayed, from strangers and in the name of others.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod frames;
 
 use std::{collections::VecDeque, net::SocketAddr};
 
 use hobnob_proto::{
     client::{self, Client},
-    config::{ClientConfig, ServerConfig},
-    ids::{DeviceId, RoomName, ServerId},
+    ids::RoomName,
     limits,
     log::VersionVector,
     node::{self, Node},
     rng::Rng,
-    session::keys::{KeyPair, Suite},
     time::{Duration, Time},
     wire::frame::Start,
 };
@@ -88,18 +88,10 @@ impl Lab {
     /// Somebody who stays with the first server, and follows the lobby from its beginning.
     fn add_person(&mut self) -> usize {
         let n = self.people.len();
-        let config = ClientConfig {
-            cluster: "lab".parse().expect("letters make a name"),
-            secret: None,
-            person: KeyPair::generate(&mut self.rng),
-            device: DeviceId(self.rng.u64()),
-            name: format!("person-{n}").parse().expect("letters, a dash and digits make a name"),
-            via: "test".to_owned(),
-            servers: vec![self.servers[0].addr],
-            session: 1,
-        };
         let mut seed = [0; 32];
         self.rng.fill(&mut seed);
+        let device = self.rng.u64();
+        let config = common::person(seed, device, &format!("person-{n}"), &[self.servers[0].addr]);
         let client = Client::new(config, seed, self.now);
         let addr = SocketAddr::from(([10, 0, 1, n as u8 + 1], 40_000));
         self.people.push(Person { addr, client, wake: self.now, events: Vec::new() });
@@ -272,18 +264,7 @@ impl Lab {
 
 fn server(id: u32, rng: &mut Rng) -> Server {
     let addr = SocketAddr::from(([10, 0, 0, id as u8], 5001));
-    let config = ServerConfig {
-        id: Some(ServerId(id)),
-        cluster: "lab".parse().expect("letters make a name"),
-        secret: None,
-        replicas: 2,
-        session_port: addr.port(),
-        addrs: vec![addr],
-        peers: Vec::new(),
-        suite: Suite::ChaChaPoly,
-        wall_millis: 1_800_000_000_000,
-        store: None,
-    };
+    let config = common::server(Some(id), addr, Time::ZERO);
     let mut seed = [0; 32];
     rng.fill(&mut seed);
     Server { addr, node: Node::new(config, seed, Time::ZERO), wake: Time::ZERO, events: Vec::new() }

@@ -1,5 +1,7 @@
 //! What it costs a server that people talk: nothing is taken from the heap for one more who is shown a line.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod stage;
 
 use stage::{Server, Stage};

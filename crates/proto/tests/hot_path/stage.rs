@@ -6,18 +6,16 @@ use std::{collections::BTreeMap, net::SocketAddr, ops::Range, time::Duration};
 
 use hobnob_proto::{
     client::{self, Client},
-    config::{ClientConfig, ServerConfig},
-    ids::{DeviceId, RoomName, ServerId},
+    config::ServerConfig,
+    ids::RoomName,
     log::VersionVector,
     node::{Input, Node, Output},
-    rng::Rng,
-    session::{
-        Datagrams,
-        keys::{KeyPair, Suite},
-    },
+    session::{Datagrams, keys::Suite},
     time::Time,
     wire::frame::Start,
 };
+
+use crate::common;
 
 /// How long a datagram takes.
 const LATENCY: Duration = Duration::from_micros(500);
@@ -90,18 +88,8 @@ impl Server {
     }
 
     fn at(port: u16, now: Time) -> Self {
-        let config = ServerConfig {
-            id: Some(ServerId(u32::from(port) - 5_000)),
-            cluster: "test".parse().expect("this is a name"),
-            secret: None,
-            replicas: 2,
-            session_port: port,
-            addrs: vec![addr(port)],
-            peers: Vec::new(),
-            suite: Suite::AesGcm,
-            wall_millis: 1_700_000_000_000,
-            store: None,
-        };
+        let config =
+            ServerConfig { suite: Suite::AesGcm, ..common::server(Some(u32::from(port) - 5_000), addr(port), now) };
         let node = Node::new(config, [port.to_le_bytes()[0]; 32], now);
         Self { node, next_tick: now, sent: Datagrams::default(), outputs: Vec::new() }
     }
@@ -157,16 +145,7 @@ impl Stage {
     fn come(&mut self, n: u16) {
         let mut seed = [1; 32];
         seed[..2].copy_from_slice(&n.to_le_bytes());
-        let config = ClientConfig {
-            cluster: "test".parse().expect("this is a name"),
-            secret: None,
-            person: KeyPair::generate(&mut Rng::from_seed(seed)),
-            device: DeviceId(n.into()),
-            name: format!("person-{n}").parse().expect("this is a name"),
-            via: "test".to_owned(),
-            servers: vec![addr(SERVER)],
-            session: 1,
-        };
+        let config = common::person(seed, n.into(), &format!("person-{n}"), &[addr(SERVER)]);
         let port = PEOPLE + n;
         self.people.insert(port, Client::new(config, seed, self.now));
         self.wake.insert(port, self.now);
