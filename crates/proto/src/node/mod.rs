@@ -416,6 +416,9 @@ impl Node {
         node.restore(restored);
         if node.stage == Stage::Joining {
             node.begin();
+            if node.is_sole_member() {
+                node.timers.set(Timer::Joining, now);
+            }
         }
         node
     }
