@@ -13,6 +13,7 @@ use crate::{
     session::{
         Datagrams, Event, Role, SessionId,
         census::{self, Talk},
+        cipher::{Ready, Warm},
         cookie::Cookies,
         gate::Gate,
         half_open::HalfOpen,
@@ -39,6 +40,7 @@ pub struct Endpoint {
     pub(super) key: Option<Arc<KeyPair>>,
     pub(super) rng: Rng,
     pub(super) sessions: Table,
+    pub(super) warm: Warm,
     pub(super) half_open: HalfOpen,
     pub(super) gate: Gate,
     pub(super) cookies: Cookies,
@@ -80,6 +82,7 @@ impl Endpoint {
             key: key.map(Arc::new),
             rng,
             sessions: Table::default(),
+            warm: Warm::default(),
             half_open: HalfOpen::default(),
             gate: Gate::default(),
             cookies: Cookies::default(),
@@ -138,9 +141,9 @@ impl Endpoint {
             self.expire(session);
             return;
         }
-        let Some((transport, noise)) = half.responder.answer(payload) else { return };
+        let Some((keys, noise)) = half.responder.answer(payload) else { return };
         half.answer = Some(Packet::Answer { sender: session.0, receiver: half.remote, noise: &noise }.to_bytes());
-        state.sealed = Some(Sealed::new(transport, half.remote, 0));
+        state.sealed = Some(Sealed::new(keys, half.remote, 0));
         self.owe(session);
     }
 
@@ -148,6 +151,7 @@ impl Endpoint {
     pub fn close(&mut self, session: SessionId) {
         let Some(state) = self.sessions.remove(&session) else { return };
         self.timers.remove(session, &state);
+        self.warm.forget(session);
         if let Phase::HalfOpen(half) = &state.phase {
             self.half_open.remove(&half.ask);
         }
@@ -250,7 +254,7 @@ impl Endpoint {
             session.listed = false;
             let owes = mem::take(&mut session.owes);
             match &session.phase {
-                Phase::Up(_) => seal_lines(session, owes, &self.outbox, &mut self.plain, out),
+                Phase::Up(_) => seal_lines(session, owes, &self.outbox, &mut self.plain, self.warm.of(id), out),
                 Phase::Calling(calling) if owes => out.push(session.addr, &calling.init),
                 Phase::HalfOpen(half) if owes => {
                     if let Some(answer) = &half.answer {
@@ -324,14 +328,21 @@ fn list(listed: &mut Vec<SessionId>, id: SessionId, session: &mut Session) {
 }
 
 /// Seals the session's lines; if there are none and it `owes` a packet, an empty one.
-fn seal_lines(session: &mut Session, owes: bool, outbox: &Outbox, plain: &mut Vec<u8>, out: &mut Datagrams) {
+fn seal_lines(
+    session: &mut Session,
+    owes: bool,
+    outbox: &Outbox,
+    plain: &mut Vec<u8>,
+    ready: &mut Ready,
+    out: &mut Datagrams,
+) {
     let (chain, waiting) = (mem::take(&mut session.chain), session.waiting.take());
     let Some(sealed) = &mut session.sealed else { return };
     let to = session.addr;
     if let Some(message) = session.rekey.as_deref_mut().and_then(Rekey::take_owed) {
-        sealed.seal(message, to, out);
+        sealed.seal(message, to, out, ready);
     } else if chain.is_empty() && waiting.is_none() && owes {
-        sealed.seal(&[], to, out);
+        sealed.seal(&[], to, out, ready);
     }
     plain.clear();
     let waiting = waiting.iter().flat_map(|waiting| waiting.split_inclusive(|byte| *byte == b'\n'));
@@ -341,13 +352,13 @@ fn seal_lines(session: &mut Session, owes: bool, outbox: &Outbox, plain: &mut Ve
             if plain.len() >= limits::PAYLOAD_BYTES_MAX / 2 {
                 plain.resize(limits::PAYLOAD_BYTES_MAX, b'\n');
             }
-            sealed.seal(plain, to, out);
+            sealed.seal(plain, to, out, ready);
             plain.clear();
         }
         plain.extend_from_slice(line);
     }
     if !plain.is_empty() {
-        sealed.seal(plain, to, out);
+        sealed.seal(plain, to, out, ready);
     }
 }
 
