@@ -1,6 +1,6 @@
 //! The arguments of `hobnob bench`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use hobnob_proto::limits;
@@ -81,12 +81,40 @@ pub(super) enum What {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
         seconds: u64,
     },
+    /// Messages are posted, and counted once they are on the disks of so many servers
+    Stored(StoredArgs),
     /// Members come, as fast as they are let in
     Join {
         /// Members, in rooms of a hundred
         #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=190_000))]
         members: u64,
     },
+}
+
+/// Options of `stored`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct StoredArgs {
+    /// Clients that post
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(super) senders: u64,
+    /// On how many servers a message is to be
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
+    pub(super) replicas: u64,
+    /// For so long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(super) seconds: u64,
+    /// Servers
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=16))]
+    pub(super) servers: u64,
+    /// Rooms that they post in, if there are as many senders
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(super) rooms: u64,
+    /// Messages of one sender that are under way: not stored yet; else 1 of a lone sender, and 64 of several
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(super) window: Option<u64>,
+    /// A directory on the disk that is to be measured; else where servers keep what they have
+    #[arg(long)]
+    pub(super) dir: Option<PathBuf>,
 }
 
 impl What {
@@ -96,6 +124,7 @@ impl What {
             Self::Fanout { .. } => "fanout",
             Self::Burst { .. } => "burst",
             Self::Idle { .. } => "idle",
+            Self::Stored(_) => "stored",
             Self::Join { .. } => "join",
         }
     }
