@@ -19,8 +19,10 @@ use self::{
 };
 
 mod args;
+mod catchup;
 mod crowd;
 mod disk;
+mod failover;
 mod follow;
 mod member;
 mod posters;
@@ -29,6 +31,7 @@ mod report;
 mod scene;
 mod server;
 mod socket;
+mod start;
 mod stored;
 mod tally;
 mod trio;
@@ -46,6 +49,9 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Fail> {
     let mut rng = rng()?;
     let report = match &what {
         What::Stored(args) => stored::run(args, own_servers(&common)?, &mut rng)?,
+        What::Catchup(args) => catchup::run(args, own_servers(&common)?, &mut rng)?,
+        What::Failover(args) => failover::run(args, own_servers(&common)?)?,
+        What::Start(args) => start::run(args, own_servers(&common)?, &mut rng)?,
         _ => Stage::set(&common, &mut rng)?.measure(&what, &mut rng)?,
     };
     if common.json {
@@ -134,7 +140,9 @@ impl Stage {
                 let setting = format!("{sessions} members for {span} s");
                 (roles(sessions, COMPANY, Talk::Silent, 0), Some(seconds(span)), setting)
             }
-            What::Stored(_) => return Err(failed("this is measured elsewhere")),
+            What::Stored(_) | What::Catchup(_) | What::Failover(_) | What::Start(_) => {
+                return Err(failed("this is measured elsewhere"));
+            },
             What::Join { members } => (roles(members, COMPANY, Talk::Silent, 0), None, format!("{members} members")),
         };
         let members = roles.len();

@@ -33,8 +33,10 @@ use crate::bench::{
     tally::Histogram,
 };
 
-/// What is not answered is said again after this.
+/// What is not answered is said again after this; a post then at doubling intervals.
 const AGAIN: Duration = Duration::from_millis(500);
+/// Of the posts that are accepted and not stored, the oldest that are said again: as the real client does.
+const OFTEN_MAX: usize = 8;
 /// How long a turn waits at the most, and how often sessions are asked for what is due.
 const TURN_MAX: Duration = Duration::from_millis(5);
 /// How long an answer may take.
@@ -74,7 +76,8 @@ pub(super) struct Stored {
 struct Open {
     body: String,
     posted: Time,
-    said: Time,
+    again_at: Time,
+    again: Duration,
     accepted: bool,
 }
 
@@ -328,7 +331,7 @@ impl Poster {
         while self.is_served && *left > 0 && self.next - first < self.role.window {
             let now = Time::from_micros(start.elapsed().as_micros() as u64);
             let body = follow::body(now.as_micros(), bytes);
-            self.open.insert(self.next, Open { body, posted: now, said: now, accepted: false });
+            self.open.insert(self.next, Open { body, posted: now, again_at: now + AGAIN, again: AGAIN, accepted: false });
             self.say_post(self.next);
             self.next += 1;
             *left -= 1;
@@ -337,10 +340,14 @@ impl Poster {
     }
 
     fn repeat(&mut self, now: Time, counted: &mut Stored) {
-        let late = self.open.iter().filter(|(_, open)| now.since(open.said) > AGAIN).map(|(seq, _)| *seq);
+        let is_late = |(n, (_, open)): &(usize, (&u64, &Open))| {
+            open.again_at <= now && (!open.accepted || *n < OFTEN_MAX)
+        };
+        let late = self.open.iter().enumerate().filter(is_late).map(|(_, (seq, _))| *seq);
         for seq in late.collect::<Vec<_>>() {
             if let Some(open) = self.open.get_mut(&seq) {
-                open.said = now;
+                open.again = open.again * 2;
+                open.again_at = now + open.again;
             }
             counted.repeated += 1;
             self.say_post(seq);
