@@ -5,11 +5,7 @@ use std::{path::Path, sync::Arc, sync::atomic::Ordering, thread, time::Duration}
 use hobnob_proto::{
     hlc::Hlc,
     ids::{Boot, ClusterId, ClusterName, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
-    log::{
-        Entry, Hash,
-        entry::MESSAGE,
-        room::Kept,
-    },
+    log::{Entry, Hash, entry::MESSAGE, room::Kept},
     rng::Rng,
     store::Write,
 };
