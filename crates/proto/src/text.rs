@@ -1,4 +1,4 @@
-//! Bytes as text: base64 without padding, in the alphabet that is safe in file names and URLs.
+//! Bytes as text: base64 without padding, in the alphabet that is safe in file names and URLs. And numbers, in decimal.
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -7,7 +7,44 @@ pub fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
+/// Adds `bytes` as text.
+pub fn push_encoded(text: &mut String, bytes: &[u8]) {
+    URL_SAFE_NO_PAD.encode_string(bytes, text);
+}
+
 /// The `N` bytes that `text` stands for, or `None` where it stands for anything else.
 pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+/// Adds a number: what `Display` writes, without the machinery around it.
+pub fn push_number(text: &mut String, mut number: u64) {
+    let mut digits = [b'0'; 20];
+    let mut first = digits.len() - 1;
+    while number >= 10 {
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        first -= 1;
+    }
+    digits[first] = b'0' + number as u8;
+    text.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
+}
+
+/// How many digits a number has.
+pub fn digits(number: u64) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_written_as_usual() {
+        for number in [0, 1, 9, 10, 11, 99, 100, 12_345_678_901, u64::MAX - 1, u64::MAX] {
+            let mut text = String::new();
+            push_number(&mut text, number);
+            assert_eq!((&text, digits(number)), (&number.to_string(), text.len()));
+        }
+    }
 }

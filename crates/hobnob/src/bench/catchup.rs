@@ -68,8 +68,10 @@ pub(super) fn run(args: &CatchupArgs, common: &Common, rng: &mut Rng) -> Result<
     let (span, cpu) = (returned.elapsed(), process::cpu(pid));
     let from = trio.place.path().parent().unwrap_or(trio.place.path()).display().to_string();
     let (entries, size) = (args.entries, common.size);
-    let mut report =
-        Report::new("catchup", &format!("{entries} messages of {size} bytes in {rooms} rooms, {SERVERS} servers, in {from}"));
+    let mut report = Report::new(
+        "catchup",
+        &format!("{entries} messages of {size} bytes in {rooms} rooms, {SERVERS} servers, in {from}"),
+    );
     report.measured("posted meanwhile", Some(entries as f64 / posted.as_secs_f64()), "/s", "posted_per_s");
     report.measured("started until ready", Some(micros(ready) / 1e3), "ms", "ready_ms");
     report.measured("  until the first of them came", began.map(|began| began.as_secs_f64()), "s", "first_s");
@@ -91,9 +93,5 @@ pub(super) fn run(args: &CatchupArgs, common: &Common, rng: &mut Rng) -> Result<
 /// Posts what is left, and waits until all of it is stored.
 fn settle(posters: &mut Posters) -> Result<(), Fail> {
     let is_done = |posters: &Posters| posters.left == 0 && posters.open() == 0;
-    if posters.until(SPAN_MAX.max(SETTLE_MAX), is_done)? {
-        Ok(())
-    } else {
-        Err(failed("not all was stored in time"))
-    }
+    if posters.until(SPAN_MAX.max(SETTLE_MAX), is_done)? { Ok(()) } else { Err(failed("not all was stored in time")) }
 }

@@ -28,8 +28,9 @@ impl Place {
     pub(super) fn new(given: Option<&Path>, rng: &mut Rng) -> Result<Self, Fail> {
         let above = given.map_or_else(state_directory, Path::to_path_buf);
         let path = above.join(format!("hobnob-bench-{:016x}", rng.u64()));
-        fs::create_dir_all(&path)
-            .map_err(|error| failed(&format!("{} cannot be made ({error}): name another with --dir", path.display())))?;
+        fs::create_dir_all(&path).map_err(|error| {
+            failed(&format!("{} cannot be made ({error}): name another with --dir", path.display()))
+        })?;
         Ok(Self(path))
     }
 
@@ -76,10 +77,9 @@ pub(super) fn syncs(directory: &Path) -> Result<Histogram, Fail> {
 
 /// Puts that into words.
 pub(super) fn tell_syncs(report: &mut Report, spans: &Histogram) {
-    for (what, key, per_mille) in [
-        ("a page written and synced, median", "sync_p50_us", 500),
-        ("  99 of 100", "sync_p99_us", 990),
-    ] {
+    for (what, key, per_mille) in
+        [("a page written and synced, median", "sync_p50_us", 500), ("  99 of 100", "sync_p99_us", 990)]
+    {
         report.measured(what, Some(spans.per_mille(per_mille) as f64), "us", key);
     }
 }

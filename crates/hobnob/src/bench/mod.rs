@@ -142,7 +142,7 @@ impl Stage {
             }
             What::Stored(_) | What::Catchup(_) | What::Failover(_) | What::Start(_) => {
                 return Err(failed("this is measured elsewhere"));
-            },
+            }
             What::Join { members } => (roles(members, COMPANY, Talk::Silent, 0), None, format!("{members} members")),
         };
         let members = roles.len();

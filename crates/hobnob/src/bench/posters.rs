@@ -33,8 +33,11 @@ use crate::bench::{
     tally::Histogram,
 };
 
-/// What is not answered is said again after this; a post then at doubling intervals.
+/// What is not answered is said again after this.
 const AGAIN: Duration = Duration::from_millis(500);
+/// A post after this, and then at doubling intervals: later than from a person's client, since as many as may be are under
+/// way at once.
+const POST_AGAIN: Duration = Duration::from_secs(2);
 /// Of the posts that are accepted and not stored, the oldest that are said again: as the real client does.
 const OFTEN_MAX: usize = 8;
 /// How long a turn waits at the most, and how often sessions are asked for what is due.
@@ -130,7 +133,18 @@ impl Posters {
             let (open, answers) = (BTreeMap::new(), VecDeque::new());
             let (session, number, is_served, hi_at, next) = (None, 1, false, None, 1);
             posters.push(Poster {
-                role, socket, endpoint, key, session, device, number, is_served, hi_at, open, next, answers,
+                role,
+                socket,
+                endpoint,
+                key,
+                session,
+                device,
+                number,
+                is_served,
+                hi_at,
+                open,
+                next,
+                answers,
             });
         }
         let mut all = Self {
@@ -331,7 +345,10 @@ impl Poster {
         while self.is_served && *left > 0 && self.next - first < self.role.window {
             let now = Time::from_micros(start.elapsed().as_micros() as u64);
             let body = follow::body(now.as_micros(), bytes);
-            self.open.insert(self.next, Open { body, posted: now, again_at: now + AGAIN, again: AGAIN, accepted: false });
+            self.open.insert(
+                self.next,
+                Open { body, posted: now, again_at: now + POST_AGAIN, again: POST_AGAIN, accepted: false },
+            );
             self.say_post(self.next);
             self.next += 1;
             *left -= 1;
@@ -340,9 +357,8 @@ impl Poster {
     }
 
     fn repeat(&mut self, now: Time, counted: &mut Stored) {
-        let is_late = |(n, (_, open)): &(usize, (&u64, &Open))| {
-            open.again_at <= now && (!open.accepted || *n < OFTEN_MAX)
-        };
+        let is_late =
+            |(n, (_, open)): &(usize, (&u64, &Open))| open.again_at <= now && (!open.accepted || *n < OFTEN_MAX);
         let late = self.open.iter().enumerate().filter(is_late).map(|(_, (seq, _))| *seq);
         for seq in late.collect::<Vec<_>>() {
             if let Some(open) = self.open.get_mut(&seq) {

@@ -28,7 +28,8 @@ pub(super) fn run(args: &StartArgs, common: &Common, rng: &mut Rng) -> Result<Re
     let cluster = Cluster::new(rng)?;
     let from = place.path().parent().unwrap_or(place.path()).display().to_string();
     let (entries, rooms, size) = (args.entries, args.rooms, common.size);
-    let setting = format!("{entries} messages of {size} bytes in {rooms} rooms, each started {} times, in {from}", args.starts);
+    let setting =
+        format!("{entries} messages of {size} bytes in {rooms} rooms, each started {} times, in {from}", args.starts);
     let mut report = Report::new("start", &setting);
     let (empty, full) = (place.path().join("empty"), place.path().join("full"));
     start(&mut report, "empty", "empty", &cluster, &empty, args.starts)?;
@@ -40,11 +41,17 @@ pub(super) fn run(args: &StartArgs, common: &Common, rng: &mut Rng) -> Result<Re
             eprintln!("{:6.1} s  {done} of {entries} messages", began.elapsed().as_secs_f64());
         }
     };
-    fill(&full, &cluster.name, (entries, rooms), size as usize, progress).map_err(|error| failed(&error.to_string()))?;
+    fill(&full, &cluster.name, (entries, rooms), size as usize, progress)
+        .map_err(|error| failed(&error.to_string()))?;
     let filled = began.elapsed();
     let bytes = disk::bytes_in(&full);
     start(&mut report, &format!("with {entries} messages"), "full", &cluster, &full, args.starts)?;
-    report.measured("bytes on disk for each message", Some(bytes as f64 / entries as f64), "", "disk_bytes_per_message");
+    report.measured(
+        "bytes on disk for each message",
+        Some(bytes as f64 / entries as f64),
+        "",
+        "disk_bytes_per_message",
+    );
     report.measured("written before", Some(entries as f64 / filled.as_secs_f64()), "/s", "filled_per_s");
     Ok(report)
 }

@@ -43,7 +43,8 @@ pub(super) fn run(args: &StoredArgs, common: &Common, rng: &mut Rng) -> Result<R
     let mut trio = Trio::start(place, args.servers, args.replicas, !common.no_pin, rng)?;
     trio.leave_processors();
     let count = args.servers as usize;
-    let senders = (0..args.senders as usize).map(|at| Role { server: at % count, room: room(at as u64 % rooms), window });
+    let senders =
+        (0..args.senders as usize).map(|at| Role { server: at % count, room: room(at as u64 % rooms), window });
     let roles = (0..count).map(trio::watcher).chain(senders).collect();
     let mut posters = Posters::arrive(trio.targets(rng)?, roles, common.size as usize, rng)?;
     let measured = measure(&trio, &mut posters, seconds(args.seconds))?;
@@ -127,10 +128,9 @@ fn fill(report: &mut Report, measured: &Measured, homes: &[usize]) {
     let Measured { counted, span, cpu, own } = measured;
     report.add("rooms at each server", &format!("{homes:?}"), "homes", json!(homes));
     report.measured("messages stored", Some(counted.stored as f64 / span.as_secs_f64()), "/s", "stored_per_s");
-    for (what, key, spans) in [
-        ("until accepted", "accepted", &counted.accepted),
-        ("until stored", "stored", &counted.latency),
-    ] {
+    for (what, key, spans) in
+        [("until accepted", "accepted", &counted.accepted), ("until stored", "stored", &counted.latency)]
+    {
         for (name, key_end, per_mille) in [("median", "p50", 500), ("99 of 100", "p99", 990)] {
             let value = Some(spans.per_mille(per_mille) as f64);
             report.measured(&format!("{what}, {name}"), value, "us", &format!("{key}_{key_end}_us"));
