@@ -62,7 +62,7 @@ pub(super) struct Role {
 
 /// What was counted.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Stored {
+pub(super) struct Counted {
     /// Posts that were made.
     pub(super) posted: u64,
     /// Posts that were said once more.
@@ -107,7 +107,7 @@ pub(super) struct Posters {
     start: Instant,
     poll: Poll,
     events: Events,
-    posters: Vec<Poster>,
+    all: Vec<Poster>,
     body: usize,
     buffer: Vec<u8>,
     datagrams: Datagrams,
@@ -116,7 +116,7 @@ pub(super) struct Posters {
     /// How many new posts may still be made.
     pub(super) left: u64,
     /// What was counted.
-    pub(super) counted: Stored,
+    pub(super) counted: Counted,
 }
 
 impl Posters {
@@ -152,16 +152,16 @@ impl Posters {
             start: Instant::now(),
             poll,
             events: Events::with_capacity(256),
-            posters,
+            all: posters,
             body,
             buffer: vec![0; CALL_BYTES_MAX],
             datagrams: Datagrams::default(),
             ticked: Time::ZERO,
             asked: 0,
             left: 0,
-            counted: Stored::default(),
+            counted: Counted::default(),
         };
-        if !all.until(ARRIVE_MAX, |all| all.posters.iter().all(|poster| poster.is_served))? {
+        if !all.until(ARRIVE_MAX, |all| all.all.iter().all(|poster| poster.is_served))? {
             return Err(failed("not all clients came"));
         }
         Ok(all)
@@ -181,7 +181,7 @@ impl Posters {
 
     /// Posts that are not stored.
     pub(super) fn open(&self) -> usize {
-        self.posters.iter().map(|poster| poster.open.len()).sum()
+        self.all.iter().map(|poster| poster.open.len()).sum()
     }
 
     /// Asks the server of the client with that place: the parts of its answer.
@@ -190,11 +190,11 @@ impl Posters {
         while Instant::now() < end {
             self.asked += 1;
             let (id, mut parts) = (self.asked, BTreeMap::new());
-            self.posters[at].say(&Frame::Ask { id, ask: ask.clone() });
+            self.all[at].say(&Frame::Ask { id, ask: ask.clone() });
             let (asked, mut count) = (Instant::now(), None);
             while asked.elapsed() < AGAIN {
                 self.turn()?;
-                while let Some((of, part, last, data)) = self.posters[at].answers.pop_front() {
+                while let Some((of, part, last, data)) = self.all[at].answers.pop_front() {
                     if of == id {
                         count = count.or(last.then_some(part + 1));
                         parts.insert(part, data);
@@ -215,7 +215,7 @@ impl Posters {
     /// Takes what has come, and says what is due.
     fn turn(&mut self) -> Result<(), Fail> {
         self.call();
-        for poster in &mut self.posters {
+        for poster in &mut self.all {
             poster.talk(self.body, &mut self.left, &mut self.counted, self.start);
         }
         self.flush();
@@ -231,13 +231,13 @@ impl Posters {
         }
         if now.since(self.ticked) >= TURN_MAX {
             self.ticked = now;
-            for at in 0..self.posters.len() {
-                let poster = &mut self.posters[at];
+            for at in 0..self.all.len() {
+                let poster = &mut self.all[at];
                 if poster.endpoint.deadline().is_some_and(|due| due <= now) {
                     poster.endpoint.tick(now);
                 }
                 self.hear(at, now)?;
-                self.posters[at].repeat(now, &mut self.counted);
+                self.all[at].repeat(now, &mut self.counted);
             }
         }
         Ok(())
@@ -246,12 +246,9 @@ impl Posters {
     /// Opens sessions, some at a time.
     fn call(&mut self) {
         let now = self.now();
-        let mut calling = self.posters.iter().filter(|poster| poster.session.is_some() && !poster.is_served).count();
-        for poster in self.posters.iter_mut().filter(|poster| poster.session.is_none()) {
-            if calling >= CALLS_MAX {
-                return;
-            }
-            calling += 1;
+        let calling = self.all.iter().filter(|poster| poster.session.is_some() && !poster.is_served).count();
+        let idle = self.all.iter_mut().filter(|poster| poster.session.is_none());
+        for poster in idle.take(CALLS_MAX.saturating_sub(calling)) {
             let Target { addr, key, suite, secret } = &self.targets[poster.role.server];
             let greeting = Greeting::client(secret.as_ref(), &poster.key.public).to_payload();
             poster.session = Some(poster.endpoint.connect(*addr, &poster.key, key, *suite, &greeting, now));
@@ -260,7 +257,7 @@ impl Posters {
 
     fn flush(&mut self) {
         let now = self.now();
-        for poster in &mut self.posters {
+        for poster in &mut self.all {
             poster.endpoint.flush(now, &mut self.datagrams);
             for (_, bytes) in self.datagrams.iter() {
                 // What is lost is said again.
@@ -271,7 +268,7 @@ impl Posters {
     }
 
     fn receive(&mut self, at: usize, now: Time) -> Result<(), Fail> {
-        let poster = &mut self.posters[at];
+        let poster = &mut self.all[at];
         loop {
             match socket::receive(&poster.socket, &mut self.buffer) {
                 Ok((len, each)) => {
@@ -289,7 +286,7 @@ impl Posters {
     }
 
     fn hear(&mut self, at: usize, now: Time) -> Result<(), Fail> {
-        let poster = &mut self.posters[at];
+        let poster = &mut self.all[at];
         while let Some(event) = poster.endpoint.poll_event() {
             match event {
                 Event::Up { .. } => poster.say_hi(now),
@@ -298,7 +295,7 @@ impl Posters {
                     poster.number += 1;
                 }
                 Event::Line { line, .. } => poster.line(&line, now, &mut self.counted)?,
-                _ => {}
+                Event::Asked { .. } => {}
             }
         }
         if poster.hi_at.is_some_and(|since| now.since(since) > AGAIN) {
@@ -309,7 +306,7 @@ impl Posters {
 }
 
 impl Poster {
-    fn line(&mut self, line: &[u8], now: Time, counted: &mut Stored) -> Result<(), Fail> {
+    fn line(&mut self, line: &[u8], now: Time, counted: &mut Counted) -> Result<(), Fail> {
         match Frame::from_line(line) {
             Some(Frame::Ack(ack)) => self.settle(&ack, now, counted),
             Some(Frame::Welcome(_)) => (self.is_served, self.hi_at) = (true, None),
@@ -325,7 +322,7 @@ impl Poster {
         Ok(())
     }
 
-    fn settle(&mut self, ack: &Ack, now: Time, counted: &mut Stored) {
+    fn settle(&mut self, ack: &Ack, now: Time, counted: &mut Counted) {
         let Some(open) = self.open.get_mut(&ack.seq) else { return };
         let span = now.since(open.posted).as_micros() as u64;
         if !std::mem::replace(&mut open.accepted, true) {
@@ -339,7 +336,7 @@ impl Poster {
     }
 
     /// Posts as much as may be under way.
-    fn talk(&mut self, bytes: usize, left: &mut u64, counted: &mut Stored, start: Instant) {
+    fn talk(&mut self, bytes: usize, left: &mut u64, counted: &mut Counted, start: Instant) {
         // What lies further ahead of the oldest than that waits at the home: a real client goes no further either.
         let first = self.open.first_key_value().map_or(self.next, |(first, _)| *first);
         while self.is_served && *left > 0 && self.next - first < self.role.window {
@@ -356,13 +353,13 @@ impl Poster {
         }
     }
 
-    fn repeat(&mut self, now: Time, counted: &mut Stored) {
+    fn repeat(&mut self, now: Time, counted: &mut Counted) {
         let is_late =
             |(n, (_, open)): &(usize, (&u64, &Open))| open.again_at <= now && (!open.accepted || *n < OFTEN_MAX);
         let late = self.open.iter().enumerate().filter(is_late).map(|(_, (seq, _))| *seq);
         for seq in late.collect::<Vec<_>>() {
             if let Some(open) = self.open.get_mut(&seq) {
-                open.again = open.again * 2;
+                open.again *= 2;
                 open.again_at = now + open.again;
             }
             counted.repeated += 1;

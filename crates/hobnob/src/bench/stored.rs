@@ -10,7 +10,7 @@ use crate::bench::{
     args::{Common, StoredArgs, seconds},
     disk::{self, Place},
     failed,
-    posters::{Posters, Role, Stored},
+    posters::{Counted, Posters, Role},
     process::{self, Cpu},
     report::{Report, micros},
     tally::Histogram,
@@ -73,7 +73,7 @@ pub(super) fn run(args: &StoredArgs, common: &Common, rng: &mut Rng) -> Result<R
 
 /// What was measured.
 struct Measured {
-    counted: Stored,
+    counted: Counted,
     span: Duration,
     cpu: Vec<Option<Cpu>>,
     own: Option<Cpu>,
@@ -82,8 +82,7 @@ struct Measured {
 fn measure(trio: &Trio, posters: &mut Posters, span: Duration) -> Result<Measured, Fail> {
     posters.left = u64::MAX;
     posters.until(WARM_UP, |_| false)?;
-    let counted = Stored { posted: 0, ..Stored::default() };
-    let total = std::mem::replace(&mut posters.counted, counted).posted;
+    let total = std::mem::take(&mut posters.counted).posted;
     let (before, own, started) = (trio.cpu(), process::own_cpu(), Instant::now());
     posters.until(span, |_| false)?;
     let span = started.elapsed();

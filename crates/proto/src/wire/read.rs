@@ -57,20 +57,7 @@ pub(super) fn post(line: &[u8]) -> Option<Post> {
     let kind = reader.text()?.to_owned();
     reader.skip(r#","body":"#)?;
     let body = reader.text()?.to_owned();
-    let author = match reader.skip(r#","author":{"name":"#) {
-        None => None,
-        Some(()) => {
-            let name = reader.text()?.parse().ok()?;
-            reader.skip(r#","person":"#)?;
-            let person = reader.person()?;
-            reader.skip(r#","device":"#)?;
-            let device = reader.device()?;
-            reader.skip(r#","vouched":"#)?;
-            let vouched = reader.hlc()?;
-            reader.skip("}")?;
-            Some(Author { name, person, device, vouched })
-        }
-    };
+    let author = if reader.skip(r#","author":{"name":"#).is_some() { Some(reader.author()?) } else { None };
     reader.end()?;
     Some(Post { room, seq, oldest, shown, kind, body, detour: 0, author })
 }
@@ -94,16 +81,7 @@ pub(super) fn ack(line: &[u8]) -> Option<Ack> {
     let stored = reader.truth()?;
     reader.skip(r#","durable":"#)?;
     let durable = reader.truth()?;
-    let to = match reader.skip(r#","to":["#) {
-        None => None,
-        Some(()) => {
-            let person = reader.person()?;
-            reader.skip(",")?;
-            let device = reader.device()?;
-            reader.skip("]")?;
-            Some((person, device))
-        }
-    };
+    let to = if reader.skip(r#","to":["#).is_some() { Some(reader.device_of_person()?) } else { None };
     reader.end()?;
     Some(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to })
 }
@@ -181,6 +159,28 @@ impl<'a> Reader<'a> {
 
     fn device(&mut self) -> Option<DeviceId> {
         text::decode(self.text()?).map(|bytes| DeviceId(u64::from_be_bytes(bytes)))
+    }
+
+    /// What follows the key of an author's name.
+    fn author(&mut self) -> Option<Author> {
+        let name = self.text()?.parse().ok()?;
+        self.skip(r#","person":"#)?;
+        let person = self.person()?;
+        self.skip(r#","device":"#)?;
+        let device = self.device()?;
+        self.skip(r#","vouched":"#)?;
+        let vouched = self.hlc()?;
+        self.skip("}")?;
+        Some(Author { name, person, device, vouched })
+    }
+
+    /// What follows the bracket of such a pair.
+    fn device_of_person(&mut self) -> Option<(PersonId, DeviceId)> {
+        let person = self.person()?;
+        self.skip(",")?;
+        let device = self.device()?;
+        self.skip("]")?;
+        Some((person, device))
     }
 
     /// Nothing follows but the end of the line.

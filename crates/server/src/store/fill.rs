@@ -16,6 +16,8 @@ use super::{Directory, Keep, OpenError, Realm, Retention, Store, WAITING_BYTES_M
 const ORIGIN: Origin = Origin { id: ServerId(1), boot: Boot(1 << 20) };
 /// People who are said to have.
 const PEOPLE: u64 = 100;
+/// Entries of one room that follow each other.
+const RUN: u64 = 64;
 /// How long it waits where the disk is behind.
 const BREATH: Duration = Duration::from_millis(2);
 
@@ -37,7 +39,8 @@ pub fn fill(
     let rooms: Vec<RoomName> = (0..rooms.max(1)).filter_map(|room| format!("bench{room}").parse().ok()).collect();
     let people: Vec<PersonName> = (0..PEOPLE).filter_map(|person| format!("anna{person}").parse().ok()).collect();
     for n in 0..entries {
-        let place = (n % rooms.len() as u64, n / rooms.len() as u64);
+        let (run, count) = (n / RUN, rooms.len() as u64);
+        let place = (run % count, run / count * RUN + n % RUN);
         let kept = Kept { entry: Arc::new(entry(n, place, (&rooms, &people), body)), line: "".into() };
         store.persist(Write::Entry(kept));
         if n % 4_096 == 0 {
