@@ -8,9 +8,6 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::wire::number;
 
-/// Milliseconds of a timestamp that comes in are below this: so later ones are below 2^53 too.
-const MILLIS_BOUND: u64 = number::BOUND - (1 << 20);
-
 /// A timestamp: `[milliseconds since 1970 on cluster time, counter]`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Hlc {
@@ -21,6 +18,9 @@ pub struct Hlc {
 }
 
 impl Hlc {
+    /// Milliseconds of a timestamp that comes in are below this: so later ones are below 2^53 too.
+    pub const MILLIS_BOUND: u64 = number::BOUND - (1 << 20);
+
     /// The timestamp of a new event at cluster time `now_millis` by a writer who has seen `self`: greater than `self`.
     #[must_use]
     pub fn next(self, now_millis: u64) -> Self {
@@ -43,7 +43,7 @@ impl Serialize for Hlc {
 impl<'de> Deserialize<'de> for Hlc {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let (millis, counter) = Deserialize::deserialize(deserializer)?;
-        if millis >= MILLIS_BOUND {
+        if millis >= Self::MILLIS_BOUND {
             return Err(D::Error::custom("this timestamp is too far ahead"));
         }
         Ok(Self { millis, counter })

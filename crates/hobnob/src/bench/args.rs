@@ -1,6 +1,6 @@
 //! The arguments of `hobnob bench`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand};
 use hobnob_proto::limits;
@@ -81,12 +81,88 @@ pub(super) enum What {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
         seconds: u64,
     },
+    /// Messages are posted, and counted once they are on the disks of so many servers
+    Stored(StoredArgs),
+    /// A server misses messages, and comes back: how long until it has them on its disk
+    Catchup(CatchupArgs),
+    /// The leader, or the home of a room, is killed while people talk: how long until everybody hears new messages
+    Failover(FailoverArgs),
+    /// A server starts with a long history: how long until it serves, and the memory that it takes then
+    Start(StartArgs),
     /// Members come, as fast as they are let in
     Join {
         /// Members, in rooms of a hundred
         #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=190_000))]
         members: u64,
     },
+}
+
+/// Options of `stored`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct StoredArgs {
+    /// Clients that post
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(super) senders: u64,
+    /// On how many servers a message is to be
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
+    pub(super) replicas: u64,
+    /// For so long
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(super) seconds: u64,
+    /// Servers
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=16))]
+    pub(super) servers: u64,
+    /// Rooms that they post in, if there are as many senders
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(super) rooms: u64,
+    /// Messages of one sender that are under way: not stored yet; else 1 of a lone sender, and 64 of several
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=64))]
+    pub(super) window: Option<u64>,
+    /// A directory on the disk that is to be measured; else where servers keep what they have
+    #[arg(long)]
+    pub(super) dir: Option<PathBuf>,
+}
+
+/// Options of `catchup`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct CatchupArgs {
+    /// Messages that it misses
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
+    pub(super) entries: u64,
+    /// Clients that post them
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(super) senders: u64,
+    /// Rooms that they post in
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(super) rooms: u64,
+    /// A directory on the disk that is to be measured; else where servers keep what they have
+    #[arg(long)]
+    pub(super) dir: Option<PathBuf>,
+}
+
+/// Options of `failover`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct FailoverArgs {
+    /// Servers to kill, each in a cluster of its own: leaders and homes in turn
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u64).range(1..=1_000))]
+    pub(super) kills: u64,
+}
+
+/// Options of `start`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct StartArgs {
+    /// Messages that it has; an empty one is started, too
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
+    pub(super) entries: u64,
+    /// Rooms that they are in
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    pub(super) rooms: u64,
+    /// How often each is started
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    pub(super) starts: u64,
+    /// A directory on the disk that is to be measured; else where servers keep what they have
+    #[arg(long)]
+    pub(super) dir: Option<PathBuf>,
 }
 
 impl What {
@@ -96,6 +172,10 @@ impl What {
             Self::Fanout { .. } => "fanout",
             Self::Burst { .. } => "burst",
             Self::Idle { .. } => "idle",
+            Self::Stored(_) => "stored",
+            Self::Catchup(_) => "catchup",
+            Self::Failover(_) => "failover",
+            Self::Start(_) => "start",
             Self::Join { .. } => "join",
         }
     }

@@ -19,15 +19,22 @@ use self::{
 };
 
 mod args;
+mod catchup;
 mod crowd;
+mod disk;
+mod failover;
 mod follow;
 mod member;
+mod posters;
 mod process;
 mod report;
 mod scene;
 mod server;
 mod socket;
+mod start;
+mod stored;
 mod tally;
+mod trio;
 
 /// Sockets where nothing is said.
 const SOCKETS_DEFAULT: usize = 1_024;
@@ -40,14 +47,28 @@ const COMPANY: u64 = 100;
 pub(crate) fn run(args: BenchArgs) -> Result<(), Fail> {
     let BenchArgs { what, common } = args;
     let mut rng = rng()?;
-    let stage = Stage::set(&common, &mut rng)?;
-    let report = stage.measure(&what, &mut rng)?;
+    let report = match &what {
+        What::Stored(args) => stored::run(args, own_servers(&common)?, &mut rng)?,
+        What::Catchup(args) => catchup::run(args, own_servers(&common)?, &mut rng)?,
+        What::Failover(args) => failover::run(args, own_servers(&common)?)?,
+        What::Start(args) => start::run(args, own_servers(&common)?, &mut rng)?,
+        _ => Stage::set(&common, &mut rng)?.measure(&what, &mut rng)?,
+    };
     if common.json {
         println!("{}", report.json());
     } else {
         print!("{}", report.table());
     }
     Ok(())
+}
+
+/// The options of a measurement that needs servers of its own.
+fn own_servers(common: &Common) -> Result<&Common, Fail> {
+    if common.client.server_ip.is_some() || common.server_pid.is_some() {
+        let why = "this measures servers of its own: leave --server-ip and --server-pid out";
+        return Err(Fail::new(Fail::USAGE, why.to_owned()));
+    }
+    Ok(common)
 }
 
 /// A server, and where it and the bench run.
@@ -118,6 +139,9 @@ impl Stage {
             What::Idle { sessions, seconds: span } => {
                 let setting = format!("{sessions} members for {span} s");
                 (roles(sessions, COMPANY, Talk::Silent, 0), Some(seconds(span)), setting)
+            }
+            What::Stored(_) | What::Catchup(_) | What::Failover(_) | What::Start(_) => {
+                return Err(failed("this is measured elsewhere"));
             }
             What::Join { members } => (roles(members, COMPANY, Talk::Silent, 0), None, format!("{members} members")),
         };

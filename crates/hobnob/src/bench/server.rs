@@ -21,6 +21,9 @@ use crate::bench::{crowd::Target, failed};
 
 /// How long a server may take to start, and to answer.
 const START_MAX: Duration = Duration::from_secs(10);
+/// How long it may take to end, and how often it is told to.
+const STOP_MAX: Duration = Duration::from_secs(10);
+const STOP_LOOK: Duration = Duration::from_millis(100);
 /// How often it is asked who it is.
 const ASK_AGAIN: Duration = Duration::from_millis(300);
 
@@ -50,7 +53,7 @@ impl Cluster {
 }
 
 impl Server {
-    /// Starts one on loopback, in memory, and waits until it serves.
+    /// Starts one on loopback, and waits until it serves.
     pub(super) fn start(cluster: &Cluster, id: u32, more: &[&str]) -> Result<Self, Fail> {
         let program = std::env::current_exe().map_err(|error| failed(&format!("where this program is: {error}")))?;
         let mut command = Command::new(program);
@@ -83,6 +86,28 @@ impl Server {
         self.child.id()
     }
 
+    /// Lets it close its log and end: asked twice, it leaves at once. Waits for that, though not for long.
+    #[cfg(unix)]
+    pub(super) fn stop(&mut self) {
+        use rustix::process::{Pid, Signal, kill_process};
+        let end = Instant::now() + STOP_MAX;
+        while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
+            let _ended_already = kill_process(Pid::from_child(&self.child), Signal::TERM);
+            thread::sleep(STOP_LOOK);
+        }
+    }
+
+    #[cfg(not(unix))]
+    pub(super) fn stop(&mut self) {
+        let _ended_already = self.child.kill();
+    }
+
+    /// Ends it without a word, as a power cut would.
+    pub(super) fn kill(&mut self) {
+        let _ended_already = self.child.kill();
+        let _ended_already = self.child.wait();
+    }
+
     /// Waits for the line that says so. What else it says is read and forgotten, so that it never waits for us.
     fn await_ready(&mut self) -> Result<(), Fail> {
         let errors = self.child.stderr.take().ok_or_else(|| failed("a server's words cannot be read"))?;
@@ -112,8 +137,7 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         // It may have ended already, which is as good.
-        let _ended_already = self.child.kill();
-        let _ended_already = self.child.wait();
+        self.kill();
     }
 }
 

@@ -14,7 +14,7 @@ use crate::demo::{ledger::Tally, stage::Stage};
 mod children;
 mod ledger;
 mod people;
-mod stage;
+pub(crate) mod stage;
 
 /// The demo fails if it takes longer, from the kill until every member has got a new message.
 const RECOVERY_MAX: Duration = Duration::from_secs(10);

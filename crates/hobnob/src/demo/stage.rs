@@ -51,7 +51,7 @@ struct Question {
 
 /// The stage.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(crate) struct Stage {
     // Fields are dropped in this order: first the processes, then their home.
     people: Vec<Person>,
     servers: BTreeMap<u64, Process>,
@@ -64,11 +64,15 @@ pub(super) struct Stage {
     ports: BTreeMap<u64, u16>,
     start: Instant,
     interrupted: Arc<AtomicBool>,
+    /// Time between two lines of everybody.
+    breath: Duration,
+    /// Whether what happens is printed.
+    tells: bool,
 }
 
 impl Stage {
     /// An empty stage.
-    pub(super) fn set() -> Result<Self, Fail> {
+    pub(crate) fn set() -> Result<Self, Fail> {
         let mut tag = [0; 8];
         getrandom::fill(&mut tag).map_err(|error| failed(&format!("no random numbers: {error}")))?;
         let tag = format!("{:016x}", u64::from_ne_bytes(tag));
@@ -90,16 +94,25 @@ impl Stage {
             ports: BTreeMap::new(),
             start: Instant::now(),
             interrupted: watch_for_interrupt()?,
+            breath: BREATH,
+            tells: true,
         })
+    }
+
+    /// The same without a word about it, and with so much time between two lines of everybody.
+    pub(crate) fn quietly(self, breath: Duration) -> Self {
+        Self { breath, tells: false, ..self }
     }
 
     /// Says something, with the time.
     pub(super) fn tell(&self, what: &str) {
-        println!("{:6.2} s  {what}", self.start.elapsed().as_secs_f64());
+        if self.tells {
+            println!("{:6.2} s  {what}", self.start.elapsed().as_secs_f64());
+        }
     }
 
     /// Starts the servers and waits until they agree. Who leads.
-    pub(super) fn start_servers(&mut self) -> Result<u64, Fail> {
+    pub(crate) fn start_servers(&mut self) -> Result<u64, Fail> {
         self.tell("Starting three servers and four people on this machine. Nothing leaves it.");
         for id in 1..=SERVERS {
             let port = free_port()?;
@@ -123,7 +136,7 @@ impl Stage {
     }
 
     /// The people arrive, and each says a line that everybody in the room hears.
-    pub(super) fn start_people(&mut self) -> Result<(), Fail> {
+    pub(crate) fn start_people(&mut self) -> Result<(), Fail> {
         for (name, room) in PEOPLE {
             self.rooms.entry(room).or_default().add_reader(name);
             self.people.push(Person::arrive(&self.starter, name, room)?);
@@ -136,7 +149,7 @@ impl Stage {
     }
 
     /// Everybody talks for a while.
-    pub(super) fn talk_for(&mut self, span: Duration) -> Result<(), Fail> {
+    pub(crate) fn talk_for(&mut self, span: Duration) -> Result<(), Fail> {
         let end = Instant::now() + span;
         while Instant::now() < end {
             self.talk_once()?;
@@ -145,17 +158,24 @@ impl Stage {
     }
 
     /// Everybody says a line, and takes a breath.
-    pub(super) fn talk_once(&mut self) -> Result<(), Fail> {
+    pub(crate) fn talk_once(&mut self) -> Result<(), Fail> {
         self.everybody_talks()?;
-        let end = Instant::now() + BREATH;
+        let end = Instant::now() + self.breath;
         while Instant::now() < end {
             self.listen()?;
         }
         Ok(())
     }
 
+    /// Where the first room lives, as the first server sees it.
+    pub(crate) fn home(&mut self) -> Result<Option<u64>, Fail> {
+        let status = self.status(1)?.unwrap_or_default();
+        let is_first = |room: &&Value| room["name"] == PEOPLE[0].1;
+        Ok(status["rooms"].as_array().and_then(|rooms| rooms.iter().find(is_first)?["home"].as_u64()))
+    }
+
     /// Kills a server. When it was dead.
-    pub(super) fn kill(&mut self, id: u64) -> Result<Instant, Fail> {
+    pub(crate) fn kill(&mut self, id: u64) -> Result<Instant, Fail> {
         let mut server = self.servers.remove(&id).ok_or_else(|| failed("the leader is none of our servers"))?;
         let at = Instant::now();
         server.kill();
@@ -181,7 +201,7 @@ impl Stage {
     }
 
     /// How long after `since` every member had got a message that was written after it.
-    pub(super) fn recovered(&self, since: Instant) -> Option<Duration> {
+    pub(crate) fn recovered(&self, since: Instant) -> Option<Duration> {
         let reached = self.rooms.values().map(|room| room.reached_all(since));
         reached.reduce(|latest, at| Some(latest?.max(at?))).flatten().map(|at| at - since)
     }
@@ -302,7 +322,7 @@ impl Stage {
         let room = self.rooms.entry(person.room).or_default();
         match (does, json["body"].as_str()) {
             ("talks", _) => person.read_ack(&json, room),
-            ("listens", Some(body)) if room.see(who, body, at) => {
+            ("listens", Some(body)) if room.see(who, body, at) && self.tells => {
                 println!("{:>10}  #{} {}: {body}", "", person.room, json["from"].as_str().unwrap_or("?"));
             }
             _ => {}

@@ -89,9 +89,48 @@ pub type DisplayOrder = (Hlc, Origin, u64);
 #[must_use]
 pub fn content(kind: &str, body: &str) -> Hash {
     let mut hash = Sha256::new();
-    hash.update(format!("{}:{kind},", kind.len()));
+    let mut header = String::with_capacity(kind.len() + 8);
+    push_field(&mut header, kind);
+    hash.update(header);
     hash.update(body);
     Hash::first_of(&hash.finalize())
+}
+
+/// Bytes of a header, mostly.
+const HEADER_BYTES: usize = 320;
+
+/// Adds a netstring.
+fn push_field(header: &mut String, field: &str) {
+    text::push_number(header, field.len() as u64);
+    header.push(':');
+    header.push_str(field);
+    header.push(',');
+}
+
+/// The same of a number.
+fn push_digits(header: &mut String, number: u64) {
+    text::push_number(header, text::digits(number) as u64);
+    header.push(':');
+    text::push_number(header, number);
+    header.push(',');
+}
+
+/// The same of two with a dot between them.
+fn push_dotted(header: &mut String, first: u64, second: u64) {
+    text::push_number(header, (text::digits(first) + 1 + text::digits(second)) as u64);
+    header.push(':');
+    text::push_number(header, first);
+    header.push('.');
+    text::push_number(header, second);
+    header.push(',');
+}
+
+/// The same of bytes whose text has `CHARS` characters.
+fn push_encoded<const CHARS: u64>(header: &mut String, bytes: &[u8]) {
+    text::push_number(header, CHARS);
+    header.push(':');
+    text::push_encoded(header, bytes);
+    header.push(',');
 }
 
 impl Hash {
@@ -118,22 +157,18 @@ impl Entry {
     /// place.
     #[must_use]
     pub fn digest(&self) -> Hash {
-        let mut header = Sha256::new();
-        for field in [
-            self.room.as_str(),
-            &self.origin.to_string(),
-            &self.seq.to_string(),
-            &format!("{}.{}", self.hlc.millis, self.hlc.counter),
-            self.from.as_str(),
-            &self.person.to_string(),
-            &self.device.to_string(),
-            &self.client_seq.to_string(),
-            &self.kind,
-            &text::encode(&Sha256::digest(self.body.as_bytes())),
-        ] {
-            header.update(format!("{}:{field},", field.len()));
-        }
-        Hash::first_of(&header.finalize())
+        let mut header = String::with_capacity(HEADER_BYTES);
+        push_field(&mut header, self.room.as_str());
+        push_dotted(&mut header, self.origin.id.0.into(), self.origin.boot.0);
+        push_digits(&mut header, self.seq);
+        push_dotted(&mut header, self.hlc.millis, self.hlc.counter.into());
+        push_field(&mut header, self.from.as_str());
+        push_encoded::<22>(&mut header, &self.person.0);
+        push_encoded::<11>(&mut header, &self.device.0.to_be_bytes());
+        push_digits(&mut header, self.client_seq);
+        push_field(&mut header, &self.kind);
+        push_encoded::<43>(&mut header, &Sha256::digest(self.body.as_bytes()));
+        Hash::first_of(&Sha256::digest(header.as_bytes()))
     }
 
     /// What a post says, by which a repetition of it is known from another one with its number.
@@ -157,5 +192,51 @@ impl Entry {
     /// Whether its hash is the one that its content has.
     pub fn is_intact(&self) -> bool {
         self.digest() == self.hash
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Boot, ServerId};
+
+    /// The digest as it is described, field by field.
+    fn described(entry: &Entry) -> Hash {
+        let mut header = Sha256::new();
+        for field in [
+            entry.room.as_str(),
+            &entry.origin.to_string(),
+            &entry.seq.to_string(),
+            &format!("{}.{}", entry.hlc.millis, entry.hlc.counter),
+            entry.from.as_str(),
+            &entry.person.to_string(),
+            &entry.device.to_string(),
+            &entry.client_seq.to_string(),
+            &entry.kind,
+            &text::encode(&Sha256::digest(entry.body.as_bytes())),
+        ] {
+            header.update(format!("{}:{field},", field.len()));
+        }
+        Hash::first_of(&header.finalize())
+    }
+
+    #[test]
+    fn a_digest_is_over_all_fields_as_netstrings() {
+        for number in [0, 9, 10, 1 << 40, (1 << 53) - 1] {
+            let entry = Entry {
+                room: "té".parse().unwrap(),
+                origin: Origin { id: ServerId(number as u32), boot: Boot(number) },
+                seq: number,
+                hlc: Hlc { millis: number, counter: number as u32 },
+                from: "anna".parse().unwrap(),
+                person: PersonId([number as u8; 16]),
+                device: DeviceId(u64::MAX - number),
+                client_seq: number,
+                kind: MESSAGE.into(),
+                body: "größer".into(),
+                hash: Hash::default(),
+            };
+            assert_eq!(entry.digest(), described(&entry));
+        }
     }
 }

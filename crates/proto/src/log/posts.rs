@@ -36,6 +36,8 @@ pub(super) struct Posts {
 #[derive(Debug, Default)]
 struct Numbers {
     posts: BTreeMap<u64, Record>,
+    /// The first and the last of numbers that are all here: what is looked for is mostly the one behind them.
+    run: Option<(u64, u64)>,
     /// From and up to which number nothing is missing.
     known: Option<(u64, u64)>,
     /// The oldest number that it last named as unsettled: it does not ask again for those below.
@@ -204,6 +206,8 @@ impl Posts {
             last = Some(first.remove_entry().0);
             self.records -= 1;
         }
+        let above = last.map_or(0, |last| last.saturating_add(1));
+        numbers.run = numbers.run.map(|(from, to)| (from.max(above), to)).filter(|(from, to)| from <= to);
         if let Some(last) = last {
             let known = numbers.known.map(|(from, to)| (from.max(last.saturating_add(1)), to));
             numbers.known = known.filter(|(from, to)| from <= to);
@@ -219,6 +223,7 @@ impl Posts {
             Slot::Vacant(slot) => {
                 slot.insert(record);
                 self.records += 1;
+                numbers.extend_run(entry.client_seq);
             }
             Slot::Occupied(mut slot) if (record.order < slot.get().order) != planted::is(Bug::LaterDuplicate) => {
                 slot.insert(record);
@@ -246,8 +251,24 @@ impl Numbers {
         self.posts.keys().nth(self.posts.len().div_ceil(2)).copied().unwrap_or(u64::MAX)
     }
 
+    /// A number is new here.
+    fn extend_run(&mut self, number: u64) {
+        match &mut self.run {
+            Some((_, last)) if *last + 1 == number => {
+                *last = number;
+                while self.posts.contains_key(&(*last + 1)) {
+                    *last += 1;
+                }
+            }
+            Some((_, last)) if number <= *last => {}
+            run => *run = Some((number, number)),
+        }
+    }
+
     /// The first number from `oldest` on that is not here.
     fn next(&self, oldest: u64) -> u64 {
+        let within = self.run.filter(|(first, last)| (*first..=*last).contains(&oldest));
+        let oldest = within.map_or(oldest, |(_, last)| last + 1);
         let posts = || self.posts.range(oldest..);
         let gap = posts().zip(oldest..=u64::MAX).find(|((held, _), wanted)| *held != wanted);
         gap.map_or_else(|| oldest.saturating_add(posts().count() as u64), |(_, wanted)| wanted)

@@ -104,6 +104,7 @@ impl Node {
             let load = homes + self.load.rate() as usize;
             return json!({"id": member.id, "addr": self.config.addrs.first(), "role": role, "load": load,
                 "sessions": self.devices.len(), "lag_ms": lag, "writable": self.kept.is_writable(),
+                "unwritten": self.kept.unwritten(),
                 "state": if self.is_on_probation(self.me.id) { "probation" } else { "up" }});
         }
         let peer = self.peers.get(&member.id);

@@ -150,6 +150,11 @@ impl Kept {
         self.has_store && !self.failed
     }
 
+    /// How many writes are asked for and not durable.
+    pub(super) fn unwritten(&self) -> u64 {
+        self.written - self.durable
+    }
+
     /// Whether who we are is durable: nothing is sequenced before.
     pub(super) fn is_me_durable(&self) -> bool {
         !self.writes() || self.durable >= self.me_written

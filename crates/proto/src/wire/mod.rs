@@ -4,8 +4,10 @@ pub mod fragment;
 pub mod frame;
 pub mod greeting;
 pub mod import;
+mod lines;
 pub mod number;
 pub mod packet;
+mod read;
 mod records;
 pub mod vectors;
 

@@ -166,7 +166,13 @@ impl Names {
         part.newest = (entry.seq, entry.hlc.millis, entry.hlc.counter);
         let part = *part;
         self.dirty.insert(part.id, part);
-        Ok(insert(connection, kept, part.id, author)?)
+        match insert(connection, INSERT, kept, part.id, author) {
+            // A row beyond the end, which nobody counts on.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
+                Ok(insert(connection, REPLACE, kept, part.id, author)?)
+            }
+            done => Ok(done?),
+        }
     }
 
     /// An entry in place of a rotten one, outside any transaction: SQLite takes nothing more in one that has met damage.
@@ -195,7 +201,7 @@ impl Names {
         let (id, is_kept) = (part.id, entry.seq > part.floor && entry.seq <= part.top);
         // What is sound is not replaced by another content.
         if is_kept && !is_sound(connection, id, kept) {
-            insert(connection, kept, id, author)?;
+            insert(connection, REPLACE, kept, id, author)?;
         }
         Ok(())
     }
@@ -315,12 +321,17 @@ fn is_sound(connection: &Connection, part: i64, kept: &Kept) -> bool {
     matches!(found, Ok(Ok(_)))
 }
 
-/// Writes the row of an entry.
-fn insert(connection: &Connection, kept: &Kept, part: i64, author: i64) -> rusqlite::Result<()> {
+/// Writes the row of an entry, where there is none: SQLite needs no way back for it, as it does for the other.
+const INSERT: &str = "INSERT INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+/// The same, whatever is there.
+const REPLACE: &str = "INSERT OR REPLACE INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+
+/// Writes the row of an entry, one way or the other.
+fn insert(connection: &Connection, sql: &str, kept: &Kept, part: i64, author: i64) -> rusqlite::Result<()> {
     let entry = &kept.entry;
     let kind = (&*entry.kind != MESSAGE).then_some(&*entry.kind);
     connection
-        .prepare_cached("INSERT OR REPLACE INTO entries VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+        .prepare_cached(sql)?
         .execute(params![
             row_id(part, entry.seq),
             entry.hlc.millis.cast_signed(),

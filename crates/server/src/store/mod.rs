@@ -37,6 +37,7 @@ pub use self::{
 
 mod batch;
 pub mod check;
+pub mod fill;
 mod find;
 pub mod place;
 mod reader;

@@ -184,7 +184,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, OpenError> {
     if mode != "wal" {
         return Err(OpenError::Failed { path: path.to_path_buf(), why: "it takes no write-ahead log".into() });
     }
-    set_up(&connection, 4_096).map_err(failed)?;
+    set_up(&connection, 8_192).map_err(failed)?;
     // A commit that SQLite has reported is on the platter, on macOS too.
     for (pragma, value) in [("synchronous", "full"), ("fullfsync", "on"), ("checkpoint_fullfsync", "on")] {
         connection.pragma_update(None, pragma, value).map_err(failed)?;

@@ -1,0 +1,97 @@
+//! `hobnob bench catchup`: how long a server that has missed messages takes until they are on its disk.
+
+use std::time::{Duration, Instant};
+
+use hobnob_client::Fail;
+use hobnob_proto::{rng::Rng, wire::frame::Ask};
+use serde_json::json;
+
+use crate::bench::{
+    args::{CatchupArgs, Common},
+    disk::{self, Place},
+    failed,
+    posters::{Posters, Role},
+    process,
+    report::{Report, micros},
+    server,
+    stored::{ROOMS, SETTLE_MAX, room},
+    trio::{self, Trio},
+};
+
+/// How many servers there are, and which of them is away: not the leader.
+const SERVERS: u64 = 3;
+const AWAY: usize = 0;
+/// How long posting, and then catching up, may take.
+const SPAN_MAX: Duration = Duration::from_mins(10);
+/// How often it is asked how far it is.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Measures it.
+pub(super) fn run(args: &CatchupArgs, common: &Common, rng: &mut Rng) -> Result<Report, Fail> {
+    let place = Place::new(args.dir.as_deref(), rng)?;
+    let syncs = disk::syncs(place.path())?;
+    let mut trio = Trio::start(place, SERVERS, 2, !common.no_pin, rng)?;
+    trio.leave_processors();
+    let rooms = args.rooms.min(args.senders);
+    let others: Vec<usize> = (0..SERVERS as usize).filter(|at| *at != AWAY).collect();
+    let sender = |at: usize| Role { server: others[at % others.len()], room: room(at as u64 % rooms), window: 64 };
+    let roles = (0..args.senders as usize).map(sender).collect();
+    let mut posters = Posters::arrive(trio.targets(rng)?, roles, common.size as usize, rng)?;
+    // Rooms get their homes while all are there.
+    posters.left = args.senders;
+    settle(&mut posters)?;
+    trio.servers[AWAY].kill();
+    let posted = Instant::now();
+    posters.left = args.entries;
+    settle(&mut posters)?;
+    let posted = posted.elapsed();
+    let expected = posters.counted.posted;
+    let returned = Instant::now();
+    trio.servers[AWAY] = trio.start_one(AWAY)?;
+    let (ready, pid) = (trio.servers[AWAY].ready_after, trio.servers[AWAY].pid());
+    let target = server::target(trio.servers[AWAY].addr, None, rng)?;
+    let mut watcher = Posters::arrive(vec![target], vec![trio::watcher(0)], 0, rng)?;
+    let end = Instant::now() + SPAN_MAX;
+    let mut began = None;
+    let held = loop {
+        let parts = watcher.ask(0, &Ask::Status)?;
+        let held = trio::entries(&parts, ROOMS);
+        if held > args.senders {
+            began.get_or_insert(returned.elapsed());
+        }
+        let unwritten = trio::items(&parts, "servers").find_map(|server| server["unwritten"].as_u64());
+        if (held >= expected && unwritten == Some(0)) || Instant::now() > end {
+            break held;
+        }
+        watcher.until(LOOK, |_| false)?;
+    };
+    let (span, cpu) = (returned.elapsed(), process::cpu(pid));
+    let from = trio.place.path().parent().unwrap_or(trio.place.path()).display().to_string();
+    let (entries, size) = (args.entries, common.size);
+    let mut report = Report::new(
+        "catchup",
+        &format!("{entries} messages of {size} bytes in {rooms} rooms, {SERVERS} servers, in {from}"),
+    );
+    report.measured("posted meanwhile", Some(entries as f64 / posted.as_secs_f64()), "/s", "posted_per_s");
+    report.measured("started until ready", Some(micros(ready) / 1e3), "ms", "ready_ms");
+    report.measured("  until the first of them came", began.map(|began| began.as_secs_f64()), "s", "first_s");
+    report.measured("  until all were on its disk", Some(span.as_secs_f64()), "s", "caught_up_s");
+    let after_ready = span.saturating_sub(ready).as_secs_f64();
+    report.measured("ready until all were on its disk", Some(after_ready), "s", "caught_up_after_ready_s");
+    report.measured("messages caught up", Some(entries as f64 / after_ready), "/s", "caught_up_per_s");
+    report.measured("its CPU for each", cpu.map(|cpu| micros(cpu.ran) / entries as f64), "us", "cpu_us_per_message");
+    disk::tell_syncs(&mut report, &syncs);
+    report.add("held, and expected", &format!("{held}, {expected}"), "held", json!(held));
+    let waited = cpu.map(|cpu| cpu.waited.as_secs_f64() / span.as_secs_f64());
+    report.busy(None, cpu.map(|cpu| cpu.busy(span)), waited);
+    if held != expected {
+        report.warn(format!("it holds {held} and not {expected}: this must not be"));
+    }
+    Ok(report)
+}
+
+/// Posts what is left, and waits until all of it is stored.
+fn settle(posters: &mut Posters) -> Result<(), Fail> {
+    let is_done = |posters: &Posters| posters.left == 0 && posters.open() == 0;
+    if posters.until(SPAN_MAX.max(SETTLE_MAX), is_done)? { Ok(()) } else { Err(failed("not all was stored in time")) }
+}
