@@ -15,7 +15,8 @@ use hobnob_sim::{
     profile::Wanted,
     run::{self, Outcome},
     shrink,
-    sweep::{RUNS_MIN, Sweep},
+    silence::Silence,
+    sweep::{RUNS_MIN, Spread, Sweep},
     trace::Detail,
 };
 
@@ -46,7 +47,17 @@ fn say(line: &str) {
 /// Runs one seed; `false` where it has failed.
 fn alone(args: &Args, seed: u64) -> bool {
     let outcome = one(args, seed);
-    let Outcome { hash, counts, carried, coverage, violation, .. } = &outcome;
+    let Outcome { hash, counts, carried, coverage, violation, silences, .. } = &outcome;
+    for (kind, Silence { span, until, client }) in silences {
+        let (span, until) = (span.as_millis(), until.as_millis());
+        say(&format!(
+            "longest silence, {kind}: {}.{:03} s, until {}.{:03} s, at client {client}",
+            span / 1_000,
+            span % 1_000,
+            until / 1_000,
+            until % 1_000
+        ));
+    }
     if args.met {
         coverage.met().iter().for_each(|(what, times)| say(&format!("{times:9} {what}")));
     }
@@ -183,6 +194,10 @@ fn tell(args: &Args, progress: &Progress) {
 fn sum_up(args: &Args, sweep: &Sweep) -> bool {
     for (invariant, runs) in &sweep.judged {
         say(&format!("{invariant} judged in {runs} of {} runs", sweep.runs));
+    }
+    for (kind, Spread { runs, p50, p99, max: (max, seed) }) in sweep.spreads() {
+        let [p50, p99, max] = [p50, p99, max].map(|millis| format!("{}.{:03} s", millis / 1_000, millis % 1_000));
+        say(&format!("longest silence, {kind}: p50 {p50}, p99 {p99}, max {max} (seed {seed}), of {runs} runs"));
     }
     if args.met {
         sweep.met.iter().for_each(|(what, times)| say(&format!("{times:12} {what}")));

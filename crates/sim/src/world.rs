@@ -41,6 +41,7 @@ use crate::{
 
 mod breaks;
 mod disks;
+mod operators;
 mod steps;
 
 /// From here on, ids are used by servers that take the place of others.
@@ -172,6 +173,10 @@ impl World {
         let strangers: Vec<_> = profile.rogues.iter().enumerate().map(stranger).collect();
         let addrs = servers.iter().map(|host| host.addr).chain(clients.iter().map(|host| host.addr));
         let addrs = addrs.chain(strangers.iter().map(|host| host.addr));
+        let (mut checker, split) = (Checker::default(), profile.is_split(profile.phases.heal));
+        if split {
+            checker.silences.split();
+        }
         Self {
             now: Time::ZERO,
             queue: BinaryHeap::new(),
@@ -182,10 +187,10 @@ impl World {
             clients,
             strangers,
             calm: false,
-            split: profile.is_split(profile.phases.heal),
+            split,
             replicas: profile.replicas,
             rng: rng.fork(),
-            checker: Checker::default(),
+            checker,
             trace,
             carried: Carried::default(),
             outsider,
@@ -280,6 +285,7 @@ impl World {
         self.trace.story(self.now, format_args!("client {of} starts, resumes: {resume}"));
         let rooms: Vec<_> = host.told.rooms().iter().map(|(room, cursor)| (room.clone(), cursor.clone())).collect();
         let outbox: Vec<_> = host.told.outbox().iter().map(|(post, body)| (post.clone(), body.clone())).collect();
+        self.note_able();
         for (room, cursor) in rooms {
             self.follow(of, &room, Start::After(if resume { cursor } else { VersionVector::default() }))?;
         }
@@ -298,6 +304,7 @@ impl World {
         if let Some(running) = self.clients[of].process.take() {
             self.part_with_client(&running);
         }
+        self.note_able();
         Ok(())
     }
 
@@ -392,6 +399,9 @@ impl World {
             coverage.part_with_client(&running.client);
         }
         coverage.network(&self.network, &self.outsider);
+        for (fault, times) in self.servers.iter().filter_map(|host| host.disk.as_ref()).flat_map(Disk::faults) {
+            coverage.meet_often(fault, times);
+        }
         coverage
     }
 
