@@ -23,9 +23,12 @@ use hobnob_sim::{
 use crate::args::Args;
 
 mod args;
+mod cpu;
 
 /// Every so many seeds, one is run twice, to see that its trace is the same.
 const TWICE_EVERY: u64 = 16;
+/// Threads, at most.
+const JOBS_MAX: u64 = 64;
 /// How often a sweep says how far it is, and writes that down.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
@@ -146,7 +149,7 @@ fn sweep(args: &Args) -> bool {
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..args.jobs.clamp(1, 64) {
+        for _ in 1..args.jobs.clamp(1, JOBS_MAX) {
             scope.spawn(work);
         }
         work();
@@ -174,14 +177,16 @@ fn note(args: &Args, progress: &mut Progress, outcome: &Outcome) {
 fn tell(args: &Args, progress: &Progress) {
     let Progress { sweep, runs, server_secs, began, .. } = progress;
     let secs = began.elapsed().as_secs_f64().max(0.001);
+    // Where nobody says how long the processors have worked for us, all threads count as busy.
+    let cpu_secs = cpu::secs().unwrap_or(secs * args.jobs.clamp(1, JOBS_MAX) as f64).max(0.001);
     let failed = sweep.failed.len();
     say(&format!(
-        "{} of {} seeds done, {failed} failed; {:.1} runs/s, {:.0} simulated server-hours, {:.0} of them a minute",
+        "{} of {} seeds done, {failed} failed; {:.1} runs/s, {:.0} simulated server-hours, {:.0} of them a CPU minute",
         sweep.runs,
         args.seeds,
         *runs as f64 / secs,
         sweep.server_secs as f64 / 3_600.0,
-        *server_secs as f64 / 60.0 / secs,
+        *server_secs as f64 / 60.0 / cpu_secs,
     ));
     if let Some(path) = &args.resume
         && let Err(why) = sweep.save(path)

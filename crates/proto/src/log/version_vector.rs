@@ -2,26 +2,31 @@
 //!
 //! Parker et al., "Detection of mutual inconsistency in distributed systems", 1983. Every cursor in hobnob is one.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::{ids::Origin, wire::number::Safe};
 
 /// Origin -> highest seq without a hole; an origin that is missing stands at 0. On the wire `{"id.boot": seq}`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VersionVector(BTreeMap<Origin, u64>);
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct VersionVector {
+    /// The sum of all seqs: kept, since it says at once whether a vector has grown.
+    count: u64,
+    seqs: BTreeMap<Origin, u64>,
+}
 
 impl VersionVector {
     /// The highest seq without a hole that is held of `origin`.
     pub fn get(&self, origin: Origin) -> u64 {
-        self.0.get(&origin).copied().unwrap_or(0)
+        self.seqs.get(&origin).copied().unwrap_or(0)
     }
 
     /// Raises `origin` to `seq`; never lowers it.
     pub fn raise(&mut self, origin: Origin, seq: u64) {
         if seq > 0 {
-            let held = self.0.entry(origin).or_default();
+            let held = self.seqs.entry(origin).or_default();
+            self.count = self.count.saturating_add(seq.saturating_sub(*held));
             *held = seq.max(*held);
         }
     }
@@ -57,22 +62,28 @@ impl VersionVector {
 
     /// Each origin with its seq, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, u64)> + '_ {
-        self.0.iter().map(|(origin, seq)| (*origin, *seq))
+        self.seqs.iter().map(|(origin, seq)| (*origin, *seq))
     }
 
-    /// How many entries it covers.
+    /// How many entries it covers; as many as there can be, where that is more.
     pub fn count(&self) -> u64 {
-        self.0.values().fold(0, |sum: u64, seq| sum.saturating_add(*seq))
+        self.count
     }
 
     /// Whether it covers nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.seqs.is_empty()
     }
 
     /// How many origins it names.
     pub fn origins(&self) -> usize {
-        self.0.len()
+        self.seqs.len()
+    }
+}
+
+impl fmt::Debug for VersionVector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("VersionVector").field(&self.seqs).finish()
     }
 }
 
@@ -88,7 +99,7 @@ impl FromIterator<(Origin, u64)> for VersionVector {
 
 impl Serialize for VersionVector {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(origin, seq)| (origin.to_string(), seq)))
+        serializer.collect_map(self.seqs.iter().map(|(origin, seq)| (origin.to_string(), seq)))
     }
 }
 
@@ -132,6 +143,8 @@ mod tests {
         mine.merge(&theirs);
         assert_eq!(mine, vector(&[(1, 5), (3, 9)]));
         assert_eq!(mine.count(), 14);
+        mine.raise(Origin { id: ServerId(1), boot: Boot(7) }, u64::MAX);
+        assert_eq!(mine.count(), u64::MAX);
     }
 
     #[test]

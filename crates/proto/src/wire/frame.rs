@@ -15,6 +15,7 @@ use crate::{
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
     log::{Entry, VersionVector},
     wire::{
+        beat_line,
         import::{Import, Outcome},
         number,
     },
@@ -536,7 +537,9 @@ impl Frame {
         fn of<'a, T: Deserialize<'a>>(line: &'a [u8], start: &[u8], frame: impl Fn(T) -> Frame) -> Option<Frame> {
             line.starts_with(start).then(|| serde_json::from_slice(line).ok().map(frame)).flatten()
         }
-        of(line, br#"{"t":"beat","#, Self::Beat)
+        beat_line::read(line)
+            .map(Self::Beat)
+            .or_else(|| of(line, br#"{"t":"beat","#, Self::Beat))
             .or_else(|| of(line, br#"{"t":"entry","#, Self::Entry))
             .or_else(|| of(line, br#"{"t":"post","#, Self::Post))
             .or_else(|| of(line, br#"{"t":"ack","#, Self::Ack))

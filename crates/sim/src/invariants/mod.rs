@@ -55,8 +55,8 @@ pub trait Invariant: fmt::Debug {
         Ok(())
     }
 
-    /// Whether it holds in a quiet moment from which on there was time to elect a leader, but not for all else. By
-    /// default there is nothing to say.
+    /// Whether it holds in a quiet moment from which on there was time to elect a leader, but not for all else. The picture
+    /// is of the servers alone, and not of what they hold. By default there is nothing to say.
     fn led(&mut self, picture: &Picture) -> Result<(), String> {
         let _ = picture;
         Ok(())
