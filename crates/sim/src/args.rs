@@ -68,6 +68,9 @@ pub(crate) struct Args {
     /// Leave these out, though they were drawn; by their names, with commas between them.
     #[arg(long, value_delimiter = ',', value_parser = switches::parse)]
     without: Vec<&'static str>,
+    /// Of all that breaks only these, and often; by their names, with commas between them.
+    #[arg(long, value_delimiter = ',', value_parser = switches::parse_alone)]
+    only: Vec<&'static str>,
     /// Leave these faults out, by the order in which they were drawn, with commas between them.
     #[arg(long, value_delimiter = ',')]
     skip: Vec<u64>,
@@ -108,6 +111,7 @@ impl Args {
             calm: self.calm,
             disks: self.disks,
             without: self.without.iter().copied().collect(),
+            only: self.only.iter().copied().collect(),
             skip: self.skip.iter().copied().collect(),
             planted: self.planted,
         }
@@ -150,6 +154,7 @@ pub(crate) fn options(wanted: &Wanted) -> String {
         ("reordering", wanted.reordering.map(|n| n.to_string())),
         ("disks", disks.map(|(name, _)| (*name).to_owned())),
         ("without", list(&wanted.without)),
+        ("only", list(&wanted.only)),
         ("skip", list(&wanted.skip)),
         ("planted", wanted.planted.map(|bug| bug.name().to_owned())),
     ];
@@ -181,6 +186,7 @@ mod tests {
         check("--seeds 9 --jobs 2", "");
         check("--minutes 3 --loss 20 --calm", " --minutes 3 --loss 20 --calm");
         check("--disks bad", " --disks bad");
+        check("--only split,flapping", " --only flapping,split");
         check("--clients 0 --without split,loss --skip 9,1", " --clients 0 --without loss,split --skip 1,9");
         check(
             "--servers 3 --clients 2 --duplication 1 --reordering 0",

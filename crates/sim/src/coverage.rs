@@ -145,6 +145,14 @@ pub const MUST: &[&str] = &[
     "fault replayed",
     "fault forged",
     "fault stranger",
+    // Faults of disks.
+    "fault disk stalls",
+    "fault disk full",
+    "fault writes lost",
+    "fault writes torn",
+    "fault rot",
+    "fault disk wiped",
+    "fault power off",
     // Causes.
     "cause replayed",
     "cause seal_bad",
@@ -153,6 +161,9 @@ pub const MUST: &[&str] = &[
     "cause frame_bad",
     "cause hello_of_old_boot",
     "cause clock_behind",
+    // What operators do.
+    "operator retires a dead server",
+    "operator joins two clusters",
     // What people do.
     "follows from the beginning",
     "follows after a cursor",

@@ -80,6 +80,9 @@ pub struct Disk {
     failed: bool,
     rotten: bool,
     scrub: Time,
+    /// Syncs that stalled, syncs that failed for want of room, crashes that lost all that was not synced, or only the end of
+    /// it; entries that rotted, disks that were replaced.
+    happened: [u64; 6],
     /// When the world will look at it.
     pub woken: Option<Time>,
 }
@@ -99,6 +102,7 @@ impl Disk {
             failed: false,
             rotten: false,
             scrub: Time::ZERO,
+            happened: [0; 6],
             woken: None,
         }
     }
@@ -140,6 +144,7 @@ impl Disk {
         let (mut synced, mut says) = (Vec::new(), Vec::new());
         if let Some((_, count)) = self.syncing.take_if(|(at, _)| *at <= now) {
             if self.full {
+                self.happened[1] += 1;
                 self.failed = true;
                 self.queue.clear();
                 says.push(Says::Unwritable);
@@ -173,6 +178,9 @@ impl Disk {
             self.rng.index(self.queue.len() + 1)
         };
         let survive = if self.full { 0 } else { survive };
+        if survive < self.queue.len() {
+            self.happened[if survive == 0 { 2 } else { 3 }] += 1;
+        }
         let synced: Vec<_> = self.queue.drain(..survive).collect();
         self.apply(&synced);
         self.queue.clear();
@@ -181,8 +189,27 @@ impl Disk {
         synced
     }
 
+    /// From now on it works, but for what is rotten already. A sync that stalls comes to its end.
+    pub fn heal(&mut self) {
+        self.profile.stall_ppm = 0;
+    }
+
+    /// What has happened to it so far, and how often.
+    pub fn faults(&self) -> [(&'static str, u64); 6] {
+        let [stalled, full, lost, torn, rotten, wiped] = self.happened;
+        [
+            ("fault disk stalls", stalled),
+            ("fault disk full", full),
+            ("fault writes lost", lost),
+            ("fault writes torn", torn),
+            ("fault rot", rotten),
+            ("fault disk wiped", wiped),
+        ]
+    }
+
     /// Another disk is in its place, with nothing on it.
     pub fn wipe(&mut self) {
+        self.happened[5] += 1;
         self.synced.wipe();
         (self.full, self.rotten) = (false, false);
     }
@@ -206,6 +233,7 @@ impl Disk {
     /// An entry rots. It is found within [`SCRUB_EVERY`], or when it is read.
     pub fn rot(&mut self, (room, origin, seq): &(RoomName, Origin, u64), now: Time) -> bool {
         let rotten = self.synced.rot(room, *origin, *seq);
+        self.happened[4] += u64::from(rotten);
         if rotten && !self.rotten {
             (self.rotten, self.scrub) = (true, now + self.rng.span(Duration::ZERO, SCRUB_EVERY));
         }
@@ -227,6 +255,7 @@ impl Disk {
         if self.syncing.is_none() && !self.queue.is_empty() {
             let mut span = self.rng.jitter(self.profile.sync, 50);
             if self.rng.chance(self.profile.stall_ppm) {
+                self.happened[0] += 1;
                 span += self.rng.span(Duration::ZERO, STALL_MAX);
             }
             self.syncing = Some((now + span, self.queue.len()));
@@ -282,6 +311,25 @@ mod tests {
         let survived = disk.crash().len() as u64;
         assert_eq!(disk.synced().term(), 1 + survived);
         assert_eq!(disk.due(), None);
+    }
+
+    #[test]
+    fn a_disk_stalls_until_it_is_healed() {
+        let profile = DiskProfile { stall_ppm: 1_000_000, ..disk(true).profile };
+        let mut disk = Disk::new(profile, dice::from_number(1));
+        disk.open(1);
+        let sync = |disk: &mut Disk, begin: Time| {
+            disk.write(Write::Term(1), begin);
+            let due = disk.due().expect("a sync is under way");
+            let _ = disk.act(due);
+            due
+        };
+        let stalled = sync(&mut disk, Time::ZERO);
+        assert!(stalled > Time::ZERO + Duration::from_millis(10), "{stalled:?}");
+        disk.heal();
+        let healed = sync(&mut disk, stalled);
+        assert!(healed.since(stalled) <= Duration::from_millis(10), "{healed:?}");
+        assert_eq!(disk.faults().iter().find(|(_, times)| *times > 0), Some(&("fault disk stalls", 1)));
     }
 
     #[test]

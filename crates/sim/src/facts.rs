@@ -133,6 +133,13 @@ pub enum Fact<'a> {
         /// Those that it knows, up or down.
         members: &'a [Origin],
     },
+    /// An operator brings servers of one cluster into another.
+    Joins {
+        /// From which.
+        from: ClusterId,
+        /// To which.
+        to: ClusterId,
+    },
     /// A server belongs to another cluster than before.
     Belongs {
         /// Which.

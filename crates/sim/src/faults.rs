@@ -34,10 +34,16 @@ const SLEEP_MIN: Duration = Duration::from_secs(2);
 const SLEEP_MAX: Duration = Duration::from_hours(1);
 /// A server that leaves is gone after so long, whether it could hand everything over or not.
 const LEAVE_MAX: Duration = Duration::from_secs(11);
+/// A server that is retired has been dead for at least so long.
+const DEAD_MIN: Duration = Duration::from_secs(5);
 /// A flapping server is killed about so often ...
 const FLAP_EVERY: Duration = Duration::from_secs(2);
 /// ... for up to so long.
 const FLAP_MAX: Duration = Duration::from_mins(1);
+/// Of what may be wanted alone, something is drawn within so many times.
+const DRAWS_MAX: u32 = 200;
+/// After so long, servers of two clusters have heard each other.
+const HEARD: Duration = Duration::from_secs(5);
 /// Halves that are cut from each other from the start are so for so long: each becomes a cluster that stays.
 const SPLIT_MIN: Duration = Duration::from_secs(70);
 const SPLIT_MAX: Duration = Duration::from_secs(100);
@@ -80,6 +86,11 @@ pub enum Fault {
     RoamServer(usize),
     /// A server is asked to leave; so long after it has stopped, another one with another id starts on its machine.
     Replace(usize, Duration),
+    /// Whoever sits at this client has the cluster forget a server that is dead, and whose disk is lost; another one with
+    /// another id starts on its machine later. Where somebody's last loss of a disk is not made good yet, nothing happens.
+    Retire(usize, usize),
+    /// Whoever sits at this client has its server brought into the other cluster, if there is one.
+    Join(usize),
     /// A server says lines to all that it has sessions with, which no frames of this version are: of a later version, or
     /// not frames at all.
     Blurt(usize, Nonsense),
@@ -95,7 +106,7 @@ pub enum Nonsense {
 }
 
 impl Fault {
-    /// What it goes by among what was met; `None` for what ends another fault.
+    /// What it goes by among what was met; `None` for what ends another fault, or may come to nothing.
     pub fn name(&self) -> Option<&'static str> {
         Some(match self {
             Self::Crash(_) => "fault crash",
@@ -112,10 +123,16 @@ impl Fault {
             Self::Replace(..) => "fault replaced",
             Self::Blurt(_, Nonsense::Future) => "fault future frames",
             Self::Blurt(_, Nonsense::Garbage) => "fault garbage",
-            Self::Wipe(_) => "fault disk replaced",
-            Self::Rot(_) => "fault rot",
-            Self::Full(_) => "fault disk full",
-            Self::Flap(_, false) | Self::Heal | Self::Resume(_) | Self::Room(_) => return None,
+            // What ends another fault; and of which disks say what came of it, or whoever asks for an operator.
+            Self::Flap(_, false)
+            | Self::Heal
+            | Self::Resume(_)
+            | Self::Room(_)
+            | Self::Wipe(_)
+            | Self::Rot(_)
+            | Self::Full(_)
+            | Self::Retire(..)
+            | Self::Join(_) => return None,
         })
     }
 }
@@ -145,16 +162,14 @@ pub fn schedule_counted(profile: &Profile, end: Duration, rng: &mut Rng) -> (Vec
         faults: Vec::new(),
         disks: (0..servers).filter(|of| profile.disks.has(*of)).collect(),
     };
-    let kinds = if profile.is_split(end) { plan.split(rng) } else { plan.whole(&profile.faults, rng) };
+    let kinds = if profile.is_split(end) { plan.split(&profile.faults, rng) } else { plan.whole(&profile.faults, rng) };
     let mut at = WARM_UP + rng.span(Duration::ZERO, every);
     while at + DOWN_MIN < end {
         plan.nth += 1;
         if at >= plan.quiet_until {
-            if plan.disks.is_empty() || rng.below(3) > 0 {
-                plan.draw(&profile.faults, kinds, at, rng);
-            } else if kinds == Kinds::All {
-                plan.draw_disk(&profile.disks, at, rng);
-            }
+            // Where something alone is wanted, it is drawn until it is that.
+            let draws = if profile.faults.only { DRAWS_MAX } else { 1 };
+            let _ = (0..draws).any(|_| plan.draw_any(profile, kinds, at, rng));
         }
         at += rng.span(every / 4, every * 7 / 4);
     }
@@ -225,14 +240,34 @@ impl Plan {
     }
 
     /// Two halves from the start, for so long that they are two clusters.
-    fn split(&mut self, rng: &mut Rng) -> Kinds {
+    fn split(&mut self, profile: &FaultProfile, rng: &mut Rng) -> Kinds {
         let cut = cuts::halves(self.servers, self.servers + self.clients, rng);
         self.cut_until = rng.span(SPLIT_MIN, SPLIT_MAX);
         self.add([(Duration::ZERO, Fault::Cut(cut)), (self.cut_until, Fault::Heal)]);
+        if profile.operators && self.clients > 0 {
+            let mut at = self.cut_until;
+            for _ in 0..rng.between(1, self.servers as u64) {
+                at += rng.span(HEARD, HEARD * 4);
+                if at >= self.end {
+                    break;
+                }
+                self.add([(at, Fault::Join(rng.index(self.clients)))]);
+            }
+        }
         Kinds::Mild
     }
 
-    fn draw(&mut self, profile: &FaultProfile, kinds: Kinds, at: Duration, rng: &mut Rng) {
+    /// Something breaks, on a disk or elsewhere.
+    fn draw_any(&mut self, profile: &Profile, kinds: Kinds, at: Duration, rng: &mut Rng) -> bool {
+        if self.disks.is_empty() || rng.below(3) > 0 {
+            self.draw(&profile.faults, kinds, at, rng)
+        } else {
+            kinds == Kinds::All && self.draw_disk(&profile.disks, at, rng)
+        }
+    }
+
+    /// Something breaks, or nothing: then `false`, where what was drawn is not on in this run.
+    fn draw(&mut self, profile: &FaultProfile, kinds: Kinds, at: Duration, rng: &mut Rng) -> bool {
         let all = kinds == Kinds::All;
         match rng.below(20) {
             0..=2 if profile.crashes && all => self.crash(at, rng),
@@ -247,8 +282,24 @@ impl Plan {
             16 if profile.replaced && all => self.replace(at, rng),
             17 if profile.future => self.blurt(Nonsense::Future, at, rng),
             18 if profile.garbage => self.blurt(Nonsense::Garbage, at, rng),
-            _ => {}
+            19 if profile.operators && self.clients > 0 && all => self.retire(at, rng),
+            _ => return false,
         }
+        true
+    }
+
+    /// A server dies, with its disk; the others are told to wait for it no more, and another one comes in its place.
+    fn retire(&mut self, at: Duration, rng: &mut Rng) {
+        let server = rng.index(self.servers);
+        let dead = at + rng.span(DEAD_MIN, DEAD_MIN * 4);
+        let back = dead + rng.span(DOWN_MIN, DOWN_MIN * 4);
+        if !self.all_well(at) || !self.another(&[server], at) || back + DOWN_MIN > self.end {
+            return;
+        }
+        self.up[server] = back;
+        self.settled[server] = back + SETTLED;
+        let client = rng.index(self.clients);
+        self.add([(at, Fault::Crash(server)), (dead, Fault::Retire(client, server)), (back, Fault::Restart(server))]);
     }
 
     fn blurt(&mut self, what: Nonsense, at: Duration, rng: &mut Rng) {
@@ -314,7 +365,7 @@ impl Plan {
             let back = kill + rng.span(DOWN_MIN, DOWN_MIN * 5 / 4);
             self.add([(kill, Fault::Crash(top)), (back, Fault::Restart(top))]);
             self.up[top] = back;
-            kill = back + rng.span(FLAP_EVERY / 8, FLAP_EVERY);
+            kill = back + rng.span(FLAP_EVERY / 8, FLAP_EVERY * 2);
         }
         self.settled[top] = self.up[top] + SETTLED;
         self.quiet_until = self.up[top] + FLAP_EVERY;
@@ -364,16 +415,17 @@ impl Plan {
         self.add([(self.cut_until, Fault::Heal)]);
     }
 
-    /// Something happens to disks.
-    fn draw_disk(&mut self, profile: &DiskProfile, at: Duration, rng: &mut Rng) {
+    /// Something happens to disks, or nothing.
+    fn draw_disk(&mut self, profile: &DiskProfile, at: Duration, rng: &mut Rng) -> bool {
         let server = self.disks[rng.index(self.disks.len())];
         match rng.below(5) {
             0 if profile.power => self.power(at, rng),
             1 if profile.wipes => self.wipe(server, at, rng),
             2 if profile.fills => self.fill(server, at, rng),
             3 | 4 if profile.rots => self.add([(at, Fault::Rot(server))]),
-            _ => {}
+            _ => return false,
         }
+        true
     }
 
     /// Whether all servers have long been up, and no path is cut.

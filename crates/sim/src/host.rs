@@ -9,7 +9,7 @@ use std::{
 use hobnob_proto::{
     client::Client,
     config::{ClientConfig, ServerConfig},
-    ids::{ClusterName, DeviceId, ServerId},
+    ids::{ClusterName, DeviceId, Origin, ServerId},
     log::VersionVector,
     node::Node,
     rng::Rng,
@@ -101,6 +101,8 @@ pub struct ServerHost {
     pub disk: Option<Disk>,
     /// The id of the server that is started in its place then.
     pub successor: Option<ServerId>,
+    /// As whom its last process ran that ended without a word.
+    pub ended: Option<Origin>,
     /// The clock on its wall.
     pub wall: WallProfile,
     /// The cluster's secret, or another one.
@@ -129,8 +131,8 @@ impl ServerHost {
     pub fn new(id: ServerId, secret: Option<Secret>, wall: WallProfile) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id.0 as u8), SESSION_PORT));
         let of = id.0 as usize;
-        let (process, paused, leaving, successor, disk) = (None, None, None, None, None);
-        Self { id, addr, process, paused, leaving, successor, wall, disk, secret, of, run: 0, addrs: 0 }
+        let (process, paused, leaving, successor, disk, ended) = (None, None, None, None, None, None);
+        Self { id, addr, process, paused, leaving, successor, ended, wall, disk, secret, of, run: 0, addrs: 0 }
     }
 
     /// The machine of stranger number `of`, which uses an id of ours.

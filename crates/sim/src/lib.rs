@@ -15,6 +15,7 @@
 //!       ├── noise         what an outsider sends besides
 //!       ├── watch, oracle what servers hold and clients are told, as facts
 //!       ├── invariants    judge the facts
+//!       ├── silence       how long somebody waited who could be served
 //!       └── trace         a line for each thing that happened, and their hash
 //! ```
 
@@ -24,6 +25,7 @@ pub mod dice;
 pub mod disk;
 pub mod facts;
 pub mod faults;
+pub mod hashes;
 pub mod host;
 pub mod invariants;
 pub mod link;
@@ -32,6 +34,7 @@ pub mod oracle;
 pub mod profile;
 pub mod run;
 pub mod shrink;
+pub mod silence;
 pub mod sweep;
 pub mod switches;
 pub mod trace;

@@ -15,16 +15,20 @@ use hobnob_sim::{
     profile::Wanted,
     run::{self, Outcome},
     shrink,
-    sweep::{RUNS_MIN, Sweep},
+    silence::Silence,
+    sweep::{RUNS_MIN, Spread, Sweep},
     trace::Detail,
 };
 
 use crate::args::Args;
 
 mod args;
+mod cpu;
 
 /// Every so many seeds, one is run twice, to see that its trace is the same.
 const TWICE_EVERY: u64 = 16;
+/// Threads, at most.
+const JOBS_MAX: u64 = 64;
 /// How often a sweep says how far it is, and writes that down.
 const PROGRESS_EVERY: Duration = Duration::from_secs(10);
 
@@ -46,7 +50,17 @@ fn say(line: &str) {
 /// Runs one seed; `false` where it has failed.
 fn alone(args: &Args, seed: u64) -> bool {
     let outcome = one(args, seed);
-    let Outcome { hash, counts, carried, coverage, violation, .. } = &outcome;
+    let Outcome { hash, counts, carried, coverage, violation, silences, .. } = &outcome;
+    for (kind, Silence { span, until, client }) in silences {
+        let (span, until) = (span.as_millis(), until.as_millis());
+        say(&format!(
+            "longest silence, {kind}: {}.{:03} s, until {}.{:03} s, at client {client}",
+            span / 1_000,
+            span % 1_000,
+            until / 1_000,
+            until % 1_000
+        ));
+    }
     if args.met {
         coverage.met().iter().for_each(|(what, times)| say(&format!("{times:9} {what}")));
     }
@@ -135,7 +149,7 @@ fn sweep(args: &Args) -> bool {
         }
     };
     std::thread::scope(|scope| {
-        for _ in 1..args.jobs.clamp(1, 64) {
+        for _ in 1..args.jobs.clamp(1, JOBS_MAX) {
             scope.spawn(work);
         }
         work();
@@ -163,14 +177,16 @@ fn note(args: &Args, progress: &mut Progress, outcome: &Outcome) {
 fn tell(args: &Args, progress: &Progress) {
     let Progress { sweep, runs, server_secs, began, .. } = progress;
     let secs = began.elapsed().as_secs_f64().max(0.001);
+    // Where nobody says how long the processors have worked for us, all threads count as busy.
+    let cpu_secs = cpu::secs().unwrap_or(secs * args.jobs.clamp(1, JOBS_MAX) as f64).max(0.001);
     let failed = sweep.failed.len();
     say(&format!(
-        "{} of {} seeds done, {failed} failed; {:.1} runs/s, {:.0} simulated server-hours, {:.0} of them a minute",
+        "{} of {} seeds done, {failed} failed; {:.1} runs/s, {:.0} simulated server-hours, {:.0} of them a CPU minute",
         sweep.runs,
         args.seeds,
         *runs as f64 / secs,
         sweep.server_secs as f64 / 3_600.0,
-        *server_secs as f64 / 60.0 / secs,
+        *server_secs as f64 / 60.0 / cpu_secs,
     ));
     if let Some(path) = &args.resume
         && let Err(why) = sweep.save(path)
@@ -183,6 +199,10 @@ fn tell(args: &Args, progress: &Progress) {
 fn sum_up(args: &Args, sweep: &Sweep) -> bool {
     for (invariant, runs) in &sweep.judged {
         say(&format!("{invariant} judged in {runs} of {} runs", sweep.runs));
+    }
+    for (kind, Spread { runs, p50, p99, max: (max, seed) }) in sweep.spreads() {
+        let [p50, p99, max] = [p50, p99, max].map(|millis| format!("{}.{:03} s", millis / 1_000, millis % 1_000));
+        say(&format!("longest silence, {kind}: p50 {p50}, p99 {p99}, max {max} (seed {seed}), of {runs} runs"));
     }
     if args.met {
         sweep.met.iter().for_each(|(what, times)| say(&format!("{times:12} {what}")));

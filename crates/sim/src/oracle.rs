@@ -121,6 +121,11 @@ impl Told {
         &self.outbox
     }
 
+    /// The server that serves it, as it was told.
+    pub fn connected(&self) -> Option<ServerId> {
+        self.connected
+    }
+
     /// What happened so far.
     pub fn counts(&self) -> Counts {
         self.counts

@@ -43,6 +43,8 @@ pub struct Wanted {
     pub disks: Option<Disks>,
     /// What is left out, though it was drawn: names of [`switches`].
     pub without: BTreeSet<&'static str>,
+    /// Of all that breaks only this, and often: names of [`switches::ALONE`].
+    pub only: BTreeSet<&'static str>,
     /// Faults that do not happen, though they were drawn: see [`Profile::skip`].
     pub skip: BTreeSet<u64>,
     /// A bug is in all servers and clients of the run.
@@ -84,7 +86,7 @@ impl Phases {
 }
 
 /// What breaks, and how often.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FaultProfile {
     /// A fault about so often; `None`: never.
     pub every: Option<Duration>,
@@ -116,6 +118,10 @@ pub struct FaultProfile {
     pub garbage: bool,
     /// The network is cut from the start, until its halves are two clusters. Then no server crashes.
     pub split: bool,
+    /// Operators retire servers that are dead, and bring servers into the other cluster where there are two.
+    pub operators: bool,
+    /// What is on was wanted alone: whenever something else is drawn, it is drawn again.
+    pub only: bool,
 }
 
 /// What the clock on the wall of a server's machine does. Whoever starts there reads it once.
@@ -224,6 +230,11 @@ impl Profile {
         if wanted.calm || !drawn {
             switches::off("clocks", &mut profile);
         }
+        for name in &wanted.only {
+            switches::alone(name, &mut profile);
+        }
+        // In an open cluster, only who sits at a server may decide about it.
+        profile.closed |= profile.faults.split && profile.faults.operators;
         if profile.closed {
             let rogues = trust_rng.below(3);
             let kinds = [Rogue::Open, Rogue::OtherSecret];
@@ -317,6 +328,8 @@ fn draw_faults(rng: &mut Rng) -> FaultProfile {
         future: often(2),
         garbage: often(2),
         split: !often(8),
+        operators: often(2),
+        only: false,
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     invariants::{Violation, i11_one_leader_once_quiet::Steady, i18_same_seed_same_trace},
     oracle::Counts,
     profile::{Profile, Wanted},
+    silence::Silence,
     trace::{Detail, Trace},
     traffic::Traffic,
     world::{Carried, Task, World},
@@ -49,6 +50,8 @@ pub struct Outcome {
     pub drawn: u64,
     /// How long it lasted, in simulated time.
     pub lasted: Duration,
+    /// The longest silence for each kind of fault that was near.
+    pub silences: BTreeMap<&'static str, Silence>,
     /// What did not hold, if anything.
     pub violation: Option<Violation>,
 }
@@ -90,6 +93,7 @@ pub fn run(seed: u64, wanted: &Wanted, detail: Detail) -> Outcome {
         hosts: (profile.ids.len(), profile.clients),
         drawn,
         lasted: world.now().since(Time::ZERO),
+        silences: world.checker().silences.longest().clone(),
         judged: world.checker().judged().chain([(i18_same_seed_same_trace::NAME, false)]).collect(),
         violation,
     }

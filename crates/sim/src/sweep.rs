@@ -29,6 +29,22 @@ pub struct Sweep {
     pub server_secs: u64,
     /// Runs that were done.
     pub runs: u64,
+    /// For each kind of fault: how many runs had a longest silence of so many milliseconds, and the first seed of them.
+    #[serde(default)]
+    pub silences: BTreeMap<String, BTreeMap<u64, (u64, u64)>>,
+}
+
+/// How long the longest silences of many runs were, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spread {
+    /// How many runs.
+    pub runs: u64,
+    /// Half of them were shorter.
+    pub p50: u64,
+    /// Of 100, 99 were shorter.
+    pub p99: u64,
+    /// The longest, and its seed.
+    pub max: (u64, u64),
 }
 
 impl Sweep {
@@ -65,7 +81,11 @@ impl Sweep {
 
     /// A run has ended.
     pub fn add(&mut self, outcome: &Outcome) {
-        let Outcome { seed, judged, coverage, violation, hosts, lasted, .. } = outcome;
+        let Outcome { seed, judged, coverage, violation, hosts, lasted, silences, .. } = outcome;
+        for (kind, silence) in silences {
+            let spans = self.silences.entry((*kind).to_owned()).or_default();
+            spans.entry(silence.span.as_millis() as u64).or_insert((0, *seed)).0 += 1;
+        }
         self.runs += 1;
         self.server_secs += lasted.as_secs() * hosts.0 as u64;
         for (invariant, has) in judged {
@@ -91,6 +111,23 @@ impl Sweep {
     /// Invariants that had nothing to judge in any run.
     pub fn never_judged(&self) -> impl Iterator<Item = &str> {
         self.judged.iter().filter(|(_, runs)| **runs == 0).map(|(invariant, _)| &**invariant)
+    }
+
+    /// How long the longest silences were, by the kind of fault that was near.
+    pub fn spreads(&self) -> impl Iterator<Item = (&str, Spread)> {
+        self.silences.iter().filter_map(|(kind, spans)| {
+            let runs = spans.values().map(|(runs, _)| *runs).sum();
+            let quantile = |percent: u64| {
+                let mut before = 0;
+                let reached = spans.iter().find(|(_, (runs_of, _))| {
+                    before += runs_of;
+                    before * 100 >= runs * percent
+                });
+                reached.map_or(0, |(millis, _)| *millis)
+            };
+            let (max, (_, seed)) = spans.last_key_value()?;
+            Some((&**kind, Spread { runs, p50: quantile(50), p99: quantile(99), max: (*max, *seed) }))
+        })
     }
 
     /// What was never met: of what has to be, and of the rest.
@@ -131,6 +168,18 @@ mod tests {
         assert_eq!(Sweep::open(&path, "--calm").unwrap(), sweep);
         assert!(Sweep::open(&path, "").is_err());
         fs::remove_file(&path).unwrap();
+    }
+
+    #[test]
+    fn silences_are_spread_over_runs() {
+        fn check(spans: &[(u64, u64)], expected: Spread) {
+            let spans = spans.iter().enumerate().map(|(n, (millis, runs))| (*millis, (*runs, 70 + n as u64)));
+            let silences = [("crash".to_owned(), spans.collect())].into();
+            let sweep = Sweep { silences, ..Sweep::default() };
+            assert_eq!(sweep.spreads().collect::<Vec<_>>(), [("crash", expected)]);
+        }
+        check(&[(800, 1)], Spread { runs: 1, p50: 800, p99: 800, max: (800, 70) });
+        check(&[(1, 50), (2, 49), (9, 1)], Spread { runs: 100, p50: 1, p99: 2, max: (9, 72) });
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! What can be left out of a run by its name (`--without`), one by one: to see what a failure needs.
+//! What can be left out of a run by its name (`--without`), one by one: to see what a failure needs; and what can be wanted
+//! alone (`--only`): to meet it often.
 
 use hobnob_proto::time::Duration;
 
 use crate::{
     cuts::Shape,
-    profile::{Profile, WallProfile},
+    profile::{FaultProfile, Profile, WallProfile},
 };
 
-/// Takes something out of a run.
-type Off = fn(&mut Profile);
+/// Takes something out of a run, or puts it in.
+type Switch = fn(&mut Profile);
 
 /// Everything that a run can do without, by name.
-pub const ALL: &[(&str, Off)] = &[
+pub const ALL: &[(&str, Switch)] = &[
     ("faults", |profile| profile.faults.every = None),
     ("crashes", |profile| profile.faults.crashes = false),
     ("pairs", |profile| profile.faults.pairs = false),
@@ -52,7 +53,39 @@ pub const ALL: &[(&str, Off)] = &[
     ("full-disks", |profile| profile.disks.fills = false),
     ("rot", |profile| profile.disks.rots = false),
     ("starts", |profile| profile.starts_within = Duration::ZERO),
+    ("operators", |profile| profile.faults.operators = false),
 ];
+
+/// What may be wanted alone (`--only`), by name.
+pub const ALONE: &[(&str, Switch)] = &[
+    ("crashes", |profile| profile.faults.crashes = true),
+    ("flapping", |profile| profile.faults.flapping = true),
+    ("leaves", |profile| profile.faults.leaves = true),
+    ("operators", |profile| profile.faults.operators = true),
+    ("pauses", |profile| profile.faults.pauses = true),
+    ("split", |profile| profile.faults.split = true),
+    ("power", |profile| profile.disks.power = true),
+    ("wipes", |profile| profile.disks.wipes = true),
+];
+/// Where something breaks alone, it does so about as often as this.
+const OFTEN: Duration = Duration::from_secs(4);
+
+/// Of what breaks by the schedule, this is on, and nothing else but what was wanted alone before.
+pub fn alone(name: &str, profile: &mut Profile) {
+    if !profile.faults.only {
+        profile.faults = FaultProfile { every: Some(OFTEN), only: true, ..FaultProfile::default() };
+        let disks = &mut profile.disks;
+        (disks.power, disks.wipes, disks.fills, disks.rots) = (false, false, false, false);
+    }
+    if let Some((_, on)) = ALONE.iter().find(|(other, _)| *other == name) {
+        on(profile);
+    }
+}
+
+/// The name as it stands in [`ALONE`].
+pub fn parse_alone(name: &str) -> Result<&'static str, String> {
+    parse_in(ALONE, name)
+}
 
 /// Takes it out; nothing happens where there is no such name.
 pub fn off(name: &str, profile: &mut Profile) {
@@ -63,10 +96,14 @@ pub fn off(name: &str, profile: &mut Profile) {
 
 /// The name as it stands in [`ALL`].
 pub fn parse(name: &str) -> Result<&'static str, String> {
-    let names = || ALL.iter().map(|(name, _)| *name);
+    parse_in(ALL, name)
+}
+
+fn parse_in(list: &[(&'static str, Switch)], name: &str) -> Result<&'static str, String> {
+    let names = || list.iter().map(|(name, _)| *name);
     names()
         .find(|other| *other == name)
-        .ok_or_else(|| format!("these can be left out: {}", names().collect::<Vec<_>>().join(", ")))
+        .ok_or_else(|| format!("the names are: {}", names().collect::<Vec<_>>().join(", ")))
 }
 
 fn drop_shape(profile: &mut Profile, shape: Shape) {

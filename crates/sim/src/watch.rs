@@ -105,7 +105,9 @@ impl Watch {
                 trace.story(now, format_args!("server {} knows {name} at {home}, fence {n}", server.of));
                 checker.observe(&Fact::Fenced { server, cluster, room: room.name, fence: room.fence }, now)?;
             }
-            let is_new = room.total != seen.total || (disk.is_some() && *room.durable != seen.durable);
+            // Either only grows.
+            let is_new =
+                room.total != seen.total || (disk.is_some() && room.durable.count() != seen.durable.count());
             if room.total != seen.total {
                 let me = Some(node.origin());
                 // A server's own entries first: they exceed what it held before, not what came with them.

@@ -85,6 +85,15 @@ impl Members {
         self.live = live;
     }
 
+    /// Whether these, each named once, are the ones that live, as far as was told.
+    pub fn live_are(&self, mut ids: impl Iterator<Item = ServerId>) -> bool {
+        let mut count = 0;
+        ids.all(|id| {
+            count += 1;
+            self.live.contains(&id)
+        }) && count == self.live.len()
+    }
+
     /// Whether `id` is a member: known, and has not left.
     pub fn contains(&self, id: ServerId) -> bool {
         self.get(id).is_some_and(|member| self.is_present(member))
@@ -226,6 +235,8 @@ mod tests {
         let mut members = merged(&[member(1, 9, true, &[]), member(2, 9, true, &[])]);
         members.set_live([ServerId(1)].into());
         assert_eq!((members.count(), members.ids()), (1, vec![ServerId(1)]));
+        assert!(members.live_are([ServerId(1)].into_iter()));
+        assert!(!members.live_are([].into_iter()) && !members.live_are([ServerId(2)].into_iter()));
         assert!(members.contains(ServerId(1)) && !members.contains(ServerId(2)));
     }
 

@@ -237,6 +237,12 @@ impl Discovery {
         self.outputs.pop_front()
     }
 
+    /// Whether [`Input::Tick`] would do anything now for a server of this cluster, id and boot. To make up [`Facts`] costs
+    /// more than most ticks.
+    pub fn is_due(&self, cluster: ClusterId, id: Option<ServerId>, boot: Boot, now: Time) -> bool {
+        now >= self.deadline() || self.told != Some((cluster, id, boot)) || self.has_id != id.is_some()
+    }
+
     /// When [`Input::Tick`] is wanted.
     pub fn deadline(&self) -> Time {
         let choose = (!self.has_id && !self.chosen).then_some(self.started + CHOOSE_AFTER);

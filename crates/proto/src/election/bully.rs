@@ -115,11 +115,9 @@ impl Election {
                 self.view = live;
                 self.view.remove(&self.me.id);
                 self.eligible = eligible;
-                self.give_up_winning();
-                if let Some(epoch) = self.view.values().map(|peer| peer.epoch).max() {
-                    self.learn(epoch, now);
-                }
+                self.look(now);
             }
+            Input::SameView => self.look(now),
             Input::HeardEpoch { from, epoch } => self.heard_epoch(from.id, epoch, now),
             Input::Joined if self.state == State::Joining => self.state = State::Follower,
             Input::Synced(epoch) if self.state == State::Syncing && epoch == self.epoch => self.state = State::Leader,
@@ -128,6 +126,16 @@ impl Election {
             Input::Tick => self.tick(now),
         }
         self.settle(now);
+    }
+
+    /// Whether this, of each server once, is the view that it has: then [`Input::SameView`] says it all.
+    pub fn sees(&self, mut live: impl Iterator<Item = (ServerId, PeerView)>, eligible: bool) -> bool {
+        let mut count = 0;
+        let is_known = live.all(|(id, peer)| {
+            count += 1;
+            self.view.get(&id) == Some(&peer)
+        });
+        is_known && count == self.view.len() && eligible == self.eligible
     }
 
     /// The next thing to do, until there is none.
@@ -262,6 +270,14 @@ impl Election {
             self.send(from, Message::Coordinator { epoch: self.epoch });
         }
         self.learn(epoch, now);
+    }
+
+    /// Draws the conclusions of the view.
+    fn look(&mut self, now: Time) {
+        self.give_up_winning();
+        if let Some(epoch) = self.view.values().map(|peer| peer.epoch).max() {
+            self.learn(epoch, now);
+        }
     }
 
     /// Accepts an epoch that is higher than the one known. It deposes; whether it ends a candidacy depends on its leader.

@@ -94,6 +94,8 @@ pub enum Input {
         /// Whether this server itself may lead.
         eligible: bool,
     },
+    /// The same where [`Election::sees`] says that neither has changed.
+    SameView,
     /// A heartbeat named the highest epoch that its sender has accepted.
     HeardEpoch {
         /// Whose heartbeat.

@@ -119,6 +119,10 @@ pub enum Status {
 /// A timeout times local health, in whole microseconds: a clock of microseconds never meets a finer one exactly, and the
 /// deadline would come again and again.
 fn healthy(timeout: Duration, health: f64) -> Duration {
+    // In perfect health, as nearly always, it is the timeout itself: that is asked for with every packet.
+    if health <= 1.0 {
+        return timeout;
+    }
     Duration::from_micros(micros(timeout.mul_f64(health)))
 }
 
@@ -229,7 +233,7 @@ impl Heartbeat {
         if hops >= limits::HOPS_MAX {
             return;
         }
-        if by == peer.id || !self.peers.get(&by).is_some_and(|by| by.status == Status::Live) {
+        if by == peer.id || !self.is_live(by) {
             return;
         }
         match self.peers.get(&peer.id) {
@@ -239,11 +243,13 @@ impl Heartbeat {
             _ => {}
         }
         let health = self.health();
-        let live: Vec<_> = self.live().map(|peer| peer.id).collect();
         let Some(known) = self.expect(peer, now).filter(|known| !known.gone) else { return };
         let at = Time::ZERO + now.since(Time::ZERO + age);
-        known.vouchers.retain(|voucher| voucher.by != by && live.contains(&voucher.by));
-        known.vouchers.push(Voucher { by, at, hops: hops + 1 });
+        let mut vouchers = std::mem::take(&mut known.vouchers);
+        vouchers.retain(|voucher| voucher.by != by && self.is_live(voucher.by));
+        vouchers.push(Voucher { by, at, hops: hops + 1 });
+        let Some(known) = self.peers.get_mut(&peer.id) else { return };
+        known.vouchers = vouchers;
         if age >= healthy(known.timeout, health) {
             return;
         }
@@ -295,6 +301,9 @@ impl Heartbeat {
         let rumour = |(id, peer): (&ServerId, &Peer)| {
             // It is told before we notice that we hear it no more: else those behind us would take it for dead first.
             let is_news = |at: Time| peer.status == Status::Unheard || at > peer.proved + NEWER;
+            if !peer.vouchers.iter().any(|voucher| is_news(voucher.at)) {
+                return None;
+            }
             let way = self.way(peer).filter(|way| way.hops < limits::HOPS_MAX && is_news(way.at))?;
             let age = u32::try_from(now.since(way.at).as_millis()).unwrap_or(u32::MAX);
             Some(Rumour { peer: Origin { id: *id, boot: peer.boot }, age, hops: way.hops })
@@ -312,6 +321,11 @@ impl Heartbeat {
     /// The servers that only others hear both ways, by id.
     pub fn unheard(&self) -> impl Iterator<Item = Origin> {
         self.standing(Status::Unheard)
+    }
+
+    /// Whether it is heard and hears us, in whichever boot.
+    fn is_live(&self, id: ServerId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| peer.status == Status::Live)
     }
 
     fn standing(&self, status: Status) -> impl Iterator<Item = Origin> {
@@ -340,10 +354,10 @@ impl Heartbeat {
 
     /// The words of live peers that are as fresh as any, within the time in which a silence is noticed.
     fn ways<'a>(&'a self, peer: &'a Peer) -> impl Iterator<Item = Voucher> + 'a {
-        let live = |by: &ServerId| self.peers.get(by).is_some_and(|by| by.status == Status::Live);
-        let newest = peer.vouchers.iter().filter(|way| live(&way.by)).map(|way| way.at).max().unwrap_or(Time::ZERO);
+        let newest =
+            peer.vouchers.iter().filter(|way| self.is_live(way.by)).map(|way| way.at).max().unwrap_or(Time::ZERO);
         let is_fresh = move |at: Time| newest.since(at) < self.config.timeout_min;
-        peer.vouchers.iter().copied().filter(move |way| live(&way.by) && is_fresh(way.at))
+        peer.vouchers.iter().copied().filter(move |way| self.is_live(way.by) && is_fresh(way.at))
     }
 
     /// The best of them. What is newest is no sign of the shortest way: what comes over one more server is told later.
@@ -366,6 +380,9 @@ impl Heartbeat {
     /// From 1 (well) to [`Config::health_max`]: what timeouts are multiplied by.
     fn health(&self) -> f64 {
         let late = self.lag_peak.saturating_sub(LATE_ORDINARY);
+        if late.is_zero() {
+            return 1.0;
+        }
         (1.0 + late.as_secs_f64() / LATE_STEP.as_secs_f64()).min(f64::from(self.config.health_max))
     }
 

@@ -77,7 +77,7 @@ impl VersionVector {
         self.seqs.iter().copied()
     }
 
-    /// How many entries it covers.
+    /// How many entries it covers; as many as there can be, where that is more.
     pub fn count(&self) -> u64 {
         self.seqs.iter().fold(0, |sum: u64, (_, seq)| sum.saturating_add(*seq))
     }

@@ -1,7 +1,5 @@
 //! Heartbeats: what we say of ourselves, what others say, and what follows when somebody dies or comes to life.
 
-use std::collections::BTreeMap;
-
 use super::{
     Event, Node, Stage, Timer,
     peers::{Peer, RECONNECT_OFTEN},
@@ -30,18 +28,21 @@ const DIRECTORY_DIFFERS_MAX: Duration = Duration::from_secs(30);
 /// A difference of logs that lasts for so long is mended.
 const LOGS_DIFFER: Duration = Duration::from_secs(1);
 
-/// A beat that fits a packet: what is least needed goes first, since none at all would be death.
-fn fitted(mut beat: Beat) -> Beat {
-    while Frame::Beat(beat.clone()).to_line().len() > limits::FRAME_BYTES_MAX {
-        let is_cut = beat.hearsay.pop().is_some()
-            || beat.may_lead.pop().is_some()
-            || beat.probation.pop().is_some()
-            || beat.hears.pop().is_some();
+/// A beat as a line that fits a packet: what is least needed goes first, since none at all would be death.
+fn fitted(beat: Beat) -> String {
+    let mut frame = Frame::Beat(beat);
+    loop {
+        let line = frame.to_line();
+        let Frame::Beat(beat) = &mut frame else { return line };
+        let is_cut = line.len() > limits::FRAME_BYTES_MAX
+            && (beat.hearsay.pop().is_some()
+                || beat.may_lead.pop().is_some()
+                || beat.probation.pop().is_some()
+                || beat.hears.pop().is_some());
         if !is_cut {
-            break;
+            return line;
         }
     }
-    beat
 }
 
 impl Node {
@@ -103,18 +104,19 @@ impl Node {
     /// Beats, to all.
     pub(super) fn say_beats(&mut self) {
         self.logs = self.logs_digest();
-        let line = Frame::Beat(self.my_beat()).to_line();
+        let line = self.my_beat();
         for session in self.peers.values().filter_map(Peer::session) {
             self.endpoint.send(session, line.as_bytes());
         }
     }
 
     pub(super) fn say_beat(&mut self, session: SessionId) {
-        let beat = Frame::Beat(self.my_beat());
-        self.say(session, &beat);
+        let beat = self.my_beat();
+        self.endpoint.send(session, beat.as_bytes());
     }
 
-    fn my_beat(&self) -> Beat {
+    /// What we say of ourselves now, as a line.
+    fn my_beat(&self) -> String {
         fitted(Beat {
             epoch: self.epoch(),
             led: self.election.leader().is_some(),
@@ -181,25 +183,23 @@ impl Node {
             return;
         }
         let hears_me = beat.hears.iter().any(|heard| heard.peer == self.me);
-        let hears: Vec<_> = beat.hears.iter().copied().take(limits::SERVERS_MAX).collect();
-        let hearsay: Vec<_> = beat.hearsay.iter().copied().take(limits::SERVERS_MAX).collect();
         let probation: Vec<_> = beat.probation.iter().copied().take(limits::SERVERS_MAX).collect();
         let epoch = beat.epoch;
         let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
         let time = beat.time;
         let clients = beat.clients;
         let is_overtaken = peer.beat.as_ref().is_some_and(|newest| beat.time < newest.time);
-        if !is_overtaken {
-            peer.beat = Some(beat);
-        }
         self.heartbeat.heard(origin, hears_me, self.now);
         if !is_overtaken {
-            for heard in hears.iter().filter(|heard| heard.both && heard.peer.id != self.me.id) {
+            let hears = beat.hears.iter().take(limits::SERVERS_MAX);
+            for heard in hears.filter(|heard| heard.both && heard.peer.id != self.me.id) {
                 self.heartbeat.vouched(id, heard.peer, Duration::from_millis(heard.age.into()), self.now);
             }
-            for rumour in hearsay.into_iter().filter(|rumour| rumour.peer.id != self.me.id) {
-                self.heartbeat.told(id, rumour, self.now);
+            let hearsay = beat.hearsay.iter().take(limits::SERVERS_MAX);
+            for rumour in hearsay.filter(|rumour| rumour.peer.id != self.me.id) {
+                self.heartbeat.told(id, *rumour, self.now);
             }
+            peer.beat = Some(beat);
         }
         self.beat();
         if is_overtaken {
@@ -238,9 +238,24 @@ impl Node {
         }
     }
 
-    /// Tells the election who lives.
+    /// Tells the election who lives. That comes with every beat, and is nearly always the same as before: then nothing is
+    /// made anew.
     pub(super) fn update_view(&mut self) {
-        self.members.set_live(self.live_ids());
+        let others = self.heartbeat.live().map(|peer| peer.id).filter(|id| *id != self.me.id);
+        if !self.members.live_are(others.chain([self.me.id])) {
+            self.members.set_live(self.live_ids());
+        }
+        let eligible = self.is_eligible();
+        let input = if self.election.sees(self.views(), eligible) {
+            election::Input::SameView
+        } else {
+            election::Input::View { live: self.views().collect(), eligible }
+        };
+        self.elect(input);
+    }
+
+    /// The servers that live, as the election is to see them, each once.
+    fn views(&self) -> impl Iterator<Item = (ServerId, PeerView)> {
         let live = self.heartbeat.live().filter_map(|origin| {
             let beat = self.beat_of(origin)?;
             let eligible = beat.eligible && !self.is_on_probation(origin.id);
@@ -255,9 +270,7 @@ impl Node {
             let eligible = self.is_said_to_be_eligible(origin) && !self.is_on_probation(origin.id);
             (origin.id, PeerView { boot: origin.boot, heard: false, eligible, leaving: false, led, epoch })
         });
-        let live: BTreeMap<_, _> = live.chain(unheard).collect();
-        let eligible = self.is_eligible();
-        self.elect(election::Input::View { live, eligible });
+        live.chain(unheard)
     }
 
     /// The newest beat of a server, in this boot.
@@ -390,10 +403,15 @@ mod tests {
             clients: number,
             logs: number,
         };
-        let fits = fitted(beat.clone());
-        assert!(Frame::Beat(fits.clone()).to_line().len() <= limits::FRAME_BYTES_MAX);
+        let said = |beat: Beat| {
+            let line = fitted(beat);
+            assert!(line.len() <= limits::FRAME_BYTES_MAX);
+            let Some(Frame::Beat(beat)) = Frame::from_line(line.as_bytes()) else { panic!("{line}") };
+            beat
+        };
+        let fits = said(beat.clone());
         assert_eq!((&fits.hears, fits.hearsay.len()), (&beat.hears, 0));
         let short = Beat { hearsay: Vec::new(), may_lead: Vec::new(), probation: Vec::new(), ..beat };
-        assert_eq!(fitted(short.clone()), short);
+        assert_eq!(said(short.clone()), short);
     }
 }

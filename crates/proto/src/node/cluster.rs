@@ -95,7 +95,7 @@ impl Node {
         Facts {
             cluster: self.cluster.id,
             name: self.config.cluster.clone(),
-            id: (self.stage != Stage::Choosing).then_some(self.me.id),
+            id: self.said_id(),
             boot: self.me.boot,
             port: self.config.session_port,
             key: self.key.public,
@@ -108,6 +108,11 @@ impl Node {
         }
     }
 
+    /// Our id, once we have one.
+    fn said_id(&self) -> Option<ServerId> {
+        (self.stage != Stage::Choosing).then_some(self.me.id)
+    }
+
     /// Whether no person has said anything in our cluster, as far as we know: a newcomer to a cluster has nothing of what
     /// was said there yet, and is not empty for that.
     fn is_empty(&self) -> bool {
@@ -116,6 +121,10 @@ impl Node {
 
     pub(super) fn discover(&mut self, input: discovery::Input<'_>) {
         if self.is_closing() && matches!(input, discovery::Input::Datagram { .. }) {
+            return;
+        }
+        let is_tick = matches!(input, discovery::Input::Tick);
+        if is_tick && !self.discovery.is_due(self.cluster.id, self.said_id(), self.me.boot, self.now) {
             return;
         }
         let facts = self.facts();

@@ -105,6 +105,9 @@ impl Node {
 
     /// A server has said whom it hears: where it hears a room's home itself, it follows the room there.
     pub(super) fn part_guests(&mut self, id: ServerId) {
+        if self.detours.guests.is_empty() {
+            return;
+        }
         let Some(beat) = self.peers.get(&id).and_then(|peer| peer.beat.as_ref()) else { return };
         let from = (id, SessionId(0), RoomName::lobby());
         let guests = self.detours.guests.range(from..).take_while(|(guest, ..)| *guest == id);

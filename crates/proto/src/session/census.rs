@@ -1,8 +1,6 @@
 //! A look at all sessions of an endpoint, for whoever checks it: what state they are in, how much waits in them, and which
 //! frames were said. Nothing of the protocol goes through it.
 
-use std::collections::BTreeMap;
-
 use crate::session::{Endpoint, state::Phase};
 
 /// How a frame's line begins: its type comes first.
@@ -32,19 +30,21 @@ pub struct Census {
 /// How often frames of each type were said and heard, by what stands as `t` in their lines.
 #[derive(Clone, Debug, Default)]
 pub struct Talk {
-    /// Said.
-    pub said: BTreeMap<Box<str>, u64>,
-    /// Heard.
-    pub heard: BTreeMap<Box<str>, u64>,
+    /// Said, the type that was met first first.
+    pub said: Vec<(Box<str>, u64)>,
+    /// Heard, likewise.
+    pub heard: Vec<(Box<str>, u64)>,
 }
 
 /// Counts a line by its frame's type.
-pub(super) fn note(frames: &mut BTreeMap<Box<str>, u64>, line: &[u8]) {
+pub(super) fn note(frames: &mut Vec<(Box<str>, u64)>, line: &[u8]) {
     let Some(rest) = line.strip_prefix(TYPE_START) else { return };
-    let Some(kind) = rest.split(|byte| *byte == b'"').next().and_then(|kind| str::from_utf8(kind).ok()) else { return };
-    match frames.get_mut(kind) {
-        Some(count) => *count += 1,
-        None => drop(frames.insert(kind.into(), 1)),
+    let Some(kind) = rest.split(|byte| *byte == b'"').next() else { return };
+    // There are few types, and what is said most is soon met.
+    if let Some((_, count)) = frames.iter_mut().find(|(known, _)| known.as_bytes() == kind) {
+        *count += 1;
+    } else if let Ok(kind) = str::from_utf8(kind) {
+        frames.push((kind.into(), 1));
     }
 }
 
@@ -85,9 +85,9 @@ mod tests {
     #[test]
     fn a_line_counts_by_its_type() {
         fn check(line: &str, expected: &[&str]) {
-            let mut frames = BTreeMap::new();
+            let mut frames = Vec::new();
             note(&mut frames, line.as_bytes());
-            assert_eq!(frames.keys().map(|kind| &**kind).collect::<Vec<_>>(), expected);
+            assert_eq!(frames.iter().map(|(kind, _)| &**kind).collect::<Vec<_>>(), expected);
         }
         check("{\"t\":\"bye\"}\n", &["bye"]);
         check("{\"t\":\"ping\",\"n\":7}\n", &["ping"]);

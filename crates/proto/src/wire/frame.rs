@@ -15,6 +15,7 @@ use crate::{
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
     log::{Entry, VersionVector},
     wire::{
+        beat_line,
         import::{Import, Outcome},
         lines, number, read,
     },
@@ -546,6 +547,7 @@ impl Frame {
             Some(br#"{"t":"en"#) => read::entry(line).map(Self::Entry),
             Some(br#"{"t":"po"#) => read::post(line).map(Self::Post),
             Some(br#"{"t":"ac"#) => read::ack(line).map(Self::Ack),
+            Some(br#"{"t":"be"#) => beat_line::read(line).map(Self::Beat),
             _ => None,
         };
         if usual.is_some() {

@@ -1,5 +1,6 @@
 //! What goes over the wire: packets, the frames in them, and fragments of frames that are too large.
 
+mod beat_line;
 pub mod fragment;
 pub mod frame;
 pub mod greeting;

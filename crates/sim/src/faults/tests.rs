@@ -24,6 +24,8 @@ fn draw(seed: u64, servers: usize, split: bool) -> Vec<(Time, Fault)> {
         future: true,
         garbage: true,
         split,
+        operators: true,
+        only: false,
     };
     let profile =
         Profile { faults, disks: DiskProfile::default(), ..Profile::draw(&mut dice::from_number(seed), &wanted) };
@@ -50,7 +52,9 @@ fn one_server_is_always_left_and_all_are_mended_in_the_end() {
                 Fault::Resume(server) => assert!(paused.remove(&server)),
                 Fault::Sleep(client) => assert!(asleep.insert(client)),
                 Fault::Wake(client, _) => assert!(asleep.remove(&client)),
+                Fault::Retire(client, server) => assert!(client < 3 && down.contains(&server), "seed {seed}"),
                 Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) | Fault::Blurt(..) => {}
+                Fault::Join(_) => unreachable!("there is one cluster"),
                 Fault::Wipe(_) | Fault::Rot(_) | Fault::Full(_) | Fault::Room(_) => unreachable!("nobody has a disk"),
             }
             assert!(down.len() < servers, "seed {seed}: nobody is left");
@@ -67,7 +71,7 @@ fn every_fault_is_drawn_by_some_seed() {
             draw(seed, 5, false).iter().map(|(_, fault)| format!("{fault:?}").split('(').next().map(str::to_owned)),
         );
     }
-    assert_eq!(seen.len(), 14, "{seen:?}");
+    assert_eq!(seen.len(), 15, "{seen:?}");
 }
 
 #[test]

@@ -2,18 +2,19 @@
 //! and an outsider replays, bends, redirects and makes up some: what is opened must be exactly what somebody has sealed, and
 //! each packet is opened once, by one process: two that open it cannot both be the one that it was sealed for.
 
-use std::collections::BTreeMap;
-
 use hobnob_proto::time::Time;
 
 use super::Invariant;
-use crate::facts::{At, Fact};
+use crate::{
+    facts::{At, Fact},
+    hashes::Hashes,
+};
 
 /// The invariant.
 #[derive(Debug, Default)]
 pub struct SealedOnce {
     /// By whom each packet was opened.
-    opened: BTreeMap<u64, At>,
+    opened: Hashes<At>,
     /// An outsider has sent something.
     noise: bool,
 }

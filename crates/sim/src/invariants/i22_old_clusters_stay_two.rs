@@ -1,4 +1,5 @@
-//! Invariant 22: two clusters older than 60 s that hold messages never merge by themselves.
+//! Invariant 22: two clusters older than 60 s that hold messages never merge by themselves, but only where an operator
+//! brings servers of one into the other.
 //!
 //! A server goes over on what it heard a moment ago: the age and the first message of a cluster count only after
 //! [`HEARSAY`].
@@ -32,6 +33,8 @@ struct Known {
 pub struct StayTwo {
     clusters: BTreeMap<ClusterId, Known>,
     of: BTreeMap<Process, ClusterId>,
+    /// From which to which operators bring servers.
+    joins: BTreeSet<(ClusterId, ClusterId)>,
     /// Two clusters met that may not merge.
     met: bool,
 }
@@ -70,6 +73,7 @@ impl Invariant for StayTwo {
         match fact {
             Fact::Belongs { server, cluster } => {
                 let before = self.of.get(server).copied().filter(|before| before != cluster);
+                let before = before.filter(|before| !self.joins.contains(&(*before, *cluster)));
                 if before.is_some_and(|before| self.is_settled(before, now)) && self.is_settled(*cluster, now) {
                     return Err(format!("server {} goes over from {before:?} to {cluster:?}", server.of));
                 }
@@ -87,6 +91,9 @@ impl Invariant for StayTwo {
             Fact::Weather { calm: true } => {
                 let settled = self.clusters.keys().filter(|cluster| self.is_settled(**cluster, now));
                 self.met |= settled.count() > 1;
+            }
+            Fact::Joins { from, to } => {
+                self.joins.insert((*from, *to));
             }
             Fact::Crashed { server } | Fact::Left { server } => {
                 self.leave(*server);
@@ -118,6 +125,21 @@ mod tests {
         check(&[1, 2], 40, false);
         check(&[1], 80, false);
         check(&[2], 80, false);
+    }
+
+    #[test]
+    fn an_operator_may_bring_servers_over_one_way() {
+        fn check(from: u128, to: u128, expected: bool) {
+            let entry = entry(1, 1, 1, 5, "x");
+            let belongs = |of, cluster| Fact::Belongs { server: process(of), cluster: ClusterId(cluster) };
+            let mut facts = vec![belongs(1, 1), belongs(2, 2), belongs(3, 1)];
+            facts.extend([1, 2].map(|of| Fact::Held { server: process(of), own: true, entry: &entry }));
+            facts.extend((0..80).map(|_| Fact::Weather { calm: true }));
+            facts.extend([Fact::Joins { from: ClusterId(1), to: ClusterId(2) }, belongs(from as usize, to)]);
+            assert_eq!(first_bad(&mut StayTwo::default(), &facts).is_some(), expected, "{from} {to}");
+        }
+        check(1, 2, false);
+        check(2, 1, true);
     }
 
     #[test]

@@ -7,7 +7,10 @@ use std::fmt;
 
 use hobnob_proto::time::Time;
 
-use crate::facts::{Fact, Picture};
+use crate::{
+    facts::{Fact, Picture},
+    silence::Silences,
+};
 
 pub mod i00_a_pause_blames_nobody;
 pub mod i00_everybody_is_served;
@@ -52,8 +55,8 @@ pub trait Invariant: fmt::Debug {
         Ok(())
     }
 
-    /// Whether it holds in a quiet moment from which on there was time to elect a leader, but not for all else. By
-    /// default there is nothing to say.
+    /// Whether it holds in a quiet moment from which on there was time to elect a leader, but not for all else. The picture
+    /// is of the servers alone, and not of what they hold. By default there is nothing to say.
     fn led(&mut self, picture: &Picture) -> Result<(), String> {
         let _ = picture;
         Ok(())
@@ -84,6 +87,8 @@ pub struct Checker {
     invariants: Vec<Box<dyn Invariant>>,
     /// The only one that is told of each packet: there are more of them than of all other facts.
     sealed: i19_sealed_once_for_this_session::SealedOnce,
+    /// Judges nothing.
+    pub silences: Silences,
 }
 
 impl Default for Checker {
@@ -115,6 +120,7 @@ impl Default for Checker {
                 Box::new(i22_old_clusters_stay_two::StayTwo::default()),
             ],
             sealed: i19_sealed_once_for_this_session::SealedOnce::default(),
+            silences: Silences::default(),
         }
     }
 }
@@ -123,6 +129,7 @@ impl Checker {
     /// Tells all invariants a fact.
     pub fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), Violation> {
         let of_packets = matches!(fact, Fact::Opened { .. } | Fact::Stray);
+        self.silences.observe(fact, now);
         let told =
             self.invariants.iter_mut().filter(|_| !of_packets).map(|invariant| &mut **invariant as &mut dyn Invariant);
         told.chain([&mut self.sealed as &mut dyn Invariant]).try_for_each(|invariant| {

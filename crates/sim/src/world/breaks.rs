@@ -1,6 +1,6 @@
 //! What faults do to machines and the network.
 
-use hobnob_proto::{ids::ServerId, node::Stop, time::Duration};
+use hobnob_proto::{node::Stop, time::Duration};
 
 use super::{Cause, World};
 use crate::{
@@ -24,6 +24,8 @@ impl World {
             self.coverage.meet(name);
         }
         let line = self.told(fault);
+        let is_last = self.servers.iter().filter(|host| host.process.is_some()).count() <= 1;
+        self.checker.silences.breaks(fault, is_last, self.now);
         self.trace.story(self.now, format_args!("{line}"));
         match fault {
             Fault::Crash(of) => self.crash_server(*of)?,
@@ -59,10 +61,11 @@ impl World {
             }
             Fault::Replace(of, back) => {
                 self.servers[*of].leaving = Some(*back);
-                self.servers[*of].successor = Some(ServerId(self.next_id)).filter(|id| id.0 < super::STRANGER_ID);
-                self.next_id += 1;
+                self.servers[*of].successor = self.new_id();
                 self.step(*of, &Cause::Leave)?;
             }
+            Fault::Retire(client, of) => self.retire(*client, *of)?,
+            Fault::Join(client) => self.join(*client)?,
             Fault::Blurt(of, what) => {
                 let line = noise::nonsense(*what, &mut self.rng);
                 self.step(*of, &Cause::Blurt(line))?;
@@ -108,13 +111,16 @@ impl World {
         self.apply(&Fault::Heal)?;
         self.network.heal();
         self.outsider.stop();
+        self.servers.iter_mut().filter_map(|host| host.disk.as_mut()).for_each(Disk::heal);
         self.trace.story(self.now, format_args!("the network is healed"));
         for of in 0..self.servers.len() {
             self.apply(&Fault::Resume(of))?;
             self.apply(&Fault::Room(of))?;
             self.apply(&Fault::Restart(of))?;
         }
-        (0..self.clients.len()).try_for_each(|of| self.apply(&Fault::Wake(of, None)))
+        (0..self.clients.len()).try_for_each(|of| self.apply(&Fault::Wake(of, None)))?;
+        self.note_able();
+        Ok(())
     }
 
     /// Starts a stranger's server. It is not one of those that are checked.
@@ -127,7 +133,7 @@ impl World {
     fn is_so(&self, fault: &Fault) -> bool {
         match fault {
             Fault::Crash(of) => self.servers[*of].process.is_none(),
-            Fault::Restart(of) => self.servers[*of].process.is_some(),
+            Fault::Restart(of) | Fault::Retire(_, of) => self.servers[*of].process.is_some(),
             Fault::Resume(of) => self.servers[*of].paused.is_none(),
             Fault::Pause(of) | Fault::Blurt(of, _) => {
                 self.servers[*of].process.is_none() || self.servers[*of].paused.is_some()
@@ -141,7 +147,7 @@ impl World {
             Fault::Heal => !self.network.is_cut(),
             Fault::Sleep(of) => !self.clients[*of].is_up(),
             Fault::Wake(of, _) => self.clients[*of].asleep.is_none(),
-            Fault::Cut(_) | Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) => false,
+            Fault::Cut(_) | Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) | Fault::Join(_) => false,
         }
     }
 
@@ -171,6 +177,8 @@ impl World {
             Fault::Resume(of) => format!("{} goes on", self.name(*of)),
             Fault::Leave(of, _) => format!("{} is asked to leave", self.name(*of)),
             Fault::Replace(of, _) => format!("{} is asked to leave, for another to come", self.name(*of)),
+            Fault::Retire(_, of) => format!("an operator has {} retired, if it may lose its disk", self.name(*of)),
+            Fault::Join(client) => format!("an operator at client {client} joins the other cluster, if there is one"),
             Fault::Blurt(of, what) => format!("{} says {what:?} to all", self.name(*of)),
             Fault::Flap(of, true) => format!("{} begins to be killed again and again", self.name(*of)),
             Fault::Flap(of, false) => format!("{} is left alone", self.name(*of)),
@@ -186,7 +194,11 @@ impl World {
         self.servers[of].paused = None;
         (self.servers[of].leaving, self.servers[of].successor) = (None, None);
         let Some(running) = self.servers[of].process.take() else { return Ok(()) };
+        self.servers[of].ended = Some(running.node.origin());
         self.crash_disk(of)?;
+        if self.servers.len() > 1 && self.servers.iter().all(|host| host.process.is_none()) {
+            self.coverage.meet("fault power off");
+        }
         self.part_with_server(&running);
         self.checker.observe(&Fact::Crashed { server: running.process }, self.now)
     }
@@ -231,10 +243,20 @@ impl World {
         self.act_disk(of)
     }
 
+    /// Who could be served from now on: where the network is whole and loses little, and a server runs.
+    pub(super) fn note_able(&mut self) {
+        let runs = self.servers.iter().any(|host| host.process.is_some() && host.paused.is_none());
+        let is_whole = runs && !self.network.is_cut() && self.network.is_quiet();
+        for (of, client) in self.clients.iter().enumerate() {
+            self.checker.silences.set_able(of, is_whole && client.is_up(), self.now);
+        }
+    }
+
     /// Tells the invariants whether all is well from now on, where that has changed.
     fn weather(&mut self) -> Result<(), Violation> {
         let up = self.servers.iter().all(|host| host.process.is_some() && host.paused.is_none());
         let calm = up && !self.network.is_cut();
+        self.note_able();
         if calm == self.calm {
             return Ok(());
         }

@@ -208,7 +208,7 @@ impl World {
             Cause::Datagram(_, _, hash) => Some(*hash),
             _ => None,
         };
-        let sealed = packet.is_some_and(|packet| self.sealed.contains(&packet));
+        let sealed = packet.is_some_and(|packet| self.sealed.contains(packet));
         self.checker.observe(&Fact::Opened { at: (host, run), packet, sealed, packets }, self.now)
     }
 
@@ -238,7 +238,7 @@ impl World {
     /// Remembers a sealed packet, and says so where it goes to a server that has left. For whom it was sealed cannot be
     /// seen from outside: an outsider may have made its receiver seem to be elsewhere for a moment.
     fn note_sealed(&mut self, host: HostId, target: HostId, bytes: &Datagram) -> Result<(), Violation> {
-        self.sealed.insert(Fnv::of_packet(bytes));
+        self.sealed.insert(Fnv::of_packet(bytes), ());
         let gone = self.departed.iter().find(|gone| gone.host == target).map(|gone| gone.who);
         let Some((departed, machine)) = gone.zip(self.servers.get(host)) else { return Ok(()) };
         let server = machine.process_of();
