@@ -4,7 +4,10 @@
 //! heads are repeated until it does, or its session ends: the log is the retransmit buffer. Servers that follow their home
 //! also say what they hold beyond it, and servers whose logs have differed for a while compare them.
 
-use super::{Node, Party, Timer, rooms::Upstream};
+use super::{
+    Node, Party, Timer,
+    rooms::{Room, Upstream},
+};
 use crate::{
     ids::{Origin, RoomName},
     limits,
@@ -57,6 +60,13 @@ fn worth(cursor: &VersionVector, held: &VersionVector, said: &VersionVector, is_
         held.get(*origin) > 0 || said.get(*origin) > 0 || unknown.checked_sub(1).map(|left| unknown = left).is_some()
     };
     cursor.iter().filter(is_worth).collect()
+}
+
+impl Room {
+    /// Who follows it here and has not acknowledged all.
+    pub(super) fn behind(&self) -> impl Iterator<Item = SessionId> {
+        self.followers.iter().filter(|(_, follower)| follower.ahead > 0).map(|(session, _)| *session)
+    }
 }
 
 impl Node {

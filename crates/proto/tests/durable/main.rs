@@ -4,6 +4,7 @@
 
 mod acks;
 mod imports;
+mod lost;
 mod posts;
 mod restarts;
 mod tails;
