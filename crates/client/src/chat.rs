@@ -13,7 +13,7 @@ use std::{
 use hobnob_proto::{
     client::{Command, Event},
     ids::{ClusterName, PersonName, RoomName, ServerId},
-    log::{Entry, entry::MESSAGE},
+    log::Entry,
     time::Time,
     wire::frame::{Ask, Start},
 };
@@ -22,6 +22,7 @@ use serde_json::Value;
 use crate::{
     Fail,
     company::Company,
+    script,
     speaker::{self, Heard},
     text::{self, printable},
 };
@@ -341,7 +342,7 @@ impl Chat {
     }
 
     fn message(&mut self, entry: &Entry, late: bool) {
-        if &*entry.kind != MESSAGE {
+        if !script::is_shown(entry, false) {
             return;
         }
         let day = text::day(entry.hlc.millis);
@@ -366,6 +367,9 @@ impl Chat {
             self.print(format!("* {place}{day}"), true);
         }
         let time = text::time_of_day(entry.hlc.millis);
+        if entry.is_lost() {
+            return self.print(format!("* {place}{time}{mark} {}", script::LOST), true);
+        }
         let mut lines = entry.body.split('\n').map(printable);
         let first = lines.next().unwrap_or_default();
         let before = format!("{place}{time} {}", printable(entry.from.as_str()));

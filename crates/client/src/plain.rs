@@ -6,7 +6,6 @@ use std::{collections::BTreeSet, pin::pin, time::Duration};
 use hobnob_proto::{
     client::{Command, Event},
     ids::{RoomName, ServerId},
-    log::entry::MESSAGE,
     wire::frame::Start,
 };
 
@@ -131,7 +130,7 @@ impl Pipe {
 
     fn event(&mut self, speaker: &mut Speaker, event: Event) -> Result<Reader, Fail> {
         match event {
-            Event::Message { entry, late, .. } if entry.room == self.room && &*entry.kind == MESSAGE => {
+            Event::Message { entry, late, .. } if entry.room == self.room && script::is_shown(&entry, false) => {
                 return output::line(&script::plain(&entry, late));
             }
             Event::Acked { room, seq, stored: true, .. } if room == self.room => {

@@ -270,9 +270,12 @@ async fn history(speaker: &mut Speaker, here: &RoomName, tail: &TailOptions) -> 
     Ok(())
 }
 
+/// What people are shown in the place of a message that no server has any more.
+pub(crate) const LOST: &str = "(a message was lost here)";
+
 /// Whether people, or programs, see this kind of entry.
-fn is_shown(entry: &Entry, json: bool) -> bool {
-    json || &*entry.kind == MESSAGE
+pub(crate) fn is_shown(entry: &Entry, json: bool) -> bool {
+    json || &*entry.kind == MESSAGE || entry.is_lost()
 }
 
 fn print(entry: &Entry, json: bool, late: bool) -> Result<Reader, Fail> {
@@ -283,6 +286,9 @@ fn print(entry: &Entry, json: bool, late: bool) -> Result<Reader, Fail> {
 /// been printed. (In JSON its time says so.)
 pub(crate) fn plain(entry: &Entry, late: bool) -> String {
     let mark = if late { format!(" (late, {})", text::time_of_day(entry.hlc.millis)) } else { String::new() };
+    if entry.is_lost() {
+        return format!("{LOST}{mark}");
+    }
     format!("{}{mark}: {}", printable(entry.from.as_str()), printable(&entry.body))
 }
 

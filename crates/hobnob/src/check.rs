@@ -40,8 +40,12 @@ fn progress(done: u64, total: u64) -> String {
 /// What it came to.
 fn summary(report: &Report) -> String {
     let Report { entries, rooms, .. } = report;
+    let lost = match report.lost {
+        0 => String::new(),
+        n => format!(" {n} of them are lost for good: no server had them any more. An import may bring them back."),
+    };
     if report.is_sound() {
-        return format!("All is well: {entries} entries in {rooms} rooms.");
+        return format!("All is well: {entries} entries in {rooms} rooms.{lost}");
     }
     let faults = report.faults.len() as u64 + report.more;
     let aside = match report.quarantined {
@@ -65,6 +69,7 @@ mod tests {
         }
         let sound = Report { entries: 7, rooms: 2, ..Report::default() };
         check(&sound, "All is well: 7 entries in 2 rooms.");
+        check(&Report { lost: 1, ..sound.clone() }, "All is well: 7 entries in 2 rooms. 1 of them are lost for good");
         check(
             &Report { faults: vec!["x".into()], more: 2, ..sound.clone() },
             "3 faults in 7 entries. A running server",

@@ -105,3 +105,5 @@ pub const ENTRY_AHEAD_MAX: Duration = Duration::from_hours(24);
 pub const PULL_BYTES_MAX: usize = 64 * 1024;
 /// How far beyond cluster time a client's own claim of what it was shown may push a new message.
 pub const CLAIM_AHEAD_MAX: Duration = Duration::from_mins(1);
+/// The number of pulls for entries that are rotten at the asker. A receiver counts its pulls from 1.
+pub const PULL_ROTTEN_ID: u32 = u32::MAX;

@@ -28,10 +28,22 @@ use crate::{
 /// Something to be kept.
 #[derive(Clone, Debug)]
 pub enum Write {
-    /// The next entry of its origin in its room: the number after the last one kept.
+    /// The next entry of its origin in its room: the number after the last one kept. It may be a marker that another server
+    /// had in its place.
     Entry(Kept),
-    /// An entry that is held already, and was found rotten: takes the place of what is there.
+    /// An entry that is held already, and was found rotten or lost: takes the place of what is there. What is sound stays.
     Repair(Kept),
+    /// An entry that was found rotten, and that no member can produce any more. In its place a marker is found from now on,
+    /// [`Entry::lost`](crate::log::Entry::lost), at the time of the next sound entry of its origin, or of the last one; until
+    /// it is repaired, or is sound after all.
+    Lost {
+        /// In which room.
+        room: RoomName,
+        /// Whose.
+        origin: Origin,
+        /// Which.
+        seq: u64,
+    },
     /// A valid entry with a dot that is held with another content: kept aside, for people to look at.
     Quarantine(Kept),
     /// The newest fence of a room, with its successors: in place of the last one.
@@ -99,9 +111,16 @@ pub struct Head {
     pub floors: VersionVector,
     /// The last entry in display order.
     pub newest: DisplayOrder,
-    /// How many entries are kept.
+    /// How many entries are kept, markers included.
     pub entries: u64,
+    /// The markers of what is lost: the first [`LOST_MAX`].
+    pub lost: Vec<(Origin, u64)>,
 }
+
+/// Markers of one room that are remembered, so that what turns up takes their places. More can be held.
+pub const LOST_MAX: usize = 4_096;
+/// How far a store looks for a sound entry whose time a marker gets, up and then down.
+pub const LOST_TIME_WITHIN: u64 = 100;
 
 /// A question to the store.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -332,7 +332,11 @@ impl Driver {
                 }
             }),
             Event::Stopped(stop) => self.exit = Some(Exit::Stopped(stop.clone())),
-            Event::Conflict { .. } | Event::PeerUp { .. } | Event::PeerDown { .. } | Event::Leader { .. } => {}
+            Event::Conflict { .. }
+            | Event::Lost { .. }
+            | Event::PeerUp { .. }
+            | Event::PeerDown { .. }
+            | Event::Leader { .. } => {}
         }
         if let Some(events) = &self.around.control.events {
             let _nobody_listens = events.send(event);

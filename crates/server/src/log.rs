@@ -22,6 +22,11 @@ pub(crate) fn event(event: &Event, in_memory: bool) {
             "two messages have one name: a data directory was copied, or put back from a backup while others went on; \
              both are kept, see `hobnob check`"
         ),
+        Event::Lost { room, origin, seq } => tracing::error!(
+            %room, %origin, seq,
+            "a message is lost: it cannot be read from this disk any more, and no other server has it. An export that has it \
+             brings it back: `hobnob import`"
+        ),
         Event::Stopped(stop) => stopped(stop, in_memory),
     }
 }

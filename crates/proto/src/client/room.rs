@@ -3,15 +3,15 @@
 //! What there was on joining is held back until all of it is there, and then shown in display order: whoever reads it
 //! sees the past once, and in order. A history of more than [`HELD_BACK_MAX`] entries is shown in portions: whenever so
 //! many are held back, the earlier half goes out. Servers answer pulls in display order, so that is the right order but
-//! for what was lost on the way; what turns up above something that was shown already is marked as late.
+//! for what was late on the way; what turns up above something that was shown already is marked as late.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::{
     client::{api::Event, repeat::Repeat, shown::Shown},
     delivery::receiver::Receiver,
     hlc::Hlc,
-    ids::RoomName,
+    ids::{Origin, RoomName},
     limits,
     log::{Entry, VersionVector, entry::DisplayOrder},
     time::{Duration, Time},
@@ -26,6 +26,8 @@ use crate::{
 const HELD_BACK_MAX: usize = 2_048;
 /// History that makes no progress for so long is shown as far as it has come.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Markers that are remembered.
+const LOST_MAX: usize = 1_024;
 /// The first repetition of a join, and the longest interval.
 const JOIN: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(2));
 
@@ -52,6 +54,8 @@ pub(super) struct Room {
     copies: bool,
     /// Whether some of what was asked for is no longer kept, and that is still to be said.
     gone: bool,
+    /// Of what markers were shown: an entry that turns up is shown late.
+    lost: BTreeSet<(Origin, u64)>,
 }
 
 /// The answer to a join, as far as it has come. Parts of several repetitions add up: what a later one says of an origin
@@ -100,6 +104,7 @@ impl Room {
             started: false,
             copies: false,
             gone: false,
+            lost: BTreeSet::new(),
         }
     }
 
@@ -200,6 +205,11 @@ impl Room {
     /// Takes an entry whose hash is right.
     pub(super) fn entry(&mut self, entry: Entry, now: Time, events: &mut VecDeque<Event>) {
         let Some(receiver) = &mut self.receiver else { return };
+        if self.lost.contains(&(entry.origin, entry.seq)) && !entry.is_lost() {
+            // A server has found it again, or another one had it all the time.
+            self.lost.remove(&(entry.origin, entry.seq));
+            return self.release(vec![entry], now, events);
+        }
         let released = receiver.entry(entry, now);
         if !released.is_empty() {
             self.release(released, now, events);
@@ -284,7 +294,11 @@ impl Room {
     }
 
     fn show(&mut self, entry: Entry, events: &mut VecDeque<Event>) {
-        if !self.shown.insert(entry.post_key()) {
+        if entry.is_lost() {
+            if self.lost.len() < LOST_MAX {
+                self.lost.insert((entry.origin, entry.seq));
+            }
+        } else if !self.shown.insert(entry.post_key()) {
             return;
         }
         self.say_gone(Some(entry.hlc.millis), events);

@@ -132,6 +132,11 @@ impl Receiver {
         &self.held
     }
 
+    /// Whether this one waits above a hole.
+    pub fn has_stranded(&self, origin: Origin, seq: u64) -> bool {
+        self.stranded.get(&origin).is_some_and(|above| above.contains_key(&seq))
+    }
+
     /// How many entries wait above a hole.
     pub fn stranded(&self) -> usize {
         self.stranded_count

@@ -70,6 +70,8 @@ impl<'de> Deserialize<'de> for Hash {
 
 /// The kind of a message that a person typed.
 pub const MESSAGE: &str = "message";
+/// The kind of a marker: there was an entry with this name, and no member can produce it any more. See [`Entry::lost`].
+pub const LOST: &str = "lost";
 
 /// Who wrote a post, and which of their posts it is: the same in every copy and in every repetition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,6 +144,22 @@ impl Hash {
 }
 
 impl Entry {
+    /// The marker that takes the place of an entry which is lost. All of it follows from the name, but the time: that of an
+    /// entry beside it, so that it is shown where the other one was.
+    pub fn lost(room: RoomName, origin: Origin, seq: u64, hlc: Hlc) -> Self {
+        let from = "hobnob".parse().expect("it is short, and has no spaces");
+        let (person, device) = (PersonId([0; 16]), DeviceId(0));
+        let (kind, body, hash) = (LOST.into(), "".into(), Hash::default());
+        let mut entry = Self { room, origin, seq, hlc, from, person, device, client_seq: seq, kind, body, hash };
+        entry.hash = entry.digest();
+        entry
+    }
+
+    /// Whether it is such a marker: any other content with its name takes its place.
+    pub fn is_lost(&self) -> bool {
+        &*self.kind == LOST
+    }
+
     /// Its place in the room.
     pub fn order(&self) -> DisplayOrder {
         (self.hlc, self.origin, self.seq)
@@ -177,7 +195,7 @@ impl Entry {
         content(&self.kind, &self.body)
     }
 
-    /// Whether a store can hold it, and cluster time goes on beyond it: so it may be of any time that a clock can say that
+    /// Whether a store can hold it (of markers, it holds those of [`Self::lost`]), and cluster time goes on beyond it: so it may be of any time that a clock can say that
     /// is wrong, up to the year 2106 where boots end too, or a day from `now_millis` (cluster time).
     #[must_use]
     pub fn is_bounded(&self, now_millis: u64) -> bool {
@@ -187,6 +205,7 @@ impl Entry {
             && self.hlc.millis <= latest.min(limits::CLUSTER_MILLIS_BOUND - 1)
             && self.body.len() <= limits::BODY_BYTES_MAX
             && self.kind.len() <= limits::KIND_BYTES_MAX
+            && (!self.is_lost() || *self == Self::lost(self.room.clone(), self.origin, self.seq, self.hlc))
     }
 
     /// Whether its hash is the one that its content has.

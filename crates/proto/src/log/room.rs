@@ -184,13 +184,31 @@ impl RoomLog {
         }
         self.newest = self.newest.max(entry.hlc);
         self.display.insert(entry.order());
-        self.posts.insert(&entry);
+        if !entry.is_lost() {
+            self.posts.insert(&entry);
+        }
         let part = self.parts.entry(entry.origin).or_insert_with(|| Part { first: 1, entries: VecDeque::new() });
         let kept = Kept::from(entry);
         self.bytes += kept.line.len();
         self.len += 1;
         part.entries.push_back(kept);
         Inserted::New
+    }
+
+    /// An entry that was lost has turned up: takes the place of its marker, if that is in memory.
+    pub fn find_again(&mut self, kept: &Kept) {
+        let entry = &kept.entry;
+        let Some(part) = self.parts.get_mut(&entry.origin) else { return };
+        let at = entry.seq.checked_sub(part.first).and_then(|at| usize::try_from(at).ok());
+        let Some(place) = at.and_then(|at| part.entries.get_mut(at)).filter(|there| there.entry.is_lost()) else {
+            return;
+        };
+        let marker = std::mem::replace(place, kept.clone());
+        self.display.remove(&marker.entry.order());
+        self.bytes = self.bytes - marker.line.len() + kept.line.len();
+        self.newest = self.newest.max(entry.hlc);
+        self.display.insert(entry.order());
+        self.posts.insert(entry);
     }
 
     /// One entry, if it is in memory.
@@ -301,6 +319,9 @@ impl RoomLog {
     /// Whether an entry is the one that its post is shown as, if that is known.
     fn is_canonical(&self, order: &DisplayOrder) -> Option<bool> {
         let kept = self.get(order.1, order.2)?;
+        if kept.entry.is_lost() {
+            return Some(false);
+        }
         self.posts.canonical(kept.entry.post_key()).map(|canonical| canonical == *order)
     }
 

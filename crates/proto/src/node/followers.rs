@@ -62,6 +62,13 @@ fn worth(cursor: &VersionVector, held: &VersionVector, said: &VersionVector, is_
     cursor.iter().filter(is_worth).collect()
 }
 
+impl Room {
+    /// Who follows it here and has not acknowledged all.
+    pub(super) fn behind(&self) -> impl Iterator<Item = SessionId> {
+        self.followers.iter().filter(|(_, follower)| follower.ahead > 0).map(|(session, _)| *session)
+    }
+}
+
 impl Node {
     /// Passes a new entry on to all who follow the room here.
     pub(super) fn push(&mut self, name: &RoomName, kept: &Kept, from: Option<SessionId>) {

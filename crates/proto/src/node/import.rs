@@ -25,7 +25,7 @@ use super::{
 use crate::{
     ids::{Origin, RoomName, ServerId},
     limits,
-    log::Entry,
+    log::{Entry, room::Kept},
     session::SessionId,
     time::{Duration, Time},
     wire::{
@@ -44,6 +44,8 @@ const SPANS_PER_FRAME: usize = 20;
 /// What a session imports.
 #[derive(Debug, Default)]
 pub(super) struct Importing {
+    /// Lines whose names are held, on disk alone: what is held is read first.
+    unread: BTreeMap<u64, Entry>,
     /// Lines whose entries are held, and are to be safe before that is said.
     unsafe_yet: BTreeMap<u64, (RoomName, Origin, u64, Outcome)>,
     /// Lines that can be answered.
@@ -110,7 +112,10 @@ impl Node {
         if !self.has_authority(session) {
             return self.count("import_not_allowed");
         }
-        if self.imports.get(&session).is_some_and(|importing| importing.unsafe_yet.contains_key(&import.n)) {
+        let is_known = |importing: &Importing| {
+            importing.unsafe_yet.contains_key(&import.n) || importing.unread.contains_key(&import.n)
+        };
+        if self.imports.get(&session).is_some_and(is_known) {
             // What became of it is said once it is on the disk.
             return self.count("import_repeated");
         }
@@ -121,7 +126,8 @@ impl Node {
         if self.kept.is_behind() {
             return self.count("import_too_soon");
         }
-        let waiting = self.imports.get(&session).map_or(0, |importing| importing.unsafe_yet.len());
+        let waiting = |importing: &Importing| importing.unsafe_yet.len() + importing.unread.len();
+        let waiting = self.imports.get(&session).map_or(0, waiting);
         if waiting >= limits::IMPORT_AHEAD_MAX {
             return self.count("import_full");
         }
@@ -129,11 +135,21 @@ impl Node {
         let (outcome, dot) = match what {
             Item::Room(name) => (self.import_room(&name), None),
             Item::Entry(entry) => {
+                if self.is_on_disk_alone(&entry) {
+                    let name = entry.room.clone();
+                    self.imports.entry(session).or_default().unread.insert(n, entry);
+                    return self.read_imports(session, &name);
+                }
                 let dot = (entry.room.clone(), entry.origin, entry.seq);
                 let Some(outcome) = self.import_entry(entry, floor) else { return };
                 (outcome, Some(dot))
             }
         };
+        self.decide(session, n, outcome, dot);
+    }
+
+    /// This has become of a line; of one whose entry is held it is said once that is safe.
+    fn decide(&mut self, session: SessionId, n: u64, outcome: Outcome, dot: Option<(RoomName, Origin, u64)>) {
         let importing = self.imports.entry(session).or_default();
         match (outcome, dot) {
             (Outcome::Kept | Outcome::Known, Some((name, origin, seq))) => {
@@ -223,13 +239,77 @@ impl Node {
         Some(true)
     }
 
-    /// An entry whose name is held: the same, unless memory knows better.
+    /// Whether something else may be held on disk under the name of a sound entry, and memory cannot say.
+    fn is_on_disk_alone(&self, entry: &Entry) -> bool {
+        let (origin, seq) = (entry.origin, entry.seq);
+        let Some(room) = self.rooms.get(&entry.room).filter(|_| self.kept.has_store()) else { return false };
+        let is_known = room.rotten.contains(origin, seq)
+            || room.lost.contains(&(origin, seq))
+            || room.log.get(origin, seq).is_some()
+            || room.log.floors().holds(origin, seq);
+        !is_known && seq > 0 && room.held().holds(origin, seq) && entry.is_intact()
+    }
+
+    /// Asks the disk what is held under the names of lines that wait: of all that have come meanwhile at once.
+    fn read_imports(&mut self, session: SessionId, name: &RoomName) {
+        let Some(importing) = self.imports.get(&session) else { return };
+        let of_room = importing.unread.values().filter(|entry| entry.room == *name);
+        let want: Vec<_> = of_room.map(|entry| (entry.origin, entry.seq, entry.seq)).collect();
+        if !want.is_empty() && !self.is_read_for_import(session, name) {
+            self.read_for_import(session, name, want);
+        }
+    }
+
+    /// The disk has said what is held under the names of lines, or some of them; `None`: it cannot be read, and they are to
+    /// come again.
+    pub(super) fn compare_imports(&mut self, session: SessionId, name: &RoomName, found: Option<&[Kept]>) {
+        let Some(importing) = self.imports.get_mut(&session) else { return };
+        let lines: Vec<_> = importing.unread.extract_if(.., |_, entry| entry.room == *name).collect();
+        let Some(found) = found else { return self.count("import_unread") };
+        let dot = |entry: &Entry| (entry.origin, entry.seq);
+        let found: BTreeMap<_, _> = found.iter().map(|kept| (dot(&kept.entry), kept)).collect();
+        let is_open = |entry: &Entry| !found.contains_key(&dot(entry)) && self.is_on_disk_alone(entry);
+        if lines.iter().all(|(_, entry)| is_open(entry)) {
+            // They come again, if there was any.
+            return self.count("import_unread");
+        }
+        for (n, entry) in lines {
+            let there = found.get(&dot(&entry)).map(|kept| kept.entry.hash);
+            if there.is_none() && self.is_on_disk_alone(&entry) {
+                // The answer went only so far, or the line has come since.
+                if let Some(importing) = self.imports.get_mut(&session) {
+                    importing.unread.insert(n, entry);
+                }
+                continue;
+            }
+            let name = (name.clone(), entry.origin, entry.seq);
+            let outcome = match there {
+                Some(hash) if hash != entry.hash && !entry.is_lost() => {
+                    self.quarantine(entry);
+                    Outcome::Conflict
+                }
+                Some(_) => Outcome::Known,
+                None => self.compare_import(&entry),
+            };
+            self.decide(session, n, outcome, Some(name));
+        }
+        self.read_imports(session, name);
+    }
+
+    /// An entry whose name is held, in memory, or rotten, or given up.
     fn compare_import(&mut self, entry: &Entry) -> Outcome {
-        let held = self.rooms.get(&entry.room).and_then(|room| room.log.get(entry.origin, entry.seq));
+        let (origin, seq) = (entry.origin, entry.seq);
+        let Some(room) = self.rooms.get(&entry.room) else { return Outcome::Known };
+        let held = room.log.get(origin, seq).filter(|kept| !kept.entry.is_lost() && !entry.is_lost());
         let is_other = held.is_some_and(|kept| kept.entry.hash != entry.hash);
-        // A rotten one is mended so; another content is kept aside.
-        self.mends(entry);
-        if is_other { Outcome::Conflict } else { Outcome::Known }
+        let is_lost = room.lost.contains(&(origin, seq)) && !entry.is_lost();
+        // A rotten or lost one is mended so; another content is kept aside.
+        self.mends(entry, None);
+        match (is_other, is_lost) {
+            (true, _) => Outcome::Conflict,
+            (false, true) => Outcome::Kept,
+            (false, false) => Outcome::Known,
+        }
     }
 
     /// Tells what became of lines, once that is sure.
@@ -239,8 +319,7 @@ impl Node {
         for (&session, importing) in &mut self.imports {
             let rooms = &self.rooms;
             let is_safe = |_: &u64, (name, origin, seq, _): &mut (RoomName, Origin, u64, Outcome)| {
-                let is_kept =
-                    |room: &Room| room.durable().holds(*origin, *seq) && !room.rotten.contains(&(*origin, *seq));
+                let is_kept = |room: &Room| room.durable().holds(*origin, *seq) && !room.rotten.contains(*origin, *seq);
                 rooms.get(name).is_some_and(is_kept)
             };
             for (n, (name, origin, seq, outcome)) in importing.unsafe_yet.extract_if(.., is_safe) {

@@ -114,6 +114,8 @@ impl Indexed {
 enum Waiting {
     /// An entry is ours to count on; how long its line is.
     Entry(RoomName, Origin, u64, usize),
+    /// What was written in the place of a rotten entry is to be read again.
+    Again(RoomName, Origin, u64),
     /// A candidate that has won may say so.
     Term(u64),
     /// Rooms get these homes.
@@ -210,7 +212,7 @@ impl Kept {
     /// Everything but entries is forgotten: it was of another cluster, or of another server.
     pub(super) fn forget(&mut self) {
         self.fences.clear();
-        self.waiting.retain(|(_, waiting)| matches!(waiting, Waiting::Entry(..)));
+        self.waiting.retain(|(_, waiting)| matches!(waiting, Waiting::Entry(..) | Waiting::Again(..)));
     }
 }
 
@@ -235,6 +237,13 @@ impl Node {
             self.kept.waiting.push_back((n, Waiting::Entry(room, origin, seq, bytes)));
         } else if self.kept.failed {
             self.kept.unkept_bytes += bytes;
+        }
+    }
+
+    /// Asks for a write in the place of a rotten entry, which is read again then: a store may not be able to do it.
+    pub(super) fn persist_and_read(&mut self, write: Write, room: RoomName, origin: Origin, seq: u64) {
+        if let Some(n) = self.persist(write) {
+            self.kept.waiting.push_back((n, Waiting::Again(room, origin, seq)));
         }
     }
 
@@ -335,6 +344,7 @@ impl Node {
                     self.kept.waiting_bytes -= bytes;
                     rooms.entry(room).or_default().raise(origin, seq);
                 }
+                Waiting::Again(room, origin, seq) => self.read_again(&room, origin, seq),
                 Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
                 Waiting::Fences(records, by) => self.take_fences(&records, by),
             }
@@ -385,7 +395,7 @@ impl Node {
         self.count("unwritable");
         for (_, waiting) in self.kept.fail() {
             match waiting {
-                Waiting::Entry(..) => {}
+                Waiting::Entry(..) | Waiting::Again(..) => {}
                 Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
                 Waiting::Fences(records, by) => self.take_fences(&records, by),
             }

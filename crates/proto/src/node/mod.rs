@@ -53,6 +53,7 @@ mod lead;
 mod leave;
 mod lists;
 mod load;
+mod lost;
 mod network;
 mod peers;
 mod posts;
@@ -172,6 +173,15 @@ pub enum Event {
         /// In which room.
         room: RoomName,
         /// The name: whose entry,
+        origin: Origin,
+        /// and its number.
+        seq: u64,
+    },
+    /// An entry is rotten here, and no member can produce it any more: there is a marker in its place.
+    Lost {
+        /// In which room.
+        room: RoomName,
+        /// Whose entry,
         origin: Origin,
         /// and its number.
         seq: u64,

@@ -14,7 +14,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Node, Output, waiting::Device};
+use super::{Node, Output, rot::RANGES_MAX, waiting::Device};
 use crate::{
     ids::{Origin, RoomName},
     limits,
@@ -69,6 +69,10 @@ enum Asker {
         /// Others who want the room from there, and are told too.
         also: BTreeSet<SessionId>,
     },
+    /// Ourselves: whether an entry that was rotten is sound now.
+    Again(Origin, u64),
+    /// Lines of an import that wait in [`Node::imports`]: what is held under their names.
+    Import,
     /// Posts that wait in [`Node::unplaced`].
     Device {
         device: Device,
@@ -96,7 +100,7 @@ impl Reads {
                     pending.session = next;
                 }
             }
-            pending.session != session || matches!(pending.asker, Asker::Device { .. })
+            pending.session != session || matches!(pending.asker, Asker::Device { .. } | Asker::Again(..))
         });
     }
 }
@@ -150,6 +154,14 @@ impl Node {
                     self.start_follower(session, &room, &from, start.clone());
                 }
             }
+            Asker::Import => match found {
+                Found::Entries(found) => self.compare_imports(session, &room, Some(found)),
+                Found::Start(_) | Found::Nothing => self.compare_imports(session, &room, None),
+            },
+            Asker::Again(origin, seq) => match found {
+                Found::Entries(found) => self.on_mended(&room, (origin, seq), Some(found)),
+                Found::Start(_) | Found::Nothing => self.on_mended(&room, (origin, seq), None),
+            },
             Asker::Device { device, from, round } => {
                 let found = match found {
                     Found::Entries(found) => Some(&found[..]),
@@ -160,24 +172,53 @@ impl Node {
         }
     }
 
+    /// Reads an entry that was rotten: it may be sound now. There are never more such questions than entries that are
+    /// remembered as rotten.
+    pub(super) fn read_again(&mut self, name: &RoomName, origin: Origin, seq: u64) {
+        let what = What::Ranges { want: vec![(origin, seq, seq)], max: 1, bytes_max: limits::PULL_BYTES_MAX };
+        self.read(name.clone(), SessionId(0), Asker::Again(origin, seq), what);
+    }
+
+    /// What is held on disk under the names of lines of an import.
+    pub(super) fn read_for_import(&mut self, session: SessionId, name: &RoomName, want: Vec<(Origin, u64, u64)>) {
+        if !self.reads.has_place_for(session, false) {
+            return self.count("reads_full");
+        }
+        let what = What::Ranges { max: want.len(), want, bytes_max: limits::PULL_BYTES_MAX };
+        self.read(name.clone(), session, Asker::Import, what);
+    }
+
+    /// Whether such a question is under way.
+    pub(super) fn is_read_for_import(&self, session: SessionId, name: &RoomName) -> bool {
+        let mut pending = self.reads.pending.values();
+        pending.any(|it| it.session == session && it.room == *name && matches!(it.asker, Asker::Import))
+    }
+
     // ---- pulls
 
     /// Somebody may have these ranges of a log: from memory, or by way of the disk.
     pub(super) fn serve_pull(&mut self, session: SessionId, pull: &Pull) {
-        let Some(room) = self.rooms.get(&pull.room) else { return };
+        let Some(room) = self.rooms.get(&pull.room) else {
+            if pull.id == limits::PULL_ROTTEN_ID {
+                self.answer_pull(session, pull, None);
+            }
+            return;
+        };
         let (max, bytes_max) = (pull.max.min(limits::PULL_ENTRIES_MAX) as usize, limits::PULL_BYTES_MAX);
         if !self.kept.has_store() || room.log.ranges(&pull.want, max, bytes_max).is_some() {
             return self.answer_pull(session, pull, Some(&Vec::new()));
         }
         let asks_again = |pending: &Pending| {
-            pending.session == session && matches!(&pending.asker, Asker::Pull(other) if other.room == pull.room)
+            let is_alike = |other: &Pull| (other.id == limits::PULL_ROTTEN_ID) == (pull.id == limits::PULL_ROTTEN_ID);
+            let is_it = |other: &Pull| other.room == pull.room && is_alike(other);
+            pending.session == session && matches!(&pending.asker, Asker::Pull(other) if is_it(other))
         };
         // A follower has one pull under way in a room: that one it has given up.
         self.reads.pending.retain(|_, pending| !asks_again(pending));
         if !self.reads.has_place_for(session, false) {
             self.count("reads_full");
-            let top = self.tops(pull, true);
-            let pulled = Pulled { room: pull.room.clone(), id: pull.id, sent: 0, top, floors: <_>::default() };
+            let (top, lacks) = (self.tops(pull, true), Vec::new());
+            let pulled = Pulled { room: pull.room.clone(), id: pull.id, sent: 0, top, floors: <_>::default(), lacks };
             return self.say(session, &Frame::Pulled(pulled));
         }
         let what = What::Ranges { want: pull.want.clone(), max, bytes_max };
@@ -186,10 +227,13 @@ impl Node {
 
     /// Answers a pull with what is in memory and what was `found` on disk, if that can be read.
     fn answer_pull(&mut self, session: SessionId, pull: &Pull, found: Option<&Vec<Kept>>) {
+        let (id, lacks) = (pull.id, self.lacks(pull));
+        let Some(room) = self.rooms.get(&pull.room).filter(|_| id != limits::PULL_ROTTEN_ID) else {
+            return self.answer_rotten(session, pull, found, lacks);
+        };
         let top = self.tops(pull, found.is_some());
-        let Some(room) = self.rooms.get(&pull.room) else { return };
         let max = pull.max.min(limits::PULL_ENTRIES_MAX) as usize;
-        let is_sound = |kept: &&Kept| !room.rotten.contains(&(kept.entry.origin, kept.entry.seq));
+        let is_sound = |kept: &&Kept| !room.rotten.contains(kept.entry.origin, kept.entry.seq);
         let on_disk = found.into_iter().flatten().filter(is_sound).cloned().collect();
         let served = room.log.unite(&pull.want, on_disk, max, limits::PULL_BYTES_MAX);
         let floors = pull.want.iter().map(|&(origin, from, _)| (origin, from, room.log.floors().get(origin)));
@@ -197,8 +241,36 @@ impl Node {
         let floors = floors.map(|(origin, _, floor)| (origin, floor)).collect();
         self.send_entries(session, &served);
         let sent = served.len() as u32;
-        let pulled = Pulled { room: pull.room.clone(), id: pull.id, sent, top, floors };
+        let pulled = Pulled { room: pull.room.clone(), id, sent, top, floors, lacks };
         self.say(session, &Frame::Pulled(pulled));
+    }
+
+    /// The same of a pull for what is rotten at the puller: what there is of it but markers, and what is lacking here too.
+    fn answer_rotten(
+        &mut self,
+        session: SessionId,
+        pull: &Pull,
+        found: Option<&Vec<Kept>>,
+        lacks: Vec<(Origin, u64, u64)>,
+    ) {
+        let in_memory = |(origin, seq, _): &(Origin, u64, u64)| {
+            self.rooms.get(&pull.room).and_then(|room| room.log.get(*origin, *seq)).cloned()
+        };
+        let mut served: Vec<_> = pull.want.iter().take(RANGES_MAX).filter_map(in_memory).collect();
+        served.extend(found.into_iter().flatten().take(RANGES_MAX).cloned());
+        served.retain(|kept| !kept.entry.is_lost());
+        served.sort_unstable_by_key(|kept| kept.entry.order());
+        served.dedup_by_key(|kept| kept.entry.order());
+        let mut bytes = 0;
+        let fits = |kept: &Kept| {
+            bytes += kept.line.len();
+            bytes <= limits::PULL_BYTES_MAX || bytes == kept.line.len()
+        };
+        served = served.into_iter().take_while(fits).collect();
+        self.send_entries(session, &served);
+        let (top, floors) = (VersionVector::default(), VersionVector::default());
+        let (room, id, sent) = (pull.room.clone(), pull.id, served.len() as u32);
+        self.say(session, &Frame::Pulled(Pulled { room, id, sent, top, floors, lacks }));
     }
 
     /// The highest numbers that a puller can get here.
@@ -206,8 +278,7 @@ impl Node {
         let Some(room) = self.rooms.get(&pull.room) else { return VersionVector::default() };
         let top = |&(origin, from, _): &(Origin, u64, u64)| {
             let held = room.held().get(origin);
-            let rotten = room.rotten.range((origin, from)..=(origin, u64::MAX)).next();
-            let sound = rotten.map_or(held, |(_, seq)| held.min(seq - 1));
+            let sound = room.rotten.first(origin, from).map_or(held, |seq| held.min(seq - 1));
             (origin, if from_disk { sound } else { room.log.top_in_memory(origin, from, sound) })
         };
         pull.want.iter().map(top).collect()

@@ -46,6 +46,9 @@ impl Node {
         held.merge(&head.floors);
         let room = Room::restored(&head.room, held, RoomLog::restored(head), now);
         self.rooms.insert(head.room.clone(), room);
+        for &(origin, seq) in &head.lost {
+            self.remember_lost(&head.room, origin, seq);
+        }
     }
 }
 

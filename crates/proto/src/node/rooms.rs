@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Node, Party, Timer, followers::Follower, handoff::Handoff, peers::Peer};
+use super::{Node, Party, Timer, followers::Follower, handoff::Handoff, peers::Peer, rot::Rotten};
 use crate::{
     delivery::receiver::Receiver,
     hlc::Hlc,
@@ -55,7 +55,9 @@ pub(super) struct Room {
     is_digest_old: bool,
     pub(super) said: Said,
     /// Entries that are on disk, and are not what was written there.
-    pub(super) rotten: BTreeSet<(Origin, u64)>,
+    pub(super) rotten: Rotten,
+    /// Entries that nobody has any more: in their places there are markers.
+    pub(super) lost: BTreeSet<(Origin, u64)>,
 }
 
 /// What our home has been told that we have kept.
@@ -135,7 +137,8 @@ impl Room {
             digest: 0,
             is_digest_old: false,
             said: Said::default(),
-            rotten: BTreeSet::new(),
+            rotten: Rotten::default(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -354,7 +357,7 @@ impl Node {
             // Nobody else may write our part.
             return self.count("entry_not_ours");
         }
-        if self.mends(&entry) {
+        if self.mends(&entry, Some(session)) {
             return;
         }
         let Some(room) = self.rooms.get_mut(&name) else { return };
@@ -389,6 +392,9 @@ impl Node {
         }
         let Some(kept) = room.log.get(origin, seq).cloned() else { return };
         self.push(name, &kept, from);
+        if kept.entry.is_lost() {
+            self.remember_lost(name, origin, seq);
+        }
         self.persist_entry(kept);
     }
 
@@ -441,6 +447,9 @@ impl Node {
     /// The answer to a pull has ended.
     pub(super) fn on_pulled(&mut self, session: SessionId, pulled: &Pulled) {
         let now = self.now;
+        if pulled.id == limits::PULL_ROTTEN_ID {
+            return self.on_lacks(session, pulled);
+        }
         self.hear_floors(session, pulled);
         if let Some(room) = self.rooms.get_mut(&pulled.room) {
             room.receiver.pulled(pulled, now);

@@ -5,11 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Answer, DEVICE_POSTS_MAX, Found, Head, Read, Restored, What, Write};
+use super::{Answer, DEVICE_POSTS_MAX, Found, Head, LOST_MAX, LOST_TIME_WITHIN, Read, Restored, What, Write};
 use crate::{
     hlc::Hlc,
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
-    log::{VersionVector, entry::DisplayOrder, room::Kept},
+    log::{Entry, VersionVector, entry::DisplayOrder, room::Kept},
     planted::{self, Bug},
     rng::Rng,
     wire::frame::{Member, RoomRecord},
@@ -44,8 +44,22 @@ struct Log {
 
 #[derive(Clone, Debug)]
 struct Slot {
+    /// What was written: a marker, where that came from another server.
     kept: Kept,
     rotten: bool,
+    /// The marker that is found where it is rotten.
+    lost: Option<Kept>,
+}
+
+impl Slot {
+    fn new(kept: &Kept) -> Self {
+        Self { kept: kept.clone(), rotten: false, lost: None }
+    }
+
+    /// What is found there, marker or not; `None`: it is rotten.
+    fn found(&self) -> Option<&Kept> {
+        if self.rotten { self.lost.as_ref() } else { Some(&self.kept) }
+    }
 }
 
 impl Model {
@@ -55,6 +69,7 @@ impl Model {
         let done = match write {
             Write::Entry(kept) => self.log_mut(&kept.entry.room).insert(kept),
             Write::Repair(kept) => self.log_mut(&kept.entry.room).repair(kept),
+            Write::Lost { room, origin, seq } => self.log_mut(room).lose(room, *origin, *seq),
             Write::Quarantine(kept) => {
                 self.quarantine.push(kept.clone());
                 true
@@ -135,11 +150,14 @@ impl Model {
         slot.map(|slot| slot.rotten = true).is_some()
     }
 
-    /// The rotten entries of a room.
+    /// The rotten entries of a room, but for those that are lost.
     pub fn rotten<'a>(&'a self, room: &RoomName) -> impl Iterator<Item = (Origin, u64)> + 'a {
-        let parts = self.logs.get(room).into_iter().flat_map(|log| &log.parts);
-        parts
-            .flat_map(|(&origin, part)| part.iter().filter(|(_, slot)| slot.rotten).map(move |(&seq, _)| (origin, seq)))
+        self.logs.get(room).into_iter().flat_map(|log| log.dots(|slot| slot.found().is_none()))
+    }
+
+    /// The entries of a room that are lost: in their places markers are found.
+    pub fn lost<'a>(&'a self, room: &RoomName) -> impl Iterator<Item = (Origin, u64)> + 'a {
+        self.logs.get(room).into_iter().flat_map(Log::lost)
     }
 
     /// Who it says that the server is: the id, and the boot of its last start.
@@ -182,13 +200,13 @@ impl Model {
         self.logs.get(room).map(|log| log.floors.clone()).unwrap_or_default()
     }
 
-    /// One entry, if it is there and not rotten.
+    /// One entry, if it is there, and neither rotten nor lost.
     pub fn get(&self, room: &RoomName, origin: Origin, seq: u64) -> Option<&Kept> {
         let slot = self.logs.get(room)?.parts.get(&origin)?.get(&seq)?;
-        (!slot.rotten).then_some(&slot.kept)
+        slot.found().filter(|kept| !kept.entry.is_lost())
     }
 
-    /// The entries of a room that are not rotten, in display order.
+    /// The entries of a room that are neither rotten nor lost, in display order.
     pub fn entries<'a>(&'a self, room: &RoomName) -> impl Iterator<Item = &'a Kept> {
         let log = self.logs.get(room).into_iter();
         log.flat_map(|log| log.display.iter().filter_map(|order| log.slot(*order)))
@@ -212,6 +230,17 @@ impl Model {
 }
 
 impl Log {
+    /// The names of what is such.
+    fn dots<'a>(&'a self, is_such: impl Fn(&Slot) -> bool + Copy + 'a) -> impl Iterator<Item = (Origin, u64)> + 'a {
+        self.parts.iter().flat_map(move |(&origin, part)| {
+            part.iter().filter(move |(_, slot)| is_such(slot)).map(move |(&seq, _)| (origin, seq))
+        })
+    }
+
+    fn lost(&self) -> impl Iterator<Item = (Origin, u64)> {
+        self.dots(|slot| slot.found().is_some_and(|kept| kept.entry.is_lost()))
+    }
+
     fn insert(&mut self, kept: &Kept) -> bool {
         let entry = &kept.entry;
         if self.floors.holds(entry.origin, entry.seq) {
@@ -224,22 +253,46 @@ impl Log {
         if entry.seq != self.held.get(entry.origin) + 1 {
             return false;
         }
-        part.insert(entry.seq, Slot { kept: kept.clone(), rotten: false });
+        part.insert(entry.seq, Slot::new(kept));
         self.held.raise(entry.origin, entry.seq);
+        if !entry.is_lost() {
+            self.index(entry);
+        }
+        self.newest = self.newest.max(Some(entry.order()));
+        true
+    }
+
+    fn index(&mut self, entry: &Entry) {
         self.display.insert(entry.order());
         let post = (entry.person, entry.device, entry.client_seq);
         self.posts.entry(post).or_default().insert(entry.order());
-        self.newest = self.newest.max(Some(entry.order()));
-        true
     }
 
     fn repair(&mut self, kept: &Kept) -> bool {
         let entry = &kept.entry;
         let there = self.parts.get_mut(&entry.origin).and_then(|part| part.get_mut(&entry.seq));
         match there {
-            Some(slot) if slot.kept.entry.hash == entry.hash => slot.rotten = false,
+            Some(slot) if slot.kept.entry.hash == entry.hash => (slot.rotten, slot.lost) = (false, None),
+            Some(slot) if slot.kept.entry.is_lost() => {
+                *slot = Slot::new(kept);
+                self.index(entry);
+            }
             Some(_) => return false,
             None => return self.floors.holds(entry.origin, entry.seq),
+        }
+        true
+    }
+
+    fn lose(&mut self, room: &RoomName, origin: Origin, seq: u64) -> bool {
+        let Some(part) = self.parts.get_mut(&origin).filter(|part| part.contains_key(&seq)) else {
+            return self.floors.holds(origin, seq);
+        };
+        let is_sound = |slot: &&Slot| !slot.rotten && !slot.kept.entry.is_lost();
+        let above = part.range(seq + 1..=seq + LOST_TIME_WITHIN).map(|(_, slot)| slot).find(is_sound);
+        let below = || part.range(seq.saturating_sub(LOST_TIME_WITHIN)..seq).rev().map(|(_, slot)| slot).find(is_sound);
+        let hlc = above.or_else(below).map_or(Hlc::default(), |slot| slot.kept.entry.hlc);
+        if let Some(slot) = part.get_mut(&seq).filter(|slot| slot.rotten) {
+            slot.lost = Some(Entry::lost(room.clone(), origin, seq, hlc).into());
         }
         true
     }
@@ -269,7 +322,8 @@ impl Log {
             held: self.held.clone(),
             floors: self.floors.clone(),
             newest: self.newest.unwrap_or((Hlc::default(), Origin::MIN, 0)),
-            entries: self.display.len() as u64,
+            entries: self.parts.values().map(|part| part.len() as u64).sum(),
+            lost: self.lost().take(LOST_MAX).collect(),
         }
     }
 
@@ -287,22 +341,22 @@ impl Log {
         let mut there = BTreeMap::new();
         for &(origin, from, to) in want.iter().filter(|(_, from, to)| from <= to) {
             let part = self.parts.get(&origin).into_iter().flat_map(|part| part.range(from..=to));
-            there.extend(part.map(|(_, slot)| (slot.kept.entry.order(), slot)));
+            there.extend(part.map(|(_, slot)| (slot.found().unwrap_or(&slot.kept).entry.order(), slot)));
         }
         let (mut found, mut bytes) = (Vec::new(), 0);
         for ((_, origin, seq), slot) in there {
             if found.len() == max {
                 break;
             }
-            if slot.rotten {
+            let Some(kept) = slot.found() else {
                 rotten.push((origin, seq));
                 continue;
-            }
-            bytes += slot.kept.line.len();
+            };
+            bytes += kept.line.len();
             if bytes > bytes_max && !found.is_empty() {
                 break;
             }
-            found.push(slot.kept.clone());
+            found.push(kept.clone());
         }
         found
     }
@@ -316,10 +370,9 @@ impl Log {
         let canonical = posts.filter_map(|(_, orders)| orders.first()).take(DEVICE_POSTS_MAX);
         let mut found = Vec::new();
         for slot in canonical.filter_map(|order| self.slot(*order)) {
-            if slot.rotten {
-                rotten.push((slot.kept.entry.origin, slot.kept.entry.seq));
-            } else {
-                found.push(slot.kept.clone());
+            match slot.found() {
+                Some(kept) => found.push(kept.clone()),
+                None => rotten.push((slot.kept.entry.origin, slot.kept.entry.seq)),
             }
         }
         found

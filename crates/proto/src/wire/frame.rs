@@ -341,6 +341,10 @@ pub struct Pulled {
     /// Of these, up to where they are no longer kept, where that was asked for: a vector covers it from now on.
     #[serde(default, skip_serializing_if = "VersionVector::is_empty")]
     pub floors: VersionVector,
+    /// Of a pull for what is rotten ([`limits::PULL_ROTTEN_ID`](crate::limits::PULL_ROTTEN_ID)): what of it the sender cannot
+    /// produce either. Neither `top` nor `floors` are said then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "number::ranges")]
+    pub lacks: Vec<(Origin, u64, u64)>,
 }
 
 /// A message on its way to its home.

@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
-use crate::world::{Hold, World, entries, port};
+use hobnob_proto::{
+    client::Command,
+    wire::import::{Import, Item},
+};
+
+use crate::{
+    imports::{OTHER, entry},
+    world::{HERE, Hold, World, entries, port},
+};
 
 /// Somebody in the room, which has a home: who, and where that is.
 fn settled(disks: &[bool]) -> (World, u16, u32) {
@@ -157,4 +165,30 @@ fn what_a_lost_acknowledgement_said_is_said_again() {
     assert_eq!(world.told_after(anna, 2, true, since), None);
     world.run_secs(1);
     assert_eq!(world.acks_since(anna, 2, since), [(1, false, true), (2, true, true)]);
+}
+
+#[test]
+fn what_a_lost_acknowledgement_said_is_said_again_where_other_things_rise_all_the_time() {
+    let (mut world, anna, home) = settled(&[true, true]);
+    let other = others(&world, home)[0];
+    let eva = world.person(HERE, other);
+    world.post(anna, 1);
+    world.run_secs(1);
+    let since = world.now;
+    world.disk(other).hold = Hold::From(entries);
+    world.post(anna, 2);
+    world.run_millis(100);
+    world.deaf = Some(home);
+    world.disk(other).hold = Hold::Nothing;
+    world.run_millis(20);
+    world.deaf = None;
+    // Each goes to the home in an acknowledgement that speaks of nothing else.
+    for n in 1..=60 {
+        let line = Import { n, what: Item::Entry(entry(OTHER, n)), floor: 0 };
+        world.command(eva, Command::Import { lines: vec![line] });
+        world.run_millis(50);
+    }
+    assert_eq!(world.imported.len(), 60);
+    let after = world.told_after(anna, 2, true, since).unwrap();
+    assert!(after < Duration::from_millis(1_500), "{after:?}");
 }

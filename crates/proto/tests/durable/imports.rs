@@ -11,9 +11,9 @@ use hobnob_proto::{
 
 use crate::world::{HERE, Hold, World, entries, room};
 
-const OTHER: Origin = Origin { id: ServerId(9), boot: Boot(9) };
+pub(crate) const OTHER: Origin = Origin { id: ServerId(9), boot: Boot(9) };
 
-fn entry(origin: Origin, seq: u64) -> Entry {
+pub(crate) fn entry(origin: Origin, seq: u64) -> Entry {
     let mut entry = Entry {
         room: room(),
         origin,
@@ -90,6 +90,36 @@ fn what_does_not_belong_there_is_refused() {
     check(changed(|entry| entry.kind = "k".repeat(33).into()), 0, Outcome::Invalid);
     check(changed(|entry| entry.origin = me), 0, Outcome::Invalid);
     check(entry(OTHER, 2), 0, Outcome::Kept);
+}
+
+#[test]
+fn what_is_held_on_disk_alone_is_read_before_a_line_is_judged() {
+    let (mut world, anna) = world();
+    let lines: Vec<_> = (1..=40).map(|seq| (entry(OTHER, seq), 0)).collect();
+    assert_eq!(import(&mut world, anna, &lines), vec![Some(Outcome::Kept); 40]);
+    let marker = Entry::lost(room(), OTHER, 7, entry(OTHER, 7).hlc);
+    world.kill(1);
+    world.start(1);
+    world.run_secs(6);
+    let bob = world.person(HERE + 1, 1);
+    world.run_secs(1);
+    let other = changed(|entry| (entry.seq, entry.body) = (5, "other".into()));
+    let mut all = lines.clone();
+    all.extend([(other.clone(), 0), (marker, 0)]);
+    let mut expected = vec![Some(Outcome::Known); 40];
+    expected.extend([Some(Outcome::Conflict), Some(Outcome::Known)]);
+    let reads = world.disk(1).reads;
+    assert_eq!(import(&mut world, bob, &all), expected);
+    let reads = world.disk(1).reads - reads;
+    assert!((1..20).contains(&reads), "{reads} questions for 42 lines");
+    assert_eq!(world.disk(1).model.quarantined().len(), 1);
+    assert_eq!(*world.disk(1).model.quarantined()[0].entry, other);
+    // Nobody says what it does not know.
+    world.disk(1).reading = crate::world::Reading::Fails;
+    assert_eq!(import(&mut world, bob, &lines[..1]), [None]);
+    world.disk(1).reading = crate::world::Reading::Works;
+    world.run_secs(4);
+    assert_eq!(world.imported.last().map(|(_, outcome)| *outcome), Some(Outcome::Known));
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod acks;
 #[path = "../common/mod.rs"]
 mod common;
 mod imports;
+mod lost;
 mod posts;
 mod restarts;
 mod tails;

@@ -9,10 +9,10 @@ use hobnob_proto::{
 use crate::world::{Hold, Reading, Told, World, entries, port, room};
 
 /// More than a server keeps in memory of a room.
-const MANY: u64 = 700;
+pub(crate) const MANY: u64 = 700;
 
 /// Somebody posts that many lines, and all servers keep them.
-fn spoken(world: &mut World, server: u32, lines: u64) -> u16 {
+pub(crate) fn spoken(world: &mut World, server: u32, lines: u64) -> u16 {
     let anna = world.person(1, server);
     world.run_secs(2);
     for seq in 1..=lines {
@@ -26,12 +26,12 @@ fn spoken(world: &mut World, server: u32, lines: u64) -> u16 {
     anna
 }
 
-fn lines(from: u64, to: u64) -> Vec<String> {
+pub(crate) fn lines(from: u64, to: u64) -> Vec<String> {
     (from..=to).map(|n| format!("line {n}")).collect()
 }
 
 /// The origin of which there is most.
-fn origin(world: &World, id: u32) -> Origin {
+pub(crate) fn origin(world: &World, id: u32) -> Origin {
     let held = world.room_at(id).unwrap().held.into_owned();
     held.iter().max_by_key(|(_, seq)| *seq).unwrap().0
 }

@@ -79,6 +79,10 @@ pub(crate) struct Disk {
     pub(crate) sync: Duration,
     pub(crate) hold: Hold,
     pub(crate) reading: Reading,
+    /// Whether what is rotten on it cannot be mended: it takes such writes and does nothing.
+    pub(crate) is_damaged: bool,
+    /// How often that was tried.
+    pub(crate) repairs: u64,
     /// How long that takes.
     pub(crate) seek: Duration,
     /// How many questions it was asked.
@@ -169,7 +173,8 @@ impl World {
         let (pending, answers) = (VecDeque::new(), VecDeque::new());
         let (hold, reading) = (Hold::Nothing, Reading::Works);
         let (sync, seek, reads, durable) = (SYNC, READ, 0, 0);
-        let disk = Disk { model: Model::default(), sync, hold, reading, seek, reads, pending, durable, answers };
+        let (is_damaged, repairs, model) = (false, 0, Model::default());
+        let disk = Disk { model, sync, hold, reading, is_damaged, repairs, seek, reads, pending, durable, answers };
         self.disks.insert(port(id), disk);
     }
 
@@ -230,6 +235,7 @@ impl World {
     pub(crate) fn shown(&self, person: u16) -> Vec<String> {
         let events = self.heard.iter().filter(|(who, _)| *who == person);
         let lines = events.filter_map(|(_, event)| match event {
+            client::Event::Message { entry, .. } if entry.is_lost() => Some("lost".to_owned()),
             client::Event::Message { entry, .. } => Some(entry.body.to_string()),
             client::Event::HistoryGone { before, .. } => Some(format!("gone before {}", before.is_some())),
             _ => None,
@@ -382,7 +388,10 @@ impl World {
             return self.step(port, Input::Answer(&answer));
         }
         let (_, write) = disk.pending.pop_front().unwrap();
-        disk.model.apply(&write);
+        disk.repairs += u64::from(matches!(write, Write::Repair(_)));
+        if !(disk.is_damaged && matches!(write, Write::Repair(_) | Write::Lost { .. })) {
+            disk.model.apply(&write);
+        }
         disk.durable += 1;
         let through = disk.durable;
         assert_eq!(disk.model.refused(), 0, "{write:?}");

@@ -9,7 +9,8 @@ use std::net::SocketAddr;
 
 use hobnob_proto::{
     ids::{Boot, ClusterId, DeviceId, Origin, ServerId},
-    log::VersionVector,
+    limits,
+    log::{Entry, VersionVector},
     node,
     rng::Rng,
     session::{
@@ -387,4 +388,36 @@ fn another_content_with_a_name_that_is_held_goes_no_further_and_is_told_once_for
     assert_eq!(held, ["tea"]);
     let told = node::Event::Conflict { room, origin, seq: 1 };
     assert_eq!(lab.servers[0].events.iter().filter(|event| **event == told).count(), 1);
+}
+
+#[test]
+fn an_entry_that_no_store_could_hold_goes_no_further() {
+    let mut lab = Lab::new(1);
+    lab.pass(Duration::from_secs(5));
+    let mut stranger = Stranger::new(As::Server, &mut lab);
+    assert!(stranger.is_answered(&mut lab));
+    let example = examples().into_iter().find(|line| line.starts_with(r#"{"t":"entry""#)).expect("there is one");
+    let Some(Frame::Entry(example)) = Frame::from_line(example.as_bytes()) else { panic!("{example}") };
+    let room = example.room.clone();
+    let mut boot = 1;
+    let mut check = |change: fn(&mut Entry), expected: bool| {
+        boot += 1;
+        let mut entry = Entry { origin: Origin { id: ServerId(9), boot: Boot(boot) }, seq: 1, ..example.clone() };
+        change(&mut entry);
+        entry.hash = entry.digest();
+        stranger.say(&serde_json::to_value(Frame::Entry(entry.clone())).expect("it is a frame"));
+        stranger.turn(&mut lab);
+        let none = VersionVector::default();
+        let is_held = lab.servers[0].node.entries(&room, &none).any(|held| held.origin == entry.origin);
+        assert_eq!(is_held, expected, "{entry:?}");
+    };
+    check(|_| {}, true);
+    check(|entry| entry.hlc.millis = limits::CLOCK_MILLIS_MAX, true);
+    check(|entry| entry.hlc.millis = limits::CLOCK_MILLIS_MAX + 1, false);
+    check(|entry| entry.kind = "k".repeat(limits::KIND_BYTES_MAX).into(), true);
+    check(|entry| entry.kind = "k".repeat(limits::KIND_BYTES_MAX + 1).into(), false);
+    check(|entry| entry.seq = 0, false);
+    // Markers of what is lost say nothing of their own.
+    check(|entry| entry.kind = "lost".into(), false);
+    check(|entry| *entry = Entry::lost(entry.room.clone(), entry.origin, 1, entry.hlc), true);
 }

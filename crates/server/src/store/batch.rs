@@ -6,9 +6,10 @@
 use std::collections::BTreeMap;
 
 use hobnob_proto::{
+    hlc::Hlc,
     ids::{DeviceId, Origin, PersonId, PersonName, RoomName},
     log::{Entry, VersionVector, entry::MESSAGE, room::Kept},
-    store::Write,
+    store::{LOST_TIME_WITHIN, Write},
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, params};
 
@@ -101,6 +102,7 @@ impl Names {
         match write {
             Write::Entry(kept) => self.add(connection, kept)?,
             Write::Repair(kept) => self.repair(connection, kept)?,
+            Write::Lost { room, origin, seq } => self.lose(connection, room, *origin, *seq)?,
             Write::Quarantine(kept) => quarantine(connection, kept)?,
             Write::Room(record) => {
                 let room = self.room(connection, &record.room)?.id;
@@ -153,7 +155,7 @@ impl Names {
     /// The next entry of its part.
     fn add(&mut self, connection: &Connection, kept: &Kept) -> Result<(), Error> {
         let entry = &kept.entry;
-        let author = self.author(connection, kept)?;
+        let author = if entry.is_lost() { 0 } else { self.author(connection, kept)? };
         let part = self.part(connection, &entry.room, entry.origin)?;
         if entry.seq <= part.top {
             return Ok(());
@@ -166,6 +168,9 @@ impl Names {
         part.newest = (entry.seq, entry.hlc.millis, entry.hlc.counter);
         let part = *part;
         self.dirty.insert(part.id, part);
+        if entry.is_lost() {
+            return Ok(mark(connection, part.id, entry.seq, entry.hlc)?);
+        }
         match insert(connection, INSERT, kept, part.id, author) {
             // A row beyond the end, which nobody counts on.
             Err(error) if error.sqlite_error_code() == Some(ErrorCode::ConstraintViolation) => {
@@ -200,10 +205,31 @@ impl Names {
         let part = self.part(connection, &entry.room, entry.origin)?;
         let (id, is_kept) = (part.id, entry.seq > part.floor && entry.seq <= part.top);
         // What is sound is not replaced by another content.
-        if is_kept && !is_sound(connection, id, kept) {
+        if is_kept && sound(connection, id, entry.seq, &entry.room, entry.origin).is_none() {
             insert(connection, REPLACE, kept, id, author)?;
         }
+        // Where a row is sound, a marker is not looked for: so it may go after that.
+        connection.prepare_cached("DELETE FROM lost WHERE id = ?1")?.execute([row_id(id, entry.seq)])?;
         Ok(())
+    }
+
+    /// A marker in place of an entry that nobody has any more, outside any transaction as a repair is. The row stays as it
+    /// is: what is sound after all is found before a marker.
+    pub(crate) fn lose(
+        &mut self,
+        connection: &Connection,
+        room: &RoomName,
+        origin: Origin,
+        seq: u64,
+    ) -> rusqlite::Result<()> {
+        let Part { id, top, floor, .. } = *self.part(connection, room, origin)?;
+        if seq <= floor || seq > top {
+            return Ok(());
+        }
+        let above = seq + 1..=top.min(seq + LOST_TIME_WITHIN);
+        let below = floor.max(seq.saturating_sub(LOST_TIME_WITHIN + 1)) + 1..seq;
+        let hlc = above.chain(below.rev()).find_map(|seq| sound(connection, id, seq, room, origin));
+        mark(connection, id, seq, hlc.unwrap_or_default())
     }
 
     /// Gives up what lies at or below these numbers; the rows are swept later.
@@ -312,13 +338,20 @@ fn find_part(connection: &Connection, room: i64, origin: Origin) -> rusqlite::Re
     Ok(Part { id, top: 0, floor: 0, newest: (0, 0, 0) })
 }
 
-/// Whether the row of an entry is what was written there, whatever that was.
-fn is_sound(connection: &Connection, part: i64, kept: &Kept) -> bool {
+/// The time of an entry whose row is what was written there, whatever that was.
+fn sound(connection: &Connection, part: i64, seq: u64, room: &RoomName, origin: Origin) -> Option<Hlc> {
     let sql = format!("SELECT {COLUMNS} FROM {TABLES} WHERE e.id = ?1");
-    let read = |row: &rusqlite::Row<'_>| rows::entry(row, &kept.entry.room, kept.entry.origin);
-    let found =
-        connection.prepare_cached(&sql).and_then(|mut rows| rows.query_row([row_id(part, kept.entry.seq)], read));
-    matches!(found, Ok(Ok(_)))
+    let read = |row: &rusqlite::Row<'_>| rows::entry(row, room, origin);
+    let found = connection.prepare_cached(&sql).and_then(|mut rows| rows.query_row([row_id(part, seq)], read));
+    found.ok()?.ok().map(|kept| kept.entry.hlc)
+}
+
+/// Writes the marker of an entry that is lost.
+fn mark(connection: &Connection, part: i64, seq: u64, hlc: Hlc) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("INSERT OR REPLACE INTO lost VALUES (?1, ?2, ?3)")?
+        .execute(params![row_id(part, seq), hlc.millis.cast_signed(), hlc.counter])
+        .map(drop)
 }
 
 /// Writes the row of an entry, where there is none: SQLite needs no way back for it, as it does for the other.

@@ -37,6 +37,8 @@ pub struct Report {
     pub faults: Vec<String>,
     /// How many more there are.
     pub more: u64,
+    /// How many of them are lost: no server had them any more, and there are markers in their places.
+    pub lost: u64,
     /// How many entries are kept aside, since their name was taken: people have to look at them.
     pub quarantined: u64,
 }
@@ -215,6 +217,8 @@ fn check_part(
         for (_, seq) in std::mem::take(&mut room.rotten) {
             report.fault(format!("#{name}: entry {seq} of server {origin} is missing or not what was written"));
         }
+        report.lost += found.iter().filter(|kept| kept.entry.is_lost()).count() as u64;
+        found.retain(|kept| !kept.entry.is_lost());
         if let Some(pair) = found.iter().zip(found.iter().skip(1)).find(|(a, b)| a.entry.hlc >= b.entry.hlc) {
             let (seq, before) = (pair.1.entry.seq, pair.0.entry.seq);
             report.fault(format!("#{name}: entry {seq} of server {origin} is not later than entry {before}"));

@@ -8,13 +8,13 @@ use std::collections::{BTreeMap, VecDeque, btree_map::Entry};
 use hobnob_proto::{
     hlc::Hlc,
     ids::{Boot, DeviceId, Origin, PersonId, RoomName, ServerId},
-    log::{VersionVector, entry::DisplayOrder, room::Kept},
+    log::{Entry as Lost, VersionVector, entry::DisplayOrder, room::Kept},
     store::{DEVICE_POSTS_MAX, Found, Read, What},
 };
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, Row, ffi, params};
 
 use super::{
-    rows::{COLUMNS, TABLES, entry},
+    rows::{COLUMNS, TABLES, entry, kept},
     schema::{row_id, seq_of},
 };
 
@@ -277,7 +277,7 @@ impl<'a> Room<'a> {
                 (done..=to).try_for_each(|seq| self.chunk(part, seq, seq, into))
             }
             Err(error) if is_damage(&error) => {
-                self.note_rotten(part.origin, from);
+                self.lost_or_rotten(part, from, into);
                 Ok(())
             }
             other => other,
@@ -293,18 +293,31 @@ impl<'a> Room<'a> {
         while let Some(row) = rows.next()? {
             let seq = seq_of(row.get(0)?);
             for missing in expected..seq {
-                self.note_rotten(part.origin, missing);
+                self.lost_or_rotten(part, missing, into);
             }
             match entry(row, self.name, part.origin)? {
                 Ok(kept) => into.push_back(kept),
-                Err(seq) => self.note_rotten(part.origin, seq),
+                Err(seq) => self.lost_or_rotten(part, seq, into),
             }
             expected = seq + 1;
         }
         for missing in expected..=to {
-            self.note_rotten(part.origin, missing);
+            self.lost_or_rotten(part, missing, into);
         }
         Ok(())
+    }
+
+    /// Where no sound row is: the marker of an entry that is lost, or one more that is rotten. A file that was not brought
+    /// up to date, as `hobnob check` may find it, knows no markers.
+    fn lost_or_rotten(&mut self, part: Part, seq: u64, into: &mut VecDeque<Kept>) {
+        let marker = self
+            .connection
+            .prepare_cached("SELECT millis, counter FROM lost WHERE id = ?1")
+            .and_then(|mut lost| lost.query_row([row_id(part.id, seq)], |row| hlc(row, 0)));
+        match marker {
+            Ok(hlc) => into.push_back(kept(Lost::lost(self.name.clone(), part.origin, seq, hlc))),
+            Err(_) => self.note_rotten(part.origin, seq),
+        }
     }
 
     /// Notes an entry that is not what was written, once.

@@ -7,7 +7,7 @@ use hobnob_proto::{
     ids::{Boot, Origin, RoomName, ServerId},
     log::{VersionVector, entry::DisplayOrder},
     rng::Rng,
-    store::{Head, Restored},
+    store::{Head, LOST_MAX, Restored},
     wire::frame::{Member, RoomRecord},
 };
 use rusqlite::{Connection, Row};
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use super::{
     batch::{get, put},
     place::{Directory, Realm},
-    schema::OpenError,
+    schema::{OpenError, SEQ_BITS, SEQ_BOUND, seq_of},
 };
 
 /// Reads everything but the entries, and raises the boot: that is durable when this returns.
@@ -91,7 +91,14 @@ fn heads(connection: &Connection) -> rusqlite::Result<Vec<Head>> {
         let Some((room, origin, top, floor, newest)) = part(row)? else { continue };
         if heads.last().is_none_or(|head| head.room != room) {
             let (held, floors) = (VersionVector::default(), VersionVector::default());
-            heads.push(Head { room, held, floors, newest: (Hlc::default(), Origin::MIN, 0), entries: 0 });
+            heads.push(Head {
+                room,
+                held,
+                floors,
+                newest: (Hlc::default(), Origin::MIN, 0),
+                entries: 0,
+                lost: Vec::new(),
+            });
         }
         let head = heads.last_mut().expect("one was put there");
         head.held.raise(origin, top);
@@ -100,7 +107,27 @@ fn heads(connection: &Connection) -> rusqlite::Result<Vec<Head>> {
         head.entries += top.saturating_sub(floor);
     }
     heads.sort_by(|a, b| a.room.cmp(&b.room));
+    lost(connection, &mut heads)?;
     Ok(heads)
+}
+
+/// Reads which entries are lost.
+fn lost(connection: &Connection, heads: &mut [Head]) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare(
+        "SELECT r.name, o.server, o.boot, l.id FROM lost AS l JOIN parts AS p ON p.id = l.id >> ?1
+         JOIN rooms AS r ON r.id = p.room JOIN origins AS o ON o.id = p.origin
+         WHERE l.id & ?2 > p.floor ORDER BY r.name, o.server, o.boot, l.id",
+    )?;
+    let mut rows = statement.query([i64::from(SEQ_BITS), (SEQ_BOUND - 1).cast_signed()])?;
+    while let Some(row) = rows.next()? {
+        let name: Option<RoomName> = row.get_ref(0)?.as_str().ok().and_then(|name| name.parse().ok());
+        let origin = Origin { id: ServerId(row.get(1)?), boot: Boot(row.get::<_, i64>(2)?.cast_unsigned()) };
+        let head = heads.iter_mut().find(|head| Some(&head.room) == name.as_ref());
+        if let Some(head) = head.filter(|head| head.lost.len() < LOST_MAX) {
+            head.lost.push((origin, seq_of(row.get(3)?)));
+        }
+    }
+    Ok(())
 }
 
 /// Room, origin, the last entry, the floor, the newest entry.

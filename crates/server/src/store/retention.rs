@@ -190,6 +190,9 @@ pub(crate) fn sweep(connection: &Connection) -> rusqlite::Result<bool> {
         transaction
             .prepare_cached("DELETE FROM entries WHERE id > ?1 AND id <= ?2")?
             .execute([row_id(part, swept.cast_unsigned()), row_id(part, to.cast_unsigned())])?;
+        transaction
+            .prepare_cached("DELETE FROM lost WHERE id > ?1 AND id <= ?2")?
+            .execute([row_id(part, swept.cast_unsigned()), row_id(part, to.cast_unsigned())])?;
         note_swept(&transaction, part, to)?;
         transaction.commit()
     };

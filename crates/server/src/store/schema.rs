@@ -11,6 +11,7 @@
 //! entries  (id = part << 36 | seq, millis, counter, author, client_seq, kind, hash, body)
 //! ages     (slot, part, top)                                what a part held at the end of a slot of running time
 //! members  (id, record)          quarantine (room, server, boot, seq, hash, line)
+//! lost     (id as in entries, millis, counter)              what no server has any more: found where no row is sound
 //! ```
 //!
 //! Entries of one part lie together and in order, so a range is one walk through the file. Names, keys and origins stand
@@ -29,7 +30,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 /// Says that a SQLite file is ours: `hobn`.
 pub(crate) const APPLICATION_ID: i32 = 0x686f_626e;
 /// The version of the schema that this program writes.
-pub(crate) const VERSION: i32 = 1;
+pub(crate) const VERSION: i32 = 2;
 /// Bits of an entry's row id that hold its number; the others hold its part.
 pub(crate) const SEQ_BITS: u32 = 36;
 /// Entries of one part have numbers below this.
@@ -40,7 +41,8 @@ pub(crate) const BUSY_WITHIN: Duration = Duration::from_secs(5);
 pub(crate) const FILE: &str = "log.db";
 
 /// Each step leads from the version of its place in the list to the next.
-const MIGRATIONS: [&str; VERSION as usize] = ["
+const MIGRATIONS: [&str; VERSION as usize] = [
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value ANY) WITHOUT ROWID, STRICT;
     CREATE TABLE rooms (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, record TEXT) STRICT;
     CREATE TABLE origins (
@@ -69,7 +71,11 @@ const MIGRATIONS: [&str; VERSION as usize] = ["
         room TEXT NOT NULL, server INTEGER NOT NULL, boot INTEGER NOT NULL, seq INTEGER NOT NULL,
         hash BLOB NOT NULL, line TEXT NOT NULL, PRIMARY KEY (room, server, boot, seq, hash)
     ) WITHOUT ROWID, STRICT;
-"];
+",
+    "
+    CREATE TABLE lost (id INTEGER PRIMARY KEY, millis INTEGER NOT NULL, counter INTEGER NOT NULL) STRICT;
+",
+];
 
 /// Why a store cannot be used. The file is as it was.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hobnob_proto::{log::room::Kept, store::Write};
+use hobnob_proto::store::Write;
 use rusqlite::Connection;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -131,7 +131,9 @@ impl Writer {
             let wait = if self.sweeps { SWEEP_AFTER } else { TIDY_EVERY };
             let next = self.kept_back.take().map_or_else(|| writes.recv_timeout(wait), Ok);
             let done = match next {
-                Ok(Write::Repair(kept)) => self.repair(kept).and_then(|()| self.tidy_up(false)),
+                Ok(write @ (Write::Repair(_) | Write::Lost { .. })) => {
+                    self.write_alone(&write).and_then(|()| self.tidy_up(false))
+                }
                 Ok(first) => self.write(first, writes).and_then(|()| self.tidy_up(false)),
                 Err(RecvTimeoutError::Timeout) => self.tidy_up(true),
                 Err(RecvTimeoutError::Disconnected) => return self.note(),
@@ -163,7 +165,7 @@ impl Writer {
                 next = writes.try_recv().ok();
             }
             // It comes first in the next round: the order stays.
-            self.kept_back = next.take_if(|write| matches!(write, Write::Repair(_)));
+            self.kept_back = next.take_if(|write| matches!(write, Write::Repair(_) | Write::Lost { .. }));
         }
         let ran = self.ran();
         self.names.finish(&self.connection, ran / SLOT_SECS)?;
@@ -177,11 +179,10 @@ impl Writer {
         Ok(())
     }
 
-    /// One rotten entry, alone: see [`Names::repair`].
-    fn repair(&mut self, kept: Kept) -> Result<(), Error> {
-        let write = Write::Repair(kept);
-        self.in_hand = weight(&write);
-        self.names.apply(&self.connection, &write)?;
+    /// What takes the place of one rotten entry, alone: see [`Names::repair`].
+    fn write_alone(&mut self, write: &Write) -> Result<(), Error> {
+        self.in_hand = weight(write);
+        self.names.apply(&self.connection, write)?;
         self.report(1);
         Ok(())
     }

@@ -49,12 +49,28 @@ impl World {
         let server = self.servers[of].process_of();
         for write in writes {
             self.checker.observe(&Fact::Synced { server, write }, self.now)?;
+            self.gives_up(of, write)?;
         }
         let refused = self.servers[of].disk.as_ref().map_or(0, |disk| disk.synced().refused());
         if refused > 0 {
             return Err(self.broken(format!("server {}: {refused} writes break the contract", server.of)));
         }
         Ok(())
+    }
+
+    /// Nothing is given up for lost that another server that runs has on its disk (a part of invariant 16).
+    fn gives_up(&self, of: HostId, write: &Write) -> Result<(), Violation> {
+        let Write::Lost { room, origin, seq } = write else { return Ok(()) };
+        let others = self.servers.iter().enumerate().filter(|(id, host)| *id != of && host.process.is_some());
+        let has_it = |disk: &crate::disk::Disk| disk.synced().get(room, *origin, *seq).is_some();
+        let holder = others.filter(|(_, host)| host.disk.as_ref().is_some_and(has_it)).map(|(_, host)| host.id).next();
+        match holder.filter(|_| !self.split) {
+            Some(holder) => {
+                let server = self.servers[of].id;
+                Err(self.broken(format!("server {server} gives up {room} {origin}:{seq}, which server {holder} has")))
+            }
+            None => Ok(()),
+        }
     }
 
     /// A process has ended: of what was not synced, something may have reached the disk.

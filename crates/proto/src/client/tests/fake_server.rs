@@ -211,6 +211,7 @@ impl FakeServer {
                         sent,
                         top,
                         floors: VersionVector::default(),
+                        lacks: Vec::new(),
                     }),
                 );
             }

@@ -52,7 +52,7 @@ fn seqs(entries: &[Entry]) -> Vec<u64> {
 }
 
 fn pulled(id: u32, sent: u32, top: &[(u32, u64)]) -> Pulled {
-    Pulled { room: room(), id, sent, top: vector(top), floors: VersionVector::default() }
+    Pulled { room: room(), id, sent, top: vector(top), floors: VersionVector::default(), lacks: Vec::new() }
 }
 
 #[test]
@@ -265,7 +265,14 @@ impl World {
         }
         let (id, sent, top) = (pull.id, dots.len() as u32, self.tops.clone());
         self.deliver(now, || {
-            Packet::Pulled(Pulled { room: room(), id, sent, top: top.clone(), floors: VersionVector::default() })
+            Packet::Pulled(Pulled {
+                room: room(),
+                id,
+                sent,
+                top: top.clone(),
+                floors: VersionVector::default(),
+                lacks: Vec::new(),
+            })
         });
     }
 

@@ -154,7 +154,8 @@ fn an_entry_goes_into_a_tail_after_what_is_on_disk_and_nowhere_else() {
 fn a_log_that_is_restored_asks_for_a_device_once() {
     let held: VersionVector = [(origin(1), 2)].into_iter().collect();
     let newest = entry(1, 2, 30, 2).order();
-    let head = Head { room: RoomName::lobby(), held, floors: VersionVector::default(), newest, entries: 2 };
+    let head =
+        Head { room: RoomName::lobby(), held, floors: VersionVector::default(), newest, entries: 2, lost: Vec::new() };
     let mut log = RoomLog::restored(&head);
     let PostKey { person, device, .. } = entry(1, 1, 0, 1).post_key();
     let standing = |log: &RoomLog, seq, oldest| log.standing(PostKey { person, device, client_seq: seq }, oldest);

@@ -102,7 +102,7 @@ fn a_file_that_is_not_ours_is_refused_with_advice() {
             drop(schema::open(file).unwrap());
             with_sqlite(file, "PRAGMA user_version = 99");
         },
-        "was written by a newer hobnob (format 99, this one knows 1)",
+        &format!("was written by a newer hobnob (format 99, this one knows {})", schema::VERSION),
     );
 }
 

@@ -41,6 +41,87 @@ fn what_has_rotted_is_named_and_repaired() {
     assert_eq!((answer.rotten.len(), found.len(), found[7].entry.hlc.millis), (0, 20, 8));
 }
 
+/// The numbers at which a marker is found.
+fn lost(answer: &Answer) -> Vec<u64> {
+    let Found::Entries(found) = &answer.found else { panic!("{answer:?}") };
+    found.iter().filter(|kept| kept.entry.is_lost()).map(|kept| kept.entry.seq).collect()
+}
+
+fn lose(seq: u64) -> Write {
+    Write::Lost { room: "tea".parse().unwrap(), origin: origin(1), seq }
+}
+
+#[test]
+fn what_is_lost_is_found_as_a_marker_until_it_turns_up() {
+    let directory = written();
+    change(
+        &directory,
+        "UPDATE entries SET body = 'another' WHERE client_seq IN (3, 20); DELETE FROM entries WHERE client_seq = 7",
+    );
+    let (mut store, _) = directory.open();
+    [3, 7, 20, 9].into_iter().for_each(|seq| store.persist(lose(seq)));
+    // A marker of another server.
+    let marker = Entry::lost("tea".parse().unwrap(), origin(1), 21, Hlc { millis: 20, counter: 0 });
+    store.persist(Write::Entry(rows::kept(marker)));
+    wait_durable(&mut store, 5);
+    for _ in 0..2 {
+        let answer = ask(&mut store, "tea", all(&[1]));
+        assert_eq!(answer.rotten, []);
+        assert_eq!(dots(&answer), (1..=21).map(|seq| (1, seq)).collect::<Vec<_>>());
+        assert_eq!(lost(&answer), [3, 7, 20, 21], "what is sound is found, whatever is said of it");
+        let Found::Entries(found) = &answer.found else { panic!() };
+        assert_eq!([3, 7, 20].map(|seq: usize| found[seq - 1].entry.hlc.millis), [4, 8, 19]);
+        drop(store);
+        let restored;
+        (store, restored) = directory.open();
+        let [head] = &restored.logs[..] else { panic!("{restored:?}") };
+        let lost: Vec<_> = head.lost.iter().map(|(_, seq)| *seq).filter(|seq| *seq != 9).collect();
+        assert_eq!((head.held.get(origin(1)), lost), (21, vec![3, 7, 20, 21]));
+    }
+    for seq in [3, 7, 9, 20, 21] {
+        store.persist(Write::Repair(entry("tea", 1, seq, seq, (1, seq))));
+    }
+    wait_durable(&mut store, 5);
+    let answer = ask(&mut store, "tea", all(&[1]));
+    assert_eq!((dots(&answer).len(), lost(&answer), answer.rotten.len()), (21, vec![], 0));
+    drop(store);
+    let (_store, restored) = directory.open();
+    assert_eq!(restored.logs[0].lost, []);
+}
+
+#[test]
+fn what_is_lost_on_a_damaged_page_is_marked_all_the_same() {
+    let directory = with_a_damaged_page();
+    let (mut store, _) = directory.open();
+    let rotten = ask(&mut store, "tea", all(&[1])).rotten;
+    let count = rotten.len() as u64;
+    rotten.iter().for_each(|(_, seq)| store.persist(lose(*seq)));
+    wait_durable(&mut store, count);
+    let answer = ask(&mut store, "tea", all(&[1]));
+    assert_eq!((answer.rotten.len(), lost(&answer).len() as u64, dots(&answer).len()), (0, count, 400));
+}
+
+#[test]
+fn a_check_counts_what_is_lost_and_finds_nothing_wrong_with_it() {
+    let directory = written();
+    change(&directory, "DELETE FROM entries WHERE client_seq = 7");
+    let (mut store, _) = directory.open();
+    store.persist(lose(7));
+    wait_durable(&mut store, 1);
+    drop(store);
+    let report = check::check(&directory.0, |_, _| {}).unwrap();
+    assert_eq!((report.is_sound(), report.entries, report.lost), (true, 20, 1), "{report:?}");
+    // As a file that no newer server has opened yet.
+    change(&directory, "DROP TABLE lost; PRAGMA user_version = 1");
+    let report = check::check(&directory.0, |_, _| {}).unwrap();
+    assert_eq!((report.is_sound(), report.faults.len()), (false, 1), "{report:?}");
+    let (mut store, _) = directory.open();
+    assert_eq!(ask(&mut store, "tea", all(&[1])).rotten, [(origin(1), 7)], "and it is brought up to date");
+    store.persist(lose(7));
+    wait_durable(&mut store, 1);
+    assert_eq!(lost(&ask(&mut store, "tea", all(&[1]))), [7]);
+}
+
 #[test]
 fn the_scrub_finds_what_nobody_asks_for() {
     let directory = written();
