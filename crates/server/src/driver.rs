@@ -33,6 +33,8 @@ use crate::{
 
 /// Datagrams that one turn takes from the session socket.
 const SESSION_BATCH: usize = 256;
+/// Bytes that are sealed before they are sent: much less than what a processor keeps close by.
+const SENT_BYTES: usize = 128 * 1_024;
 /// Datagrams that one turn takes from each discovery socket.
 const DISCOVERY_BATCH: usize = 32;
 /// The least time between two ticks: bounds what a deadline that stands still could cost.
@@ -186,12 +188,18 @@ impl Driver {
         }
     }
 
-    /// Sends all that sessions have to say, once in a turn.
+    /// Sends all that sessions have to say, once in a turn: in pieces, each of which the system copies while the processor
+    /// still has it at hand.
     fn send(&mut self) {
         let Self { node, around: Around { sockets, .. }, errors, batch, datagrams, .. } = self;
-        node.flush(datagrams);
-        batch.send(datagrams, |to| sockets.session.towards(to), |error| count(errors, "send", error));
-        datagrams.clear();
+        loop {
+            let has_more = node.flush_some(datagrams, SENT_BYTES);
+            batch.send(datagrams, |to| sockets.session.towards(to), |error| count(errors, "send", error));
+            datagrams.clear();
+            if !has_more {
+                return;
+            }
+        }
     }
 
     /// Hands to the node what the store has said meanwhile.

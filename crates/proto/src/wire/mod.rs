@@ -7,6 +7,7 @@ pub mod import;
 pub mod number;
 pub mod packet;
 mod records;
+pub mod then;
 pub mod vectors;
 
 pub use frame::Frame;
