@@ -349,7 +349,9 @@ mod tests {
         let mut chains = [Chain::default(); 3];
         for text in ["hello\n", "hello", "you"] {
             let line = outbox.put(text.as_bytes());
-            chains.iter_mut().for_each(|chain| outbox.append(chain, line));
+            for chain in &mut chains {
+                outbox.append(chain, line);
+            }
         }
         assert_eq!((outbox.texts.len(), outbox.lines.len(), outbox.nodes.len()), (10, 2, 3));
         assert_eq!(chains, [chains[0]; 3]);
@@ -403,7 +405,9 @@ mod tests {
         let other = outbox.put(b"other");
         let mut check = |order: &[LineId], expected: &[bool]| {
             let mut chain = Chain::default();
-            order.iter().for_each(|line| outbox.append(&mut chain, *line));
+            for line in order {
+                outbox.append(&mut chain, *line);
+            }
             let packets = packets(None, chain, &outbox).concat();
             let short = packets.split_inclusive(|byte| *byte == b'\n').map(|line| line.starts_with(then::LINE_START));
             assert_eq!(short.collect::<Vec<_>>(), expected);

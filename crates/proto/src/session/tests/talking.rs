@@ -249,3 +249,38 @@ fn an_idle_session_is_small() {
     println!("{changing} bytes more while its keys change");
     assert!(changing < 1_536, "{changing} bytes");
 }
+
+#[test]
+fn an_entry_in_short_comes_out_in_full_and_out_of_context_not_at_all() {
+    const FULL: &str = r#"{"t":"entry","r":"tea","o":[2,7],"s":1,"h":[5,0],"f":"anna","p":"P","d":"D","c":1,"k":"message","b":"Tea?","x":"X"}"#;
+    const SHORT: &str = r#"{"t":"then","h":[2,0],"b":"Milk?","x":"Y"}"#;
+    const MADE: &str = r#"{"t":"entry","r":"tea","o":[2,7],"s":2,"h":[7,0],"f":"anna","p":"P","d":"D","c":2,"k":"message","b":"Milk?","x":"Y"}"#;
+    fn check(said: &[&str], expected: &[&str], dropped: u64) {
+        let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+        for line in said {
+            pair.send(CLIENT, client, &format!("{line}\n"));
+        }
+        pair.run_for(LATENCY);
+        pair.turn();
+        assert_eq!(
+            (pair.lines(SERVER), pair.count(SERVER, "then_bad")),
+            (expected.iter().map(|line| line.to_string()).collect(), dropped)
+        );
+    }
+    check(&[FULL, SHORT], &[FULL, MADE], 0);
+    check(&[SHORT, FULL], &[FULL], 1);
+    check(&[FULL, "x", SHORT, SHORT], &[FULL, "x"], 2);
+    check(
+        &[FULL, SHORT, r#"{"t":"then","b":"no hash"#],
+        &[
+            FULL,
+            MADE,
+            &MADE
+                .replace("\"s\":2", "\"s\":3")
+                .replace("[7,0]", "[7,1]")
+                .replace("\"c\":2", "\"c\":3")
+                .replace(r#""Milk?","x":"Y"}"#, r#""no hash"#),
+        ],
+        0,
+    );
+}
