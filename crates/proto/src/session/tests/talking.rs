@@ -264,7 +264,7 @@ fn an_entry_in_short_comes_out_in_full_and_out_of_context_not_at_all() {
         pair.turn();
         assert_eq!(
             (pair.lines(SERVER), pair.count(SERVER, "then_bad")),
-            (expected.iter().map(|line| line.to_string()).collect(), dropped)
+            (expected.iter().map(ToString::to_string).collect(), dropped)
         );
     }
     check(&[FULL, SHORT], &[FULL, MADE], 0);
