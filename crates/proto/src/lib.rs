@@ -18,6 +18,7 @@ pub mod node;
 pub mod planted;
 pub mod rng;
 pub mod session;
+mod sorted;
 pub mod store;
 pub mod text;
 pub mod time;

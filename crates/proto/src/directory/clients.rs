@@ -28,6 +28,9 @@ const VIA_CHARS_MAX: usize = 16;
 /// A client: a person's process.
 type Key = (PersonId, DeviceId);
 
+/// A name, since when somebody has it, who that is, and whose list says so.
+type Claim = (PersonName, u64, PersonId, DeviceId, Origin);
+
 /// What became of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
@@ -71,14 +74,14 @@ struct Coming {
 pub struct Clients {
     me: Origin,
     lists: BTreeMap<Origin, List>,
-    /// For each name, who is listed under it: the oldest first, since an older claim wins.
-    names: BTreeMap<PersonName, BTreeSet<(u64, PersonId, DeviceId, Origin)>>,
+    /// Who is listed under which name: of one name the oldest first, since an older claim wins.
+    names: BTreeSet<Claim>,
 }
 
 impl Clients {
     /// No clients yet; `me` serves those that [`Self::own_put`] adds.
     pub fn new(me: Origin) -> Self {
-        Self { me, lists: BTreeMap::from([(me, List::default())]), names: BTreeMap::new() }
+        Self { me, lists: BTreeMap::from([(me, List::default())]), names: BTreeSet::new() }
     }
 
     /// Takes another id or boot: the others know our list under the old one no longer.
@@ -115,6 +118,11 @@ impl Clients {
         let own = self.lists.get_mut(&self.me)?;
         own.version += 1;
         Some(frame::Clients { version: own.version, change: ClientsChange::Gone { person, device } })
+    }
+
+    /// What we have told of a client that we serve.
+    pub fn own(&self, person: PersonId, device: DeviceId) -> Option<&ClientRecord> {
+        self.lists.get(&self.me)?.clients.get(&(person, device))
     }
 
     /// Version of our own list, for heartbeats.
@@ -204,7 +212,8 @@ impl Clients {
 
     /// Who is here under a name; of several, the one that has been here longest.
     pub fn name_holder(&self, name: &PersonName) -> Option<PersonId> {
-        self.names.get(name)?.first().map(|(_, person, ..)| *person)
+        let first = (name.clone(), 0, PersonId([0; 16]), DeviceId(0), Origin::MIN);
+        self.names.range(first..).next().filter(|claim| claim.0 == *name).map(|(_, _, person, ..)| *person)
     }
 
     /// A name like `name` that nobody has: `anna` becomes `anna2`.
@@ -216,9 +225,9 @@ impl Clients {
             let stem: String = stem.chars().take(limits::NAME_CHARS_MAX - number.len()).collect();
             (stem + &number).parse::<PersonName>().ok()
         };
-        // One number more than there are names: one is free.
+        // One number more than there are claims: one is free.
         let mut numbers = 2..self.names.len() + 3;
-        let free = numbers.find_map(|n| numbered(n).filter(|name| !self.names.contains_key(name)));
+        let free = numbers.find_map(|n| numbered(n).filter(|name| self.name_holder(name).is_none()));
         free.unwrap_or_else(|| name.clone())
     }
 
@@ -268,15 +277,18 @@ impl Clients {
         Applied::Changed
     }
 
-    fn put(&mut self, of: Origin, client: ClientRecord) {
+    fn put(&mut self, of: Origin, mut client: ClientRecord) {
+        // There may be a hundred thousand of them.
+        client.rooms.shrink_to_fit();
+        client.via.shrink_to_fit();
         self.remove(of, key(&client));
-        self.names.entry(client.name.clone()).or_default().insert(claim(of, &client));
+        self.names.insert(claim(of, &client));
         self.lists.entry(of).or_default().clients.insert(key(&client), client);
     }
 
     fn remove(&mut self, of: Origin, key: Key) -> Option<ClientRecord> {
         let client = self.lists.get_mut(&of)?.clients.remove(&key)?;
-        self.unclaim(of, &client);
+        self.names.remove(&claim(of, &client));
         Some(client)
     }
 
@@ -284,18 +296,9 @@ impl Clients {
     fn take_list(&mut self, of: Origin) -> List {
         let list = self.lists.remove(&of).unwrap_or_default();
         for client in list.clients.values() {
-            self.unclaim(of, client);
+            self.names.remove(&claim(of, client));
         }
         list
-    }
-
-    fn unclaim(&mut self, of: Origin, client: &ClientRecord) {
-        if let Some(claims) = self.names.get_mut(&client.name) {
-            claims.remove(&claim(of, client));
-            if claims.is_empty() {
-                self.names.remove(&client.name);
-            }
-        }
     }
 }
 
@@ -303,8 +306,8 @@ fn key(client: &ClientRecord) -> Key {
     (client.person, client.device)
 }
 
-fn claim(of: Origin, client: &ClientRecord) -> (u64, PersonId, DeviceId, Origin) {
-    (client.since, client.person, client.device, of)
+fn claim(of: Origin, client: &ClientRecord) -> Claim {
+    (client.name.clone(), client.since, client.person, client.device, of)
 }
 
 /// Cuts a record so that it fits a frame.

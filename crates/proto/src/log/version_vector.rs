@@ -2,7 +2,7 @@
 //!
 //! Parker et al., "Detection of mutual inconsistency in distributed systems", 1983. Every cursor in hobnob is one.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -10,27 +10,44 @@ use crate::{ids::Origin, wire::number::Safe};
 
 /// Origin -> highest seq without a hole; an origin that is missing stands at 0. On the wire `{"id.boot": seq}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct VersionVector(BTreeMap<Origin, u64>);
+pub struct VersionVector {
+    /// By origin. Most vectors are of one or two, and each follower of each room has one: a tree would take 288 bytes for
+    /// the first.
+    seqs: Vec<(Origin, u64)>,
+}
 
 impl VersionVector {
     /// The highest seq without a hole that is held of `origin`.
     pub fn get(&self, origin: Origin) -> u64 {
-        self.0.get(&origin).copied().unwrap_or(0)
+        self.place(origin).map_or(0, |at| self.seqs[at].1)
     }
 
     /// Raises `origin` to `seq`; never lowers it.
     pub fn raise(&mut self, origin: Origin, seq: u64) {
-        if seq > 0 {
-            let held = self.0.entry(origin).or_default();
-            *held = seq.max(*held);
+        match self.place(origin) {
+            Ok(at) => self.seqs[at].1 = seq.max(self.seqs[at].1),
+            Err(at) if seq > 0 => {
+                // Room for one, then twice as much each time.
+                if self.seqs.is_empty() {
+                    self.seqs.reserve_exact(1);
+                }
+                self.seqs.insert(at, (origin, seq));
+            }
+            Err(_) => {}
         }
     }
 
     /// Takes the higher of both for each origin.
     pub fn merge(&mut self, other: &Self) {
-        for (origin, seq) in other.iter() {
-            self.raise(origin, seq);
+        if other.seqs.iter().all(|(origin, _)| self.place(*origin).is_ok()) {
+            return other.iter().for_each(|(origin, seq)| self.raise(origin, seq));
         }
+        *self = self.iter().chain(other.iter()).collect();
+    }
+
+    /// Where an origin stands, or would.
+    fn place(&self, origin: Origin) -> Result<usize, usize> {
+        self.seqs.binary_search_by_key(&origin, |(origin, _)| *origin)
     }
 
     /// Whether it covers the entry `seq` of `origin`.
@@ -57,38 +74,39 @@ impl VersionVector {
 
     /// Each origin with its seq, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Origin, u64)> + '_ {
-        self.0.iter().map(|(origin, seq)| (*origin, *seq))
+        self.seqs.iter().copied()
     }
 
     /// How many entries it covers.
     pub fn count(&self) -> u64 {
-        self.0.values().fold(0, |sum: u64, seq| sum.saturating_add(*seq))
+        self.seqs.iter().fold(0, |sum: u64, (_, seq)| sum.saturating_add(*seq))
     }
 
     /// Whether it covers nothing.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.seqs.is_empty()
     }
 
     /// How many origins it names.
     pub fn origins(&self) -> usize {
-        self.0.len()
+        self.seqs.len()
     }
 }
 
 impl FromIterator<(Origin, u64)> for VersionVector {
     fn from_iter<I: IntoIterator<Item = (Origin, u64)>>(pairs: I) -> Self {
-        let mut vector = Self::default();
-        for (origin, seq) in pairs {
-            vector.raise(origin, seq);
-        }
-        vector
+        let mut seqs: Vec<_> = pairs.into_iter().filter(|(_, seq)| *seq > 0).collect();
+        // Of one origin the highest comes first, and stays.
+        seqs.sort_unstable_by_key(|(origin, seq)| (*origin, Reverse(*seq)));
+        seqs.dedup_by_key(|(origin, _)| *origin);
+        seqs.shrink_to_fit();
+        Self { seqs }
     }
 }
 
 impl Serialize for VersionVector {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(origin, seq)| (origin.to_string(), seq)))
+        serializer.collect_map(self.seqs.iter().map(|(origin, seq)| (origin.to_string(), seq)))
     }
 }
 

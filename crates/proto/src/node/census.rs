@@ -52,7 +52,7 @@ impl Node {
         let census = self.endpoint.census();
         let sessions = census.calling + census.half_open + census.up;
         let (rooms, peers) = (self.rooms.len(), self.peers.len());
-        let followed: usize = self.follows.values().map(std::collections::BTreeSet::len).sum();
+        let followed: usize = self.follows.values().map(crate::sorted::Sorted::len).sum();
         let timed = [sessions * 3, rooms * 4, limits::SERVERS_MAX * 4, 16].iter().sum();
         let stranded = self.rooms.values().map(|room| room.receiver.stranded()).max().unwrap_or_default();
         let waiters: usize = self.rooms.values().map(|room| room.waiters.len()).sum();

@@ -5,6 +5,7 @@ use crate::{
     directory::{Applied, placement},
     ids::{Boot, DeviceId, Origin, PersonId, PersonName, RoomName, ServerId},
     session::SessionId,
+    sorted::Sorted,
     time::Duration,
     wire::{
         Frame,
@@ -14,6 +15,8 @@ use crate::{
 
 /// Rooms of a client that its record names: as many as fit a frame.
 const ROOMS_NAMED_MAX: usize = 12;
+/// Bytes of what a client says of how it talks.
+const VIA_BYTES_MAX: usize = 16;
 /// A client of a dead server is called over again after this.
 const COME_AGAIN: Duration = Duration::from_millis(200);
 /// So often, at the most.
@@ -28,7 +31,6 @@ pub(super) struct Served {
     pub(super) device: DeviceId,
     pub(super) name: PersonName,
     session: u64,
-    via: String,
     since: u64,
     role: Role,
     /// Whether it has said hi, though we may not have taken it.
@@ -57,7 +59,6 @@ impl Served {
             device: DeviceId(0),
             name,
             session: 0,
-            via: String::new(),
             since: 0,
             role: Role::Unknown,
             said_hi: false,
@@ -127,8 +128,7 @@ impl Node {
         let boot = if is_repeated { self.served(session).and_then(|served| served.boot) } else { None };
         let boot = boot.or_else(|| self.heard_boot(hi.standby?));
         let Some(served) = self.served_mut(session) else { return };
-        (served.device, served.name, served.session, served.via) = (hi.device, hi.name, hi.session, hi.via);
-        served.via.truncate(served.via.floor_char_boundary(16));
+        (served.device, served.name, served.session) = (hi.device, hi.name, hi.session);
         (served.role, served.boot) = (role, boot);
         if was != Role::Served {
             served.since = since;
@@ -136,7 +136,9 @@ impl Node {
         served.comes = 0;
         self.timers.clear(&Timer::Come(session));
         if role == Role::Served {
-            self.serve(session, person, hi.device);
+            let mut via = hi.via;
+            via.truncate(via.floor_char_boundary(VIA_BYTES_MAX));
+            self.serve(session, person, hi.device, via);
         } else if was == Role::Served {
             self.stop_serving(session, person, hi.device);
         }
@@ -175,9 +177,9 @@ impl Node {
     }
 
     /// From now on this session is where the device is.
-    fn serve(&mut self, session: SessionId, person: PersonId, device: DeviceId) {
+    fn serve(&mut self, session: SessionId, person: PersonId, device: DeviceId, via: String) {
         let old = self.devices.insert((person, device), session).filter(|old| *old != session);
-        self.publish_client(session);
+        self.publish_client(session, via);
         if let Some(old) = old {
             self.unfollow_all(old);
             self.turn_away(old);
@@ -229,22 +231,24 @@ impl Node {
 
     /// A client has joined or left a room.
     pub(super) fn client_rooms_changed(&mut self, session: SessionId) {
-        if self.served(session).is_some_and(Served::is_served) {
-            self.publish_client(session);
+        let served = self.served(session).filter(|served| served.is_served());
+        let told = served.and_then(|served| self.clients.own(served.person, served.device));
+        if let Some(via) = told.map(|told| told.via.clone()) {
+            self.publish_client(session, via);
         }
     }
 
     /// Tells all servers who this client is, where that has changed.
-    fn publish_client(&mut self, session: SessionId) {
+    fn publish_client(&mut self, session: SessionId, via: String) {
         let rooms: Vec<RoomName> =
-            self.follows.get(&session).into_iter().flatten().take(ROOMS_NAMED_MAX).cloned().collect();
+            self.follows.get(&session).into_iter().flat_map(Sorted::iter).take(ROOMS_NAMED_MAX).cloned().collect();
         let Some(served) = self.served(session) else { return };
         let record = ClientRecord {
             name: served.name.clone(),
             person: served.person,
             device: served.device,
             session: served.session,
-            via: served.via.clone(),
+            via,
             rooms,
             since: served.since,
         };

@@ -62,6 +62,11 @@ impl Cluster {
         Self { id, empty, age: OLD, since: now }
     }
 
+    /// Whether nobody had said anything in it when we came.
+    pub(super) fn is_empty(&self) -> bool {
+        self.empty
+    }
+
     fn age(&self, now: Time) -> Duration {
         self.age + now.since(self.since)
     }

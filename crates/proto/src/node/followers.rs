@@ -4,7 +4,10 @@
 //! heads are repeated until it does, or its session ends: the log is the retransmit buffer. Servers that follow their home
 //! also say what they hold beyond it, and servers whose logs have differed for a while compare them.
 
-use super::{Node, Party, Timer, rooms::Upstream};
+use super::{
+    Node, Party, Timer,
+    rooms::{Room, Upstream},
+};
 use crate::{
     ids::{Origin, RoomName},
     limits,
@@ -30,7 +33,7 @@ const QUIET: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Follower {
     /// Not answered yet: from where it wants the room.
-    awaiting: Option<Start>,
+    awaiting: Option<Box<Start>>,
     /// What it has acknowledged: a long cursor comes in parts.
     acknowledged: VersionVector,
     /// Entries that it has not acknowledged.
@@ -42,8 +45,8 @@ pub(super) struct Follower {
 impl Follower {
     /// It is answered that its part of the room, wanted `from` there, begins there; unless it wants another by now.
     pub(super) fn begin_after(&mut self, from: &Start, cursor: VersionVector) {
-        if self.awaiting.as_ref() == Some(from) {
-            self.awaiting = Some(Start::After(cursor));
+        if self.awaiting.as_deref() == Some(from) {
+            self.awaiting = Some(Box::new(Start::After(cursor)));
         }
     }
 }
@@ -107,17 +110,19 @@ impl Node {
                 return;
             }
         }
+        // All who follow a room share its name.
+        let known = self.rooms.get_key_value(name).map(|(known, _)| known);
         let followed = self.follows.entry(session).or_default();
         if !followed.contains(name) && server.is_none() && followed.len() >= limits::ROOMS_PER_CLIENT_MAX {
             return self.count("rooms_per_client_full");
         }
-        followed.insert(name.clone());
+        followed.insert(known.unwrap_or(name).clone());
         let cursor = match &from {
             Start::After(cursor) => cursor.clone(),
             Start::Last(_) | Start::Since(_) => VersionVector::default(),
         };
         let Some(room) = self.room(name) else { return };
-        let follower = Follower { awaiting: Some(from), acknowledged: cursor.clone(), ahead: 0, server };
+        let follower = Follower { awaiting: Some(Box::new(from)), acknowledged: cursor.clone(), ahead: 0, server };
         let is_new = room.followers.insert(session, follower);
         if server.is_some() {
             // What it holds, it need not have kept: that, its cursor says.
@@ -129,15 +134,25 @@ impl Node {
             self.ask_place(name);
         }
         self.settle_upstream(name);
-        self.answer_joins(name);
+        // Whoever came before has been answered, or will be when the room is ready.
+        let awaiting = self.rooms.get(name).and_then(|room| room.followers.get(session)?.awaiting.as_deref().cloned());
+        self.answer_some(name, awaiting.map(|from| (session, from)).into_iter().collect());
     }
 
     /// Answers all joins of a room that can be answered now.
     pub(super) fn answer_joins(&mut self, name: &RoomName) {
-        let Some(room) = self.rooms.get(name).filter(|room| room.is_ready()) else { return };
-        let awaiting = room.followers.iter().filter_map(|(session, f)| Some((session, f.awaiting.clone()?)));
+        let Some(room) = self.rooms.get(name) else { return };
+        let awaiting = room.followers.iter().filter_map(|(session, f)| Some((session, f.awaiting.as_deref()?.clone())));
+        self.answer_some(name, awaiting.collect());
+    }
+
+    /// Answers these joins, if the room is ready.
+    fn answer_some(&mut self, name: &RoomName, awaiting: Vec<(SessionId, Start)>) {
+        if !self.rooms.get(name).is_some_and(Room::is_ready) {
+            return;
+        }
         let mut answers = Vec::new();
-        for (session, from) in awaiting.collect::<Vec<_>>() {
+        for (session, from) in awaiting {
             let Some(start) = self.start_of(session, name, &from) else { continue };
             let Some(room) = self.rooms.get_mut(name) else { return };
             let held = room.receiver.held();
@@ -264,8 +279,8 @@ impl Node {
 
     /// A session is gone.
     pub(super) fn unfollow_all(&mut self, session: SessionId) {
-        for name in self.follows.remove(&session).unwrap_or_default() {
-            if let Some(room) = self.rooms.get_mut(&name) {
+        for name in self.follows.remove(&session).unwrap_or_default().iter() {
+            if let Some(room) = self.rooms.get_mut(name) {
                 room.drop_follower(session);
             }
         }

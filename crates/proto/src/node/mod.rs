@@ -28,6 +28,7 @@ use crate::{
         self, Datagrams, Endpoint, SessionId,
         keys::{self, KeyPair},
     },
+    sorted::Sorted,
     store::{Answer, Read, Write},
     time::{Duration, Time},
     timer::Timers,
@@ -297,7 +298,7 @@ pub struct Node {
     opened: u64,
     devices: BTreeMap<(PersonId, DeviceId), SessionId>,
     rooms: BTreeMap<RoomName, Room>,
-    follows: BTreeMap<SessionId, BTreeSet<RoomName>>,
+    follows: BTreeMap<SessionId, Sorted<RoomName>>,
     heads_backoff: BTreeMap<SessionId, Duration>,
     acks: BTreeMap<SessionId, BTreeSet<RoomName>>,
     /// [`Self::logs_digest`], as of our last heartbeat.
@@ -416,6 +417,9 @@ impl Node {
         node.restore(restored);
         if node.stage == Stage::Joining {
             node.begin();
+            if node.is_sole_member() {
+                node.timers.set(Timer::Joining, now);
+            }
         }
         node
     }

@@ -14,6 +14,7 @@ use crate::{
     session::{
         Datagrams, Event, Role, SessionId,
         census::{self, Talk},
+        cipher::{Ready, Warm},
         cookie::Cookies,
         gate::Gate,
         half_open::HalfOpen,
@@ -40,6 +41,7 @@ pub struct Endpoint {
     pub(super) key: Option<Arc<KeyPair>>,
     pub(super) rng: Rng,
     pub(super) sessions: Table,
+    pub(super) warm: Warm,
     pub(super) half_open: HalfOpen,
     pub(super) gate: Gate,
     pub(super) cookies: Cookies,
@@ -83,6 +85,7 @@ impl Endpoint {
             key: key.map(Arc::new),
             rng,
             sessions: Table::default(),
+            warm: Warm::default(),
             half_open: HalfOpen::default(),
             gate: Gate::default(),
             cookies: Cookies::default(),
@@ -142,9 +145,9 @@ impl Endpoint {
             self.expire(session);
             return;
         }
-        let Some((transport, noise)) = half.responder.answer(payload) else { return };
+        let Some((keys, noise)) = half.responder.answer(payload) else { return };
         half.answer = Some(Packet::Answer { sender: session.0, receiver: half.remote, noise: &noise }.to_bytes());
-        state.sealed = Some(Sealed::new(transport, half.remote, 0));
+        state.sealed = Some(Sealed::new(keys, half.remote, 0));
         self.owe(session);
     }
 
@@ -152,6 +155,7 @@ impl Endpoint {
     pub fn close(&mut self, session: SessionId) {
         let Some(state) = self.sessions.remove(&session) else { return };
         self.timers.remove(session, &state);
+        self.warm.forget(session);
         if let Phase::HalfOpen(half) = &state.phase {
             self.half_open.remove(&half.ask);
         }
@@ -294,7 +298,9 @@ impl Endpoint {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             let owes = mem::take(&mut session.owes);
             match &session.phase {
-                Phase::Up(_) => seal_lines(session, chain, owes, &self.outbox, &mut self.packets, out),
+                Phase::Up(_) => {
+                    seal_lines(session, chain, owes, &self.outbox, &mut self.packets, self.warm.of(id), out)
+                }
                 Phase::Calling(calling) if owes => out.push(session.addr, &calling.init),
                 Phase::HalfOpen(half) if owes => {
                     if let Some(answer) = &half.answer {
@@ -373,19 +379,20 @@ fn seal_lines(
     owes: bool,
     outbox: &Outbox,
     packets: &mut Packets,
+    ready: &mut Ready,
     out: &mut Datagrams,
 ) {
     let waiting = session.waiting.take();
     let Some(sealed) = &mut session.sealed else { return };
     let to = session.addr;
     if let Some(message) = session.rekey.as_deref_mut().and_then(Rekey::take_owed) {
-        sealed.seal(message, to, out);
+        sealed.seal(message, to, out, ready);
     } else if chain.is_empty() && waiting.is_none() && owes {
-        sealed.seal(&[], to, out);
+        sealed.seal(&[], to, out, ready);
     }
     if !chain.is_empty() || waiting.is_some() {
         packets.fill(waiting.as_deref().map(Vec::as_slice), chain, outbox);
-        packets.iter().for_each(|packet| sealed.seal(packet, to, out));
+        packets.iter().for_each(|packet| sealed.seal(packet, to, out, ready));
     }
 }
 

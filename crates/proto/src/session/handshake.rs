@@ -15,7 +15,7 @@
 use std::{cell::RefCell, sync::Arc};
 
 use snow::{
-    Builder, Error, HandshakeState, StatelessTransportState,
+    Builder, Error, HandshakeState,
     params::{CipherChoice, DHChoice, HashChoice},
     resolvers::{CryptoResolver, DefaultResolver, RingResolver},
     types::{Cipher, Dh, Hash, Random},
@@ -24,16 +24,19 @@ use snow::{
 use crate::{
     limits,
     rng::Rng,
-    session::keys::{KeyPair, Suite},
+    session::{
+        cipher::Keys,
+        keys::{KeyPair, Suite},
+    },
     wire::packet,
 };
 
 /// What a side knows once it has read the other's message: how packets are sealed, and what came with it.
-pub(super) type Finished = (StatelessTransportState, Vec<u8>);
+pub(super) type Finished = (Keys, Vec<u8>);
 
 /// An initiator that waits for message 2.
 #[derive(Debug)]
-pub(super) struct Initiator(Option<HandshakeState>);
+pub(super) struct Initiator(Option<HandshakeState>, Suite);
 
 impl Initiator {
     /// Opens a handshake; gives message 1 too. `payload` is within [`limits::HANDSHAKE_PAYLOAD_BYTES_MAX`].
@@ -43,7 +46,7 @@ impl Initiator {
             .and_then(|builder| builder.remote_public_key(remote)?.build_initiator())
             .expect("the pattern, the keys and the resolver fit each other");
         let message = write(&mut state, &pad(payload));
-        (Self(Some(state)), message)
+        (Self(Some(state), suite), message)
     }
 
     /// Opens the handshake for new keys of a session; gives its message 1 too.
@@ -53,19 +56,19 @@ impl Initiator {
             .and_then(|builder| builder.remote_public_key(&parties.remote)?.build_initiator())
             .expect("the pattern, the keys and the resolver fit each other");
         let message = write(&mut state, &[]);
-        (Self(Some(state)), message)
+        (Self(Some(state), parties.suite), message)
     }
 
     /// Reads message 2. A wrong one changes nothing: the right one may still come.
     pub(super) fn finish(&mut self, message: &[u8]) -> Option<Finished> {
         let payload = read(self.0.as_mut()?, message)?;
-        Some((self.0.take()?.into_stateless_transport_mode().ok()?, payload))
+        Some((keys(self.0.take()?, self.1), payload))
     }
 }
 
 /// A responder that has read message 1.
 #[derive(Debug)]
-pub(super) struct Responder(Option<HandshakeState>);
+pub(super) struct Responder(Option<HandshakeState>, Suite);
 
 impl Responder {
     /// Reads message 1; gives the initiator's static key and its payload too. `None` for a message that is not for
@@ -75,32 +78,27 @@ impl Responder {
         let mut state = builder(local, name(suite), &prologue, rng).and_then(Builder::build_responder).ok()?;
         let payload = unpad(&read(&mut state, message)?)?.to_vec();
         let key = state.get_remote_static()?.try_into().ok()?;
-        Some((Self(Some(state)), key, payload))
+        Some((Self(Some(state), suite), key, payload))
     }
 
     /// Writes message 2; `None` if that has been done.
-    pub(super) fn answer(&mut self, payload: &[u8]) -> Option<(StatelessTransportState, Vec<u8>)> {
+    pub(super) fn answer(&mut self, payload: &[u8]) -> Option<(Keys, Vec<u8>)> {
         let mut state = self.0.take()?;
         let message = write(&mut state, payload);
-        Some((state.into_stateless_transport_mode().ok()?, message))
+        Some((keys(state, self.1), message))
     }
 }
 
 /// Answers the handshake for new keys of a session; gives its message 2 too. `None` for a message that is not the other
 /// side's, not for this session, or was changed on the way.
-pub(super) fn answer_again(
-    parties: &Parties,
-    session: Binding,
-    message: &[u8],
-    rng: Rng,
-) -> Option<(StatelessTransportState, Vec<u8>)> {
+pub(super) fn answer_again(parties: &Parties, session: Binding, message: &[u8], rng: Rng) -> Option<(Keys, Vec<u8>)> {
     let prologue = session.prologue(parties.suite);
     let mut state = builder(&parties.local, again_name(parties.suite), &prologue, rng)
         .and_then(|builder| builder.remote_public_key(&parties.remote)?.build_responder())
         .ok()?;
     read(&mut state, message)?;
     let answer = write(&mut state, &[]);
-    Some((state.into_stateless_transport_mode().ok()?, answer))
+    Some((keys(state, parties.suite), answer))
 }
 
 /// Between whom a session is, as one of them sees it.
@@ -160,6 +158,17 @@ fn write(state: &mut HandshakeState, payload: &[u8]) -> Vec<u8> {
     let len = state.write_message(payload, &mut message).expect("it is our turn, and the message fits");
     message.truncate(len);
     message
+}
+
+/// The keys that a handshake ends with, once both messages have been written or read.
+fn keys(mut state: HandshakeState, suite: Suite) -> Keys {
+    debug_assert!(state.is_handshake_finished(), "both patterns have two messages");
+    let (initiators, responders) = state.dangerously_get_raw_split();
+    if state.is_initiator() {
+        Keys::new(suite, initiators, responders)
+    } else {
+        Keys::new(suite, responders, initiators)
+    }
 }
 
 fn read(state: &mut HandshakeState, message: &[u8]) -> Option<Vec<u8>> {

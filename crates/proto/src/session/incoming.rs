@@ -129,10 +129,10 @@ impl Endpoint {
     pub(super) fn on_answer(&mut self, id: SessionId, remote: u32, noise: &[u8], now: Time) {
         let Some(session) = self.sessions.get_mut(&id) else { return self.counters.add("session_unknown") };
         let Phase::Calling(calling) = &mut session.phase else { return self.counters.add("answer_unwanted") };
-        let Some((transport, payload)) = calling.handshake.finish(noise) else {
+        let Some((keys, payload)) = calling.handshake.finish(noise) else {
             return self.counters.add("handshake_bad");
         };
-        session.sealed = Some(Sealed::new(transport, remote, 0));
+        session.sealed = Some(Sealed::new(keys, remote, 0));
         session.phase = Phase::Up(Some(Repeats::new(now)));
         session.heard = now;
         session.rekey_at = rekey::next_time(&mut self.rng, now);
@@ -144,7 +144,7 @@ impl Endpoint {
     /// Lines, or a sign of life. The first such packet brings the session up at the responder.
     pub(super) fn on_sealed(&mut self, from: SocketAddr, id: SessionId, counter: u64, ciphertext: &[u8], now: Time) {
         let Some(session) = self.sessions.get_mut(&id) else { return self.counters.add("session_unknown") };
-        let (len, newest) = match session.open(counter, ciphertext, &mut self.opened, now) {
+        let (len, newest) = match session.open(counter, ciphertext, &mut self.opened, self.warm.of(id), now) {
             Ok(opened) => opened,
             Err(unopened) => return self.counters.add(unopened.cause()),
         };

@@ -15,6 +15,7 @@
 use std::net::SocketAddr;
 
 mod census;
+mod cipher;
 mod cookie;
 mod datagrams;
 mod endpoint;

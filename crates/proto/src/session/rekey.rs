@@ -20,13 +20,12 @@
 //! [`limits::REKEY_SPAN_MAX`]; it repeats an empty packet until it hears
 //! one under the new keys. A responder answers one ask at a time.
 
-use snow::StatelessTransportState;
-
 use crate::{
     limits,
     rng::Rng,
     session::{
         Role, SessionId,
+        cipher::Ready,
         gate::Gate,
         handshake::{self, Binding, Initiator},
         sealed::{Sealed, Unopened},
@@ -103,11 +102,12 @@ impl Session {
         counter: u64,
         ciphertext: &[u8],
         plain: &mut [u8],
+        ready: &mut Ready,
         now: Time,
     ) -> Result<(usize, bool), Unopened> {
         let current = self.sealed.as_mut().ok_or(Unopened::Early)?;
         if current.has(counter) {
-            let opened = current.open(counter, ciphertext, plain)?;
+            let opened = current.open(counter, ciphertext, plain, ready)?;
             if let Some(Rekey::Changed { until: until @ None, .. }) = self.rekey.as_deref_mut() {
                 *until = Some(now + limits::LAST_KEYS_KEPT);
             }
@@ -115,11 +115,11 @@ impl Session {
         }
         match self.rekey.as_deref_mut() {
             Some(Rekey::Changed { last, until, .. }) if last.has(counter) => {
-                let (len, newest) = last.open(counter, ciphertext, plain)?;
+                let (len, newest) = last.open(counter, ciphertext, plain, ready)?;
                 Ok((len, newest && until.is_none()))
             }
             Some(Rekey::Offered { next, .. }) if next.has(counter) => {
-                let (len, _) = next.open(counter, ciphertext, plain)?;
+                let (len, _) = next.open(counter, ciphertext, plain, ready)?;
                 if let Some(Rekey::Offered { next, .. }) = self.rekey.take().map(|rekey| *rekey) {
                     self.change_to(next, Some(now + limits::LAST_KEYS_KEPT), now);
                 }
@@ -202,26 +202,25 @@ impl Session {
         if !gate.take_rekey() {
             return Err("rekey_rationed");
         }
-        let Some((transport, answer)) = handshake::answer_again(&self.parties, binding, noise, rng.fork()) else {
+        let Some((keys, answer)) = handshake::answer_again(&self.parties, binding, noise, rng.fork()) else {
             self.rekey = Some(Box::new(Rekey::Refusing { until: now + limits::LAST_KEYS_KEPT }));
             return Err("rekey_bad");
         };
-        let next = Sealed::new(transport, binding.initiator, epoch);
+        let next = Sealed::new(keys, binding.initiator, epoch);
         let answer = message(ANSWER, epoch, &answer);
         self.rekey = Some(Box::new(Rekey::Offered { next, ask: noise.to_vec(), answer, owed: true }));
         Ok(true)
     }
 
     fn on_answer(&mut self, asked: u16, noise: &[u8], rng: &mut Rng, now: Time) -> Result<bool, &'static str> {
-        let transport = match self.rekey.as_deref_mut() {
+        let keys = match self.rekey.as_deref_mut() {
             Some(Rekey::Asking { epoch, handshake, .. }) if *epoch == asked => {
-                let (transport, _): (StatelessTransportState, _) = handshake.finish(noise).ok_or("rekey_bad")?;
-                transport
+                handshake.finish(noise).ok_or("rekey_bad")?.0
             }
             _ => return Err("rekey_stale"),
         };
         let remote = self.sealed.as_ref().ok_or("rekey_stale")?.remote();
-        self.change_to(Sealed::new(transport, remote, asked), None, now);
+        self.change_to(Sealed::new(keys, remote, asked), None, now);
         self.rekey_at = next_time(rng, now);
         Ok(true)
     }

@@ -5,19 +5,20 @@
 
 use std::net::SocketAddr;
 
-use snow::StatelessTransportState;
-
 use crate::{
     limits,
     planted::{self, Bug},
-    session::Datagrams,
+    session::{
+        Datagrams,
+        cipher::{Keys, Ready},
+    },
     wire::packet::{self, SEALED_HEAD_BYTES, TAG_BYTES, sealed_head},
 };
 
 /// One session's keys of one epoch, and their counters.
 #[derive(Debug)]
 pub(super) struct Sealed {
-    transport: StatelessTransportState,
+    keys: Keys,
     /// The other side's index of the session.
     remote: u32,
     /// The counter of our next packet.
@@ -51,9 +52,9 @@ impl Unopened {
 }
 
 impl Sealed {
-    pub(super) fn new(transport: StatelessTransportState, remote: u32, epoch: u16) -> Self {
+    pub(super) fn new(keys: Keys, remote: u32, epoch: u16) -> Self {
         let first = packet::counter(epoch);
-        Self { transport, remote, next: first, window: Window { end: first, ..Window::default() } }
+        Self { keys, remote, next: first, window: Window::new(first) }
     }
 
     /// The epoch of these keys.
@@ -72,12 +73,12 @@ impl Sealed {
     }
 
     /// Seals lines, or nothing, into a datagram.
-    pub(super) fn seal(&mut self, lines: &[u8], to: SocketAddr, out: &mut Datagrams) {
+    pub(super) fn seal(&mut self, lines: &[u8], to: SocketAddr, out: &mut Datagrams, ready: &mut Ready) {
         let datagram = out.add(to, SEALED_HEAD_BYTES + lines.len() + TAG_BYTES);
         datagram[..SEALED_HEAD_BYTES].copy_from_slice(&sealed_head(self.remote, self.next));
-        self.transport
-            .write_message(self.next, lines, &mut datagram[SEALED_HEAD_BYTES..])
-            .expect("the buffer fits, and nobody sends 2^48 packets in an hour");
+        let body = &mut datagram[SEALED_HEAD_BYTES..];
+        body[..lines.len()].copy_from_slice(lines);
+        self.keys.seal(self.next, body, ready);
         self.next += 1;
     }
 
@@ -88,47 +89,65 @@ impl Sealed {
         counter: u64,
         ciphertext: &[u8],
         lines: &mut [u8],
+        ready: &mut Ready,
     ) -> Result<(usize, bool), Unopened> {
         if !self.window.is_new(counter) && !planted::is(Bug::ReplayTaken) {
             return Err(Unopened::Replayed);
         }
-        let len = self.transport.read_message(counter, ciphertext, lines).map_err(|_| Unopened::Forged)?;
+        let len = self.keys.open(counter, ciphertext, lines, ready).ok_or(Unopened::Forged)?;
         Ok((len, self.window.mark(counter)))
     }
 }
 
 const WORDS: usize = (limits::REPLAY_WINDOW / 64) as usize;
 
-/// Which of the newest counters have been taken: one bit each, at the counter modulo the window.
+/// Which of the newest counters have been taken.
 #[derive(Debug, Default)]
 struct Window {
     /// One more than the newest.
     end: u64,
-    taken: [u64; WORDS],
+    /// One bit each, at the counter modulo the window; none where all below the newest have been taken, as in a session
+    /// that has lost nothing.
+    taken: Option<Box<[u64; WORDS]>>,
 }
 
 impl Window {
+    /// Nothing has been taken from `first` on; what is below it is too old.
+    fn new(first: u64) -> Self {
+        Self { end: first, taken: None }
+    }
+
     fn is_new(&self, counter: u64) -> bool {
         let (word, bit) = place(counter);
-        counter >= self.end || (self.end - counter <= limits::REPLAY_WINDOW && self.taken[word] & bit == 0)
+        let is_gap = |taken: &[u64; WORDS]| taken[word] & bit == 0;
+        counter >= self.end
+            || (self.end - counter <= limits::REPLAY_WINDOW && self.taken.as_deref().is_some_and(is_gap))
     }
 
     /// Takes a counter that is new and below 2^64 - 1; whether it is the newest.
     fn mark(&mut self, counter: u64) -> bool {
         let newest = counter >= self.end;
+        if self.taken.is_none() && counter == self.end {
+            self.end += 1;
+            return newest;
+        }
+        let taken = self.taken.get_or_insert_with(|| Box::new([u64::MAX; WORDS]));
         if newest {
             if counter - self.end >= limits::REPLAY_WINDOW {
-                self.taken = [0; WORDS];
+                **taken = [0; WORDS];
             } else {
                 for passed in self.end..counter {
                     let (word, bit) = place(passed);
-                    self.taken[word] &= !bit;
+                    taken[word] &= !bit;
                 }
             }
             self.end = counter + 1;
         }
         let (word, bit) = place(counter);
-        self.taken[word] |= bit;
+        taken[word] |= bit;
+        if taken.iter().all(|word| *word == u64::MAX) {
+            self.taken = None;
+        }
         newest
     }
 }

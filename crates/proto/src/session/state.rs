@@ -31,6 +31,10 @@ const REPEATS_MAX: u32 = 16;
 /// How long the pieces of a line wait for the rest, at least.
 const FRAGMENTS_KEPT: Duration = Duration::from_secs(10);
 
+/// To what the timers of silent sessions are rounded up: so that a hundred thousand of them wake the loop once a second, and
+/// not each for itself.
+pub(super) const SILENT_GRAIN: Duration = Duration::from_secs(1);
+
 /// A session. Kept small: a server has a hundred thousand, most of them idle.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -179,6 +183,14 @@ impl Session {
         self.phase_due().min(self.rekey.as_deref().map_or(self.rekey_at, Rekey::due))
     }
 
+    /// When its timer is to go off: then, or a little later.
+    fn alarm(&self) -> Time {
+        match (&self.phase, &self.rekey) {
+            (Phase::Up(None), None) => self.phase_due().rounded_up(SILENT_GRAIN).min(self.rekey_at),
+            _ => self.due(),
+        }
+    }
+
     fn phase_due(&self) -> Time {
         match &self.phase {
             Phase::Calling(calling) => calling.repeats.due().min(calling.repeats.since + limits::HANDSHAKE_SPAN_MAX),
@@ -228,13 +240,13 @@ pub(super) struct Timers(BTreeSet<(Time, SessionId)>);
 impl Timers {
     /// Sets the timer of a new session.
     pub(super) fn insert(&mut self, id: SessionId, session: &mut Session) {
-        session.armed = session.due();
+        session.armed = session.alarm();
         self.0.insert((session.armed, id));
     }
 
     /// Sets it earlier, if the session is now due earlier.
     pub(super) fn update(&mut self, id: SessionId, session: &mut Session) {
-        if session.due() < session.armed {
+        if session.alarm() < session.armed {
             self.remove(id, session);
             self.insert(id, session);
         }

@@ -10,7 +10,10 @@ use proptest::{
 use super::*;
 use crate::{
     limits,
-    session::rekey::{self, Rekey},
+    session::{
+        cipher::Ready,
+        rekey::{self, Rekey},
+    },
 };
 
 const KEEPALIVE: Duration = Duration::from_secs(25);
@@ -40,7 +43,7 @@ impl Pair {
     fn say(&mut self, side: usize, session: SessionId, plain: &[u8]) {
         let sealed = self.sides[side].endpoint.sessions.get_mut(&session).unwrap().sealed.as_mut().unwrap();
         let mut packet = Datagrams::default();
-        sealed.seal(plain, ([0; 4], 0).into(), &mut packet);
+        sealed.seal(plain, ([0; 4], 0).into(), &mut packet, &mut Ready::default());
         let packet: Vec<_> = packet.into_iter().collect();
         self.deliver(1 - side, self.sides[side].addr, &packet[0].1);
     }

@@ -3,7 +3,10 @@
 use super::*;
 use crate::{
     limits,
-    session::{rekey::Rekey, state::Session},
+    session::{
+        rekey::Rekey,
+        state::{SILENT_GRAIN, Session},
+    },
     wire::frame::FragmentOf,
 };
 
@@ -202,7 +205,7 @@ fn a_silent_session_is_closed_and_one_that_is_heard_is_not() {
     assert_eq!(heard + LATENCY, Duration::from_secs(25));
     pair.run_for(Duration::from_secs(50));
     assert_eq!((pair.closed(CLIENT), pair.closed(SERVER)), (vec![], vec![]));
-    pair.run_for(LATENCY);
+    pair.run_for(LATENCY + SILENT_GRAIN);
     assert_eq!((pair.closed(CLIENT), pair.closed(SERVER)), (vec![client], vec![server]));
     assert_eq!(pair.sides.each_ref().map(|side| side.endpoint.deadline()), [None, None]);
 }
