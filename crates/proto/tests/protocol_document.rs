@@ -15,6 +15,7 @@ use hobnob_proto::{
         Frame, Greeting,
         fragment::Assembler,
         frame::{Ask, ClientsChange, FragmentOf, Refusal, Start},
+        then::{self, Context},
     },
 };
 use serde_json::Value;
@@ -68,11 +69,11 @@ fn json_of(line: &str) -> Value {
     serde_json::from_str(line).expect("it is JSON")
 }
 
-/// The frames of the document.
+/// The frames of the document, but for those that are entries in short.
 fn frames() -> Vec<(usize, &'static str, Frame)> {
     let lines = block_lines("json").into_iter().filter(|(_, line)| {
         let json = json_of(line);
-        json.get("t").is_some() && json.get("hobnob").is_none()
+        json.get("t").is_some_and(|kind| kind != "then") && json.get("hobnob").is_none()
     });
     lines
         .map(|(at, line)| {
@@ -202,6 +203,32 @@ fn the_hash_of_an_entry_is_worked_out_as_it_stands_there() {
     let hash = text::encode(&Sha256::digest(fields.as_bytes())[..16]);
     assert_eq!(hash, text::encode(&entries[0].hash.0), "the fields are those of the first entry");
     assert!(DOCUMENT.contains(&format!("is `{hash}`")), "and its hash is named");
+}
+
+#[test]
+fn entries_in_short_are_what_stands_there() {
+    let mut before: Option<(Context<'_>, Entry)> = None;
+    let mut shown = 0;
+    for (at, line) in block_lines("json") {
+        let Some((context, previous)) = before.take().filter(|_| line.as_bytes().starts_with(then::LINE_START)) else {
+            assert!(!line.as_bytes().starts_with(then::LINE_START), "docs/protocol.md:{at} stands behind no entry");
+            if let (Some(context), Some(Frame::Entry(entry))) =
+                (Context::of_line(line.as_bytes()), Frame::from_line(line.as_bytes()))
+            {
+                before = Some((context, entry));
+            }
+            continue;
+        };
+        let (context, full) = context.expand(line.as_bytes()).unwrap_or_else(|| panic!("docs/protocol.md:{at}"));
+        let Some(Frame::Entry(entry)) = Frame::from_line(&full) else { panic!("docs/protocol.md:{at} is no entry") };
+        assert!(entry.is_intact(), "docs/protocol.md:{at}: its hash is {}", text::encode(&entry.digest().0));
+        let mut short = Vec::new();
+        assert!(then::shorten(&previous, &entry, &full, &mut short));
+        assert_eq!(std::str::from_utf8(&short), Ok(line), "docs/protocol.md:{at}");
+        before = Some((context, entry));
+        shown += 1;
+    }
+    assert!(shown > 0, "there is an example");
 }
 
 #[test]

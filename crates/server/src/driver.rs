@@ -34,6 +34,8 @@ use crate::{
 
 /// Datagrams that one turn takes from the session socket.
 const SESSION_BATCH: usize = 256;
+/// Bytes that are sealed before they are sent: much less than what a processor keeps close by.
+const SENT_BYTES: usize = 128 * 1_024;
 /// Datagrams that one turn takes from each discovery socket.
 const DISCOVERY_BATCH: usize = 32;
 /// The least time between two ticks: bounds what a deadline that stands still could cost.
@@ -228,14 +230,20 @@ impl Driver {
         taken
     }
 
-    /// Sends all that sessions have to say, once in a turn; how many datagrams that is.
+    /// Sends all that sessions have to say, once in a turn: in pieces, each of which the system copies while the processor
+    /// still has it at hand. How many datagrams that is.
     fn send(&mut self) -> usize {
         let Self { node, around: Around { sockets, .. }, errors, batch, datagrams, .. } = self;
-        node.flush(datagrams);
-        batch.send(datagrams, |to| sockets.session.towards(to), |error| count(errors, "send", error));
-        let sent = datagrams.len();
-        datagrams.clear();
-        sent
+        let mut sent = 0;
+        loop {
+            let has_more = node.flush_some(datagrams, SENT_BYTES);
+            batch.send(datagrams, |to| sockets.session.towards(to), |error| count(errors, "send", error));
+            sent += datagrams.len();
+            datagrams.clear();
+            if !has_more {
+                return sent;
+            }
+        }
     }
 
     /// Hands to the node what the store has said meanwhile.

@@ -40,6 +40,10 @@ pub(super) struct Common {
     /// Let the system choose where the server and the bench run
     #[arg(long, global = true)]
     pub(super) no_pin: bool,
+    /// Let the system wake the bench for each datagram; else members look every 3 ms once one of them talks, so that
+    /// the server's processor has no part in what would be done on theirs
+    #[arg(long, global = true)]
+    pub(super) wake: bool,
 }
 
 /// What can be measured.

@@ -40,6 +40,9 @@ const BATCH: usize = 64;
 /// How long a turn waits for something at the most, and how often endpoints are asked for what is due.
 const TURN_MAX: Duration = Duration::from_millis(10);
 
+/// How often sockets are looked at, where nothing wakes the bench for them.
+const LOOK: Duration = Duration::from_millis(3);
+
 /// The server that is called.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
@@ -140,6 +143,9 @@ pub(super) struct Crowd {
     timers: Timers<usize>,
     rng: Rng,
     poll: Poll,
+    /// Whether it looks at all sockets each [`LOOK`] once members talk; when it last did.
+    looks: bool,
+    looked: Option<Instant>,
     ready: Vec<usize>,
     touched: Vec<usize>,
     talkers: Vec<usize>,
@@ -179,6 +185,8 @@ impl Crowd {
             timers: Timers::default(),
             rng,
             poll,
+            looks: false,
+            looked: None,
             ready: Vec::new(),
             touched: Vec::new(),
             talkers: Vec::new(),
@@ -188,6 +196,13 @@ impl Crowd {
             buffer: vec![0; CALL_BYTES_MAX],
             called: Vec::new(),
         })
+    }
+
+    /// Once members talk it looks at its sockets each [`LOOK`]. Otherwise the server's processor would wake it, and the
+    /// two would quarrel about each socket that one fills while the other empties it: that is no part of what a delivery to
+    /// another machine costs.
+    pub(super) fn looking(self) -> Self {
+        Self { looks: true, ..self }
     }
 
     /// Goes on until the bench has ended. An error is a reason to give up.
@@ -207,14 +222,18 @@ impl Crowd {
                 }
                 return Ok(self.outcome);
             }
-            let wait = self.wait();
-            if let Err(error) = self.poll.poll(&mut events, Some(wait))
-                && error.kind() != io::ErrorKind::Interrupted
-            {
-                return Err(format!("the sockets cannot be waited for: {error}"));
-            }
-            for event in &events {
-                mark(&mut self.ready, &mut self.ports[event.token().0].is_ready, event.token().0);
+            if self.looks && stage >= Stage::Talking {
+                self.look();
+            } else {
+                let wait = self.wait();
+                if let Err(error) = self.poll.poll(&mut events, Some(wait))
+                    && error.kind() != io::ErrorKind::Interrupted
+                {
+                    return Err(format!("the sockets cannot be waited for: {error}"));
+                }
+                for event in &events {
+                    mark(&mut self.ready, &mut self.ports[event.token().0].is_ready, event.token().0);
+                }
             }
             self.receive(stage)?;
             let now = self.shared.now();
@@ -226,6 +245,23 @@ impl Crowd {
             self.wake(stage);
             self.send();
             self.tell();
+        }
+    }
+
+    /// Waits until it is time, and lets all sockets be looked at.
+    fn look(&mut self) {
+        match self.looked {
+            Some(looked) => std::thread::sleep(LOOK.saturating_sub(looked.elapsed())),
+            None => {
+                for port in &mut self.ports {
+                    // One that stays registered is woken for, and no more.
+                    let _woken_for = self.poll.registry().deregister(&mut port.socket);
+                }
+            }
+        }
+        self.looked = Some(Instant::now());
+        for at in 0..self.ports.len() {
+            mark(&mut self.ready, &mut self.ports[at].is_ready, at);
         }
     }
 
@@ -276,6 +312,7 @@ impl Crowd {
             let port = &mut self.ports[at];
             port.is_ready = false;
             let now = self.shared.now();
+            let mut is_heard = false;
             for turn in 0.. {
                 if turn == BATCH {
                     mark(&mut self.ready, &mut port.is_ready, at);
@@ -283,6 +320,7 @@ impl Crowd {
                 }
                 match socket::receive(&port.socket, &mut buffer) {
                     Ok((len, each)) => {
+                        is_heard = true;
                         self.outcome.tally.bytes += len as u64;
                         for datagram in buffer[..len].chunks(each) {
                             self.outcome.tally.datagrams += 1;
@@ -296,7 +334,9 @@ impl Crowd {
                     Err(_) => break,
                 }
             }
-            self.take_events(at, stage)?;
+            if is_heard {
+                self.take_events(at, stage)?;
+            }
         }
         self.buffer = buffer;
         Ok(())

@@ -82,6 +82,8 @@ struct Stage {
     threads: usize,
     sockets: usize,
     body: usize,
+    /// Whether each datagram wakes the bench.
+    wake: bool,
 }
 
 impl Stage {
@@ -121,6 +123,7 @@ impl Stage {
             threads: common.threads.map_or(all.len().saturating_sub(1).max(1), |threads| threads as usize),
             sockets: sockets.min(usize::try_from(files).unwrap_or(usize::MAX)),
             body: common.size as usize,
+            wake: common.wake,
         })
     }
 
@@ -153,6 +156,7 @@ impl Stage {
             threads: self.threads,
             sockets: self.sockets.min(members),
             body: self.body,
+            wake: self.wake,
             talk,
         };
         let sockets = scene.sockets;

@@ -12,7 +12,7 @@ use hobnob_proto::rng::Rng;
 use crate::bench::{
     crowd::{Crowd, Outcome, Shared, Target},
     failed,
-    member::{Role, Stage},
+    member::{Role, Stage, Talk},
     process::{self, Cpu},
     tally::{Histogram, Tally},
 };
@@ -37,6 +37,8 @@ pub(super) struct Scene {
     pub(super) sockets: usize,
     /// Bytes of a body.
     pub(super) body: usize,
+    /// Whether each datagram wakes the bench, even while members talk.
+    pub(super) wake: bool,
     /// How long members talk at the most; `None`: until they have said all.
     pub(super) talk: Option<Duration>,
 }
@@ -114,10 +116,12 @@ impl Scene {
             roles[role.number % self.threads].push(role.clone());
         }
         let sockets = self.sockets.div_ceil(self.threads);
+        let looks = !self.wake && self.roles.iter().any(|role| role.talk != Talk::Silent);
         let mut threads = Vec::new();
         for roles in roles {
             let crowd = Crowd::new(self.target.clone(), Arc::clone(shared), roles, sockets, self.body, rng.fork())
                 .map_err(|error| failed(&format!("a socket cannot be opened: {error}")))?;
+            let crowd = if looks { crowd.looking() } else { crowd };
             let (shared, processors) = (Arc::clone(shared), processors.to_vec());
             let run = move || {
                 if !processors.is_empty() {

@@ -65,7 +65,7 @@ fn worth(cursor: &VersionVector, held: &VersionVector, said: &VersionVector, is_
 impl Room {
     /// Who follows it here and has not acknowledged all.
     pub(super) fn behind(&self) -> impl Iterator<Item = SessionId> {
-        self.followers.iter().filter(|(_, follower)| follower.ahead > 0).map(|(session, _)| *session)
+        self.followers.iter().filter(|(_, follower)| follower.ahead > 0).map(|(session, _)| session)
     }
 }
 
@@ -73,14 +73,19 @@ impl Node {
     /// Passes a new entry on to all who follow the room here.
     pub(super) fn push(&mut self, name: &RoomName, kept: &Kept, from: Option<SessionId>) {
         let Some(room) = self.rooms.get_mut(name) else { return };
+        let before = kept.entry.seq.checked_sub(1).and_then(|seq| room.log.get(kept.entry.origin, seq));
+        let line = self.endpoint.put_entry(kept, before.map(|before| &*before.entry));
         let mut deliveries = 0;
-        for (&session, follower) in &mut room.followers {
+        for (session, follower) in room.followers.iter_mut() {
             if follower.awaiting.is_some() || (Some(session) == from && follower.server.is_some()) {
                 continue;
             }
             follower.ahead += 1;
             if follower.ahead <= limits::PUSH_AHEAD_MAX {
-                self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
+                match line {
+                    Some(line) => self.endpoint.send_put(session, line),
+                    None => self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line),
+                }
                 deliveries += u64::from(follower.server.is_none());
             }
             // Where it was behind before, its timer is set already.
@@ -125,7 +130,7 @@ impl Node {
         };
         let Some(room) = self.room(name) else { return };
         let follower = Follower { awaiting: Some(Box::new(from)), acknowledged: cursor.clone(), ahead: 0, server };
-        let is_new = room.followers.insert(session, follower).is_none();
+        let is_new = room.followers.insert(session, follower);
         if server.is_some() {
             // What it holds, it need not have kept: that, its cursor says.
             self.learn_from(session, name, &cursor);
@@ -137,15 +142,14 @@ impl Node {
         }
         self.settle_upstream(name);
         // Whoever came before has been answered, or will be when the room is ready.
-        let awaiting = self.rooms.get(name).and_then(|room| room.followers.get(&session)?.awaiting.as_deref().cloned());
+        let awaiting = self.rooms.get(name).and_then(|room| room.followers.get(session)?.awaiting.as_deref().cloned());
         self.answer_some(name, awaiting.map(|from| (session, from)).into_iter().collect());
     }
 
     /// Answers all joins of a room that can be answered now.
     pub(super) fn answer_joins(&mut self, name: &RoomName) {
         let Some(room) = self.rooms.get(name) else { return };
-        let awaiting =
-            room.followers.iter().filter_map(|(session, f)| Some((*session, f.awaiting.as_deref()?.clone())));
+        let awaiting = room.followers.iter().filter_map(|(session, f)| Some((session, f.awaiting.as_deref()?.clone())));
         self.answer_some(name, awaiting.collect());
     }
 
@@ -159,7 +163,7 @@ impl Node {
             let Some(start) = self.start_of(session, name, &from) else { continue };
             let Some(room) = self.rooms.get_mut(name) else { return };
             let held = room.receiver.held();
-            let Some(follower) = room.followers.get_mut(&session) else { continue };
+            let Some(follower) = room.followers.get_mut(session) else { continue };
             follower.awaiting = None;
             follower.ahead = held.count_beyond(&start);
             answers.push((session, vectors::joined(name, &start, held), follower.ahead > 0));
@@ -180,12 +184,12 @@ impl Node {
         let mut is_news = false;
         for (name, cursor) in rooms {
             let Some(room) = self.rooms.get_mut(&name) else { continue };
-            if is_server && room.upstream == Upstream::Home && !room.followers.contains_key(&session) {
+            if is_server && room.upstream == Upstream::Home && room.followers.get(session).is_none() {
                 // It heard sooner than we did that the room is ours.
                 self.on_join(session, &name, Start::After(cursor.clone()));
             }
             let Some(room) = self.rooms.get_mut(&name) else { continue };
-            let Some(follower) = room.followers.get_mut(&session) else { continue };
+            let Some(follower) = room.followers.get_mut(session) else { continue };
             let held = room.receiver.held();
             let is_member = follower.server.is_some();
             let news = worth(&cursor, held, &follower.acknowledged, is_member);
@@ -223,7 +227,7 @@ impl Node {
     fn behind(&self, session: SessionId) -> Vec<RoomName> {
         let Some(names) = self.follows.get(&session) else { return Vec::new() };
         let is_behind = |name: &&RoomName| {
-            let follower = self.rooms.get(name).and_then(|room| room.followers.get(&session));
+            let follower = self.rooms.get(name).and_then(|room| room.followers.get(session));
             follower.is_some_and(|follower| follower.ahead > 0)
         };
         names.iter().filter(is_behind).cloned().collect()
@@ -260,8 +264,13 @@ impl Node {
 
     /// Sends wanted entries.
     pub(super) fn send_entries(&mut self, session: SessionId, entries: &[Kept]) {
+        let mut before: Option<&Entry> = None;
         for kept in entries {
-            self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line);
+            match self.endpoint.put_entry(kept, before) {
+                Some(line) => self.endpoint.send_put(session, line),
+                None => self.endpoint.send_large(session, || fragment_of(&kept.entry), &kept.line),
+            }
+            before = Some(&kept.entry);
         }
     }
 

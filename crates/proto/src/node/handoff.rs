@@ -152,7 +152,7 @@ impl Node {
             posts.entry((author.person, author.device)).or_default().insert(post.seq, post);
         }
         let servers: Vec<_> =
-            room.followers.iter().filter(|(_, f)| f.server.is_some()).map(|(session, _)| *session).collect();
+            room.followers.iter().filter(|(_, f)| f.server.is_some()).map(|(session, _)| session).collect();
         for session in servers {
             self.unfollow(session, name);
         }

@@ -36,6 +36,7 @@ use crate::{
 };
 
 mod answers;
+mod audience;
 mod beats;
 pub mod census;
 mod clients;
@@ -471,8 +472,14 @@ impl Node {
     /// Adds all datagrams that sessions have to send to `out`, instead of [`Self::poll`]: nothing is allocated for each. What
     /// else is to be done, and what is sent outside sessions, is still polled for.
     pub fn flush(&mut self, out: &mut Datagrams) {
+        while self.flush_some(out, usize::MAX) {}
+    }
+
+    /// The same in pieces of so many bytes or a few more, so that what has been sealed is sent while it is still at hand.
+    /// Whether there is more.
+    pub fn flush_some(&mut self, out: &mut Datagrams, bytes_max: usize) -> bool {
         self.send_acks();
-        self.endpoint.flush(self.now, out);
+        self.endpoint.flush_some(self.now, out, bytes_max)
     }
 
     /// When [`Input::Tick`] is wanted.

@@ -325,7 +325,7 @@ impl Node {
     fn start_follower(&mut self, session: SessionId, name: &RoomName, from: &Start, start: VersionVector) {
         let Some(room) = self.rooms.get_mut(name) else { return };
         let start = room.log.told(start);
-        if let Some(follower) = room.followers.get_mut(&session) {
+        if let Some(follower) = room.followers.get_mut(session) {
             follower.begin_after(from, start);
             self.answer_joins(name);
         }

@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Node, Party, Timer, followers::Follower, handoff::Handoff, peers::Peer, rot::Rotten};
+use super::{Node, Party, Timer, audience::Audience, handoff::Handoff, peers::Peer, rot::Rotten};
 use crate::{
     delivery::receiver::Receiver,
     hlc::Hlc,
@@ -35,7 +35,7 @@ const ALL_AGAIN: Duration = Duration::from_secs(1);
 pub(super) struct Room {
     pub(super) log: RoomLog,
     pub(super) receiver: Receiver,
-    pub(super) followers: BTreeMap<SessionId, Follower>,
+    pub(super) followers: Audience,
     /// What the servers that follow it here have kept, each in its boot: who has lost its disk begins with nothing.
     pub(super) holders: BTreeMap<Origin, VersionVector>,
     /// What of what is held is on our disk, where we have one.
@@ -126,7 +126,7 @@ impl Room {
         Self {
             log: RoomLog::default(),
             receiver: Receiver::new(name, VersionVector::default()),
-            followers: BTreeMap::new(),
+            followers: Audience::default(),
             holders: BTreeMap::new(),
             durable,
             upstream: Upstream::Nowhere,
@@ -169,8 +169,8 @@ impl Room {
 
     /// A follower is gone, and with it what it held, unless it follows by another session too.
     pub(super) fn drop_follower(&mut self, session: SessionId) {
-        if let Some(server) = self.followers.remove(&session).and_then(|follower| follower.server)
-            && !self.followers.values().any(|other| other.server == Some(server))
+        if let Some(server) = self.followers.remove(session).and_then(|follower| follower.server)
+            && !self.followers.iter().any(|(_, other)| other.server == Some(server))
         {
             self.holders.remove(&server);
         }

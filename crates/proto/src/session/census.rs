@@ -52,14 +52,14 @@ impl Endpoint {
     /// How its sessions stand. Looks at each of them.
     pub fn census(&self) -> Census {
         let mut census = Census { waiting: self.gate.waiting(), ..Census::default() };
-        for session in self.sessions.values() {
+        for (chain, session) in self.sessions.values() {
             let (count, unsent) = match &session.phase {
                 Phase::Calling(_) => (&mut census.calling, &mut census.unsent_early_max),
                 Phase::HalfOpen(_) => (&mut census.half_open, &mut census.unsent_early_max),
                 Phase::Up(_) => (&mut census.up, &mut census.unsent_up_max),
             };
             *count += 1;
-            *unsent = session.unsent_bytes().max(*unsent);
+            *unsent = (self.outbox.bytes(chain) + session.waiting_bytes()).max(*unsent);
             census.rekeying += usize::from(session.rekey.is_some());
             let fragments = session.assembler.as_ref().map_or(0, |assembler| assembler.0.cost());
             census.fragments_max = census.fragments_max.max(fragments);

@@ -10,6 +10,7 @@ const KEPT_BYTES_MAX: usize = 1 << 20;
 /// beside each other in memory: so a run to one receiver can be handed over as one piece.
 #[derive(Debug, Default)]
 pub struct Datagrams {
+    /// As long as it ever had to be: what lies beyond the last one is of no meaning.
     bytes: Vec<u8>,
     /// Where each goes, and where it ends.
     parts: Vec<(SocketAddr, usize)>,
@@ -44,10 +45,14 @@ impl Datagrams {
         self.parts.is_empty()
     }
 
+    /// Bytes of all of them.
+    pub fn bytes(&self) -> usize {
+        self.parts.last().map_or(0, |(_, end)| *end)
+    }
+
     /// Forgets them all.
     pub fn clear(&mut self) {
         self.parts.clear();
-        self.bytes.clear();
         if self.bytes.capacity() > KEPT_BYTES_MAX {
             (self.bytes, self.parts) = (Vec::new(), Vec::new());
         }
@@ -55,16 +60,18 @@ impl Datagrams {
 
     /// Adds one.
     pub fn push(&mut self, to: SocketAddr, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
-        self.parts.push((to, self.bytes.len()));
+        self.add(to, bytes.len()).copy_from_slice(bytes);
     }
 
-    /// Adds one of so many bytes, which are to be written over zeros.
+    /// Adds one of so many bytes, all of which are to be written.
     pub(super) fn add(&mut self, to: SocketAddr, len: usize) -> &mut [u8] {
-        let start = self.bytes.len();
-        self.bytes.resize(start + len, 0);
-        self.parts.push((to, start + len));
-        &mut self.bytes[start..]
+        let start = self.bytes();
+        let end = start + len;
+        if self.bytes.len() < end {
+            self.bytes.resize(end, 0);
+        }
+        self.parts.push((to, end));
+        &mut self.bytes[start..end]
     }
 
     /// Each, with where it goes.

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     limits,
+    log::{Entry, room::Kept},
     rng::Rng,
     session::{
         Datagrams, Event, Role, SessionId,
@@ -20,7 +21,7 @@ use crate::{
         handshake::{Initiator, Parties},
         incoming::Init,
         keys::{KeyPair, Suite},
-        outbox::Outbox,
+        outbox::{Chain, LineId, Outbox, Packets},
         rekey::Rekey,
         sealed::Sealed,
         state::{Calling, Due, Phase, Repeats, Session, Timers},
@@ -49,12 +50,14 @@ pub struct Endpoint {
     /// The latest time that was told.
     pub(super) now: Time,
     pub(super) timers: Timers,
-    /// Sessions that the next flush looks at, each once.
-    pub(super) listed: Vec<SessionId>,
+    /// Sessions that the next flush looks at, each once or twice.
+    listed: Vec<SessionId>,
+    /// How many of them it has looked at.
+    flushed: usize,
     /// What it sends.
-    outbox: Outbox,
-    /// Lines that are about to be sealed.
-    plain: Vec<u8>,
+    pub(super) outbox: Outbox,
+    /// What is about to be sealed.
+    packets: Packets,
     pub(super) events: VecDeque<Event>,
     pub(super) counters: Counters,
     /// Where packets are opened.
@@ -90,8 +93,9 @@ impl Endpoint {
             now: Time::ZERO,
             timers: Timers::default(),
             listed: Vec::new(),
+            flushed: 0,
             outbox: Outbox::default(),
-            plain: Vec::new(),
+            packets: Packets::default(),
             events: VecDeque::new(),
             counters: Counters::default(),
             opened: vec![0; limits::DATAGRAM_BYTES_MAX],
@@ -202,21 +206,55 @@ impl Endpoint {
     /// Until the session is up, lines wait, up to [`limits::UNSENT_BYTES_MAX`]; then up to [`limits::UNSENT_UP_BYTES_MAX`]
     /// between two flushes. Past that they are dropped and counted.
     pub fn send(&mut self, session: SessionId, line: &[u8]) {
-        let Some(state) = self.sessions.get_mut(&session) else { return };
+        let Some(state) = self.sessions.get(&session) else { return };
         let bytes = line.len() + usize::from(!line.ends_with(b"\n"));
         let unsent_max = if state.is_up() { limits::UNSENT_UP_BYTES_MAX } else { limits::UNSENT_BYTES_MAX };
         if bytes > limits::FRAME_BYTES_MAX {
             self.counters.add("line_too_long");
-        } else if state.unsent_bytes() + bytes > unsent_max || self.outbox.is_full() {
+        } else if self.unsent_bytes(session) + bytes > unsent_max || self.outbox.is_full() {
             self.counters.add("unsent_full");
         } else {
             let put = self.outbox.put(line);
-            self.outbox.append(&mut state.chain, put);
-            list(&mut self.listed, session, state);
+            self.append(session, put);
             if let Some(talk) = &mut self.talk {
                 census::note(&mut talk.said, line);
             }
         }
+    }
+
+    /// The line of an entry, for as many sessions as are to get it in this turn ([`Self::send_put`]); `None` where it does
+    /// not fit a packet, or there is no room: then [`Self::send_large`]. `before` is the entry before it of the same origin
+    /// in the same room, where that is at hand: directly behind that one it goes in short.
+    pub(crate) fn put_entry(&mut self, kept: &Kept, before: Option<&Entry>) -> Option<LineId> {
+        let fits = kept.line.len() <= limits::FRAME_BYTES_MAX && !self.outbox.is_full();
+        fits.then(|| self.outbox.put_entry(kept, before))
+    }
+
+    /// Sends a line that was put in just before. Of what goes to one session no more than [`limits::UNSENT_LARGE_BYTES_MAX`]
+    /// waits; past that it is dropped and counted: entries come again.
+    pub(crate) fn send_put(&mut self, session: SessionId, line: LineId) {
+        let chain = self.sessions.chain(&session);
+        if self.outbox.bytes(chain) >= limits::UNSENT_LARGE_BYTES_MAX || self.outbox.is_full() {
+            return self.counters.add("unsent_full");
+        }
+        self.append(session, line);
+        if let Some(talk) = &mut self.talk {
+            census::note(&mut talk.said, self.outbox.text(line));
+        }
+    }
+
+    fn append(&mut self, session: SessionId, line: LineId) {
+        let Some(chain) = self.sessions.chain_mut(&session) else { return };
+        if chain.is_empty() {
+            self.listed.push(session);
+        }
+        self.outbox.append(chain, line);
+    }
+
+    /// Bytes of lines that a session has not sent, none of them in short.
+    pub(super) fn unsent_bytes(&self, session: SessionId) -> usize {
+        let waiting = self.sessions.get(&session).map_or(0, Session::waiting_bytes);
+        waiting + self.outbox.bytes(self.sessions.chain(&session))
     }
 
     /// Sends a line of any length up to [`limits::FRAGMENTED_LINE_BYTES_MAX`]: as it is if it fits, else as fragments
@@ -224,8 +262,7 @@ impl Endpoint {
     ///
     /// Where [`limits::UNSENT_LARGE_BYTES_MAX`] wait already, it is dropped and counted: entries and posts come again.
     pub fn send_large(&mut self, session: SessionId, of: impl FnOnce() -> FragmentOf, line: &str) {
-        let Some(state) = self.sessions.get(&session) else { return };
-        if state.unsent_bytes() >= limits::UNSENT_LARGE_BYTES_MAX {
+        if self.unsent_bytes(session) >= limits::UNSENT_LARGE_BYTES_MAX {
             self.counters.add("unsent_full");
         } else if line.trim_end_matches('\n').len() < limits::FRAME_BYTES_MAX {
             self.send(session, line.as_bytes());
@@ -240,21 +277,30 @@ impl Endpoint {
 
     /// Seals what was sent, as many lines to a packet as fit, and hands over all datagrams. Ends the turn: what a turn may
     /// cost is rationed.
-    ///
-    /// Of several packets to one receiver all but the last are filled up with newlines to the greatest length, so that they
-    /// can be handed to the system as one [`Run`](crate::session::Run): that costs less than the bytes do.
-    pub fn flush(&mut self, _now: Time, out: &mut Datagrams) {
-        self.gate.next_turn();
-        for (to, cookie) in self.baked.drain(..) {
-            out.push(to, &cookie);
+    pub fn flush(&mut self, now: Time, out: &mut Datagrams) {
+        while self.flush_some(now, out, usize::MAX) {}
+    }
+
+    /// The same in pieces: ends when `out` has come to so many bytes, or a few more. Whether there is more to be handed over.
+    pub fn flush_some(&mut self, _now: Time, out: &mut Datagrams, bytes_max: usize) -> bool {
+        if self.flushed == 0 {
+            self.gate.next_turn();
+            for (to, cookie) in self.baked.drain(..) {
+                out.push(to, &cookie);
+            }
         }
-        let mut listed = mem::take(&mut self.listed);
-        for id in listed.drain(..) {
+        while let Some(&id) = self.listed.get(self.flushed) {
+            if out.bytes() >= bytes_max {
+                return true;
+            }
+            self.flushed += 1;
+            let Some(chain) = self.sessions.chain_mut(&id).map(mem::take) else { continue };
             let Some(session) = self.sessions.get_mut(&id) else { continue };
-            session.listed = false;
             let owes = mem::take(&mut session.owes);
             match &session.phase {
-                Phase::Up(_) => seal_lines(session, owes, &self.outbox, &mut self.plain, self.warm.of(id), out),
+                Phase::Up(_) => {
+                    seal_lines(session, chain, owes, &self.outbox, &mut self.packets, self.warm.of(id), out)
+                }
                 Phase::Calling(calling) if owes => out.push(session.addr, &calling.init),
                 Phase::HalfOpen(half) if owes => {
                     if let Some(answer) = &half.answer {
@@ -263,10 +309,15 @@ impl Endpoint {
                 }
                 Phase::Calling(_) | Phase::HalfOpen(_) => {}
             }
-            keep_waiting(session, &self.outbox);
+            if !session.is_up() {
+                keep_waiting(session, chain, &self.outbox);
+            }
         }
-        self.listed = listed;
+        self.listed.clear();
+        self.flushed = 0;
         self.outbox.clear();
+        self.packets.clear();
+        false
     }
 
     /// When [`Self::tick`] is wanted; `None`: not at all. May be earlier than there is something to do.
@@ -313,30 +364,25 @@ impl Endpoint {
 
     /// Lets a packet of the session go out with the next flush, whether or not it has lines to carry.
     pub(super) fn owe(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.owes = true;
-            list(&mut self.listed, id, session);
+        if let Some(session) = self.sessions.get_mut(&id)
+            && !mem::replace(&mut session.owes, true)
+        {
+            self.listed.push(id);
         }
-    }
-}
-
-/// Puts a session on the list for the next flush, once.
-fn list(listed: &mut Vec<SessionId>, id: SessionId, session: &mut Session) {
-    if !mem::replace(&mut session.listed, true) {
-        listed.push(id);
     }
 }
 
 /// Seals the session's lines; if there are none and it `owes` a packet, an empty one.
 fn seal_lines(
     session: &mut Session,
+    chain: Chain,
     owes: bool,
     outbox: &Outbox,
-    plain: &mut Vec<u8>,
+    packets: &mut Packets,
     ready: &mut Ready,
     out: &mut Datagrams,
 ) {
-    let (chain, waiting) = (mem::take(&mut session.chain), session.waiting.take());
+    let waiting = session.waiting.take();
     let Some(sealed) = &mut session.sealed else { return };
     let to = session.addr;
     if let Some(message) = session.rekey.as_deref_mut().and_then(Rekey::take_owed) {
@@ -344,27 +390,14 @@ fn seal_lines(
     } else if chain.is_empty() && waiting.is_none() && owes {
         sealed.seal(&[], to, out, ready);
     }
-    plain.clear();
-    let waiting = waiting.iter().flat_map(|waiting| waiting.split_inclusive(|byte| *byte == b'\n'));
-    for line in waiting.chain(outbox.lines(chain)) {
-        if plain.len() + line.len() > limits::PAYLOAD_BYTES_MAX {
-            // What is not half full would cost more bytes than it saves time.
-            if plain.len() >= limits::PAYLOAD_BYTES_MAX / 2 {
-                plain.resize(limits::PAYLOAD_BYTES_MAX, b'\n');
-            }
-            sealed.seal(plain, to, out, ready);
-            plain.clear();
-        }
-        plain.extend_from_slice(line);
-    }
-    if !plain.is_empty() {
-        sealed.seal(plain, to, out, ready);
+    if !chain.is_empty() || waiting.is_some() {
+        packets.fill(waiting.as_deref().map(Vec::as_slice), chain, outbox);
+        packets.iter().for_each(|packet| sealed.seal(packet, to, out, ready));
     }
 }
 
 /// Lines of a session that is not up wait beyond this turn.
-fn keep_waiting(session: &mut Session, outbox: &Outbox) {
-    let chain = mem::take(&mut session.chain);
+fn keep_waiting(session: &mut Session, chain: Chain, outbox: &Outbox) {
     if !chain.is_empty() {
         let waiting = session.waiting.get_or_insert_default();
         outbox.lines(chain).for_each(|line| waiting.extend_from_slice(line));

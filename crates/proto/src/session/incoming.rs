@@ -21,6 +21,7 @@ use crate::{
         fragment::{self, Assembler},
         frame::Frame,
         packet::{self, COOKIE_BYTES, Packet},
+        then::{self, Context},
     },
 };
 
@@ -175,13 +176,18 @@ impl Endpoint {
             Some(Ok(answers)) => owes |= answers,
             Some(Err(cause)) => self.counters.add(cause),
             None => {
+                let mut before = Before::Nothing;
                 for line in plain.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                     if let Some(talk) = &mut self.talk {
                         census::note(&mut talk.heard, line);
                     }
-                    let line = if line.starts_with(fragment::LINE_START) {
+                    let line = if line.starts_with(then::LINE_START) {
+                        before.expand(line, &mut self.counters)
+                    } else if line.starts_with(fragment::LINE_START) {
+                        before = Before::Nothing;
                         assemble(session, line, now, &mut self.counters)
                     } else {
+                        before = Before::Line(line);
                         Some(line.to_vec())
                     };
                     self.events.extend(line.map(|line| Event::Line { session: id, line }));
@@ -192,6 +198,34 @@ impl Endpoint {
         if owes {
             self.owe(id);
         }
+    }
+}
+
+/// What stood before a line in its packet.
+enum Before<'a> {
+    /// Nothing that says more than itself.
+    Nothing,
+    /// A line, which may be that of an entry.
+    Line(&'a [u8]),
+    /// An entry.
+    Entry(Context<'a>),
+}
+
+impl<'a> Before<'a> {
+    /// The full line that one in short stands for.
+    fn expand(&mut self, line: &'a [u8], counters: &mut Counters) -> Option<Vec<u8>> {
+        let context = match *self {
+            Self::Nothing => None,
+            Self::Line(before) => Context::of_line(before),
+            Self::Entry(context) => Some(context),
+        };
+        let Some((context, full)) = context.and_then(|context| context.expand(line)) else {
+            *self = Self::Nothing;
+            counters.add("then_bad");
+            return None;
+        };
+        *self = Self::Entry(context);
+        Some(full)
     }
 }
 

@@ -15,7 +15,6 @@ use crate::{
         Role, SessionId,
         half_open::AskId,
         handshake::{Initiator, Parties, Responder},
-        outbox::Chain,
         rekey::{NEVER, Rekey},
         sealed::Sealed,
     },
@@ -52,17 +51,13 @@ pub(super) struct Session {
     pub(super) rekey: Option<Box<Rekey>>,
     /// When the initiator next wants new keys.
     pub(super) rekey_at: Time,
-    /// Lines that wait for the next flush.
-    pub(super) chain: Chain,
-    /// Lines that wait until the session is up, before those.
+    /// Lines that wait until the session is up.
     #[expect(clippy::box_collection, reason = "next to no session has any")]
     pub(super) waiting: Option<Box<Vec<u8>>>,
     /// Lines of which pieces have come, and when the last did.
     pub(super) assembler: Option<Box<(Assembler, Time)>>,
     /// Whether a packet has to go out even though no line waits: the handshake's message, or an empty one.
     pub(super) owes: bool,
-    /// Whether it is on the list for the next flush.
-    pub(super) listed: bool,
     /// When its timer is set for: at the latest when it is due.
     armed: Time,
 }
@@ -167,11 +162,9 @@ impl Session {
             sealed: None,
             rekey: None,
             rekey_at: NEVER,
-            chain: Chain::default(),
             waiting: None,
             assembler: None,
             owes: false,
-            listed: false,
             armed: Time::ZERO,
         }
     }
@@ -180,9 +173,9 @@ impl Session {
         matches!(self.phase, Phase::Up(_))
     }
 
-    /// Bytes of lines that have not been sent.
-    pub(super) fn unsent_bytes(&self) -> usize {
-        self.chain.bytes() + self.waiting.as_ref().map_or(0, |waiting| waiting.len())
+    /// Bytes of lines that wait until it is up.
+    pub(super) fn waiting_bytes(&self) -> usize {
+        self.waiting.as_ref().map_or(0, |waiting| waiting.len())
     }
 
     /// When it next wants something.

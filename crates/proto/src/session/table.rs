@@ -4,7 +4,11 @@
 
 use std::ops::Index;
 
-use crate::{limits, rng::Rng, session::SessionId, session::state::Session};
+use crate::{
+    limits,
+    rng::Rng,
+    session::{SessionId, outbox::Chain, state::Session},
+};
 
 /// Bits of an index that say where its session lies.
 const PLACE_BITS: u32 = 18;
@@ -13,7 +17,8 @@ const _: () = assert!(limits::SESSIONS_MAX < 1 << PLACE_BITS, "each session has 
 /// Sessions by index.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    places: Vec<Option<(SessionId, Box<Session>)>>,
+    /// With what each gets in this turn: lines for many go out without a look at the sessions themselves.
+    places: Vec<Option<(SessionId, Chain, Box<Session>)>>,
     /// Places that are free, the next to be taken last.
     free: Vec<u32>,
     len: usize,
@@ -40,13 +45,13 @@ impl Table {
             debug_assert_eq!(at, self.places.len(), "its index was given to it");
             self.places.push(None);
         }
-        self.places[at] = Some((id, session));
+        self.places[at] = Some((id, Chain::default(), session));
         self.len += 1;
     }
 
     /// Takes a session out.
     pub(super) fn remove(&mut self, id: &SessionId) -> Option<Box<Session>> {
-        let (_, session) = self.places.get_mut(place(*id))?.take_if(|(held, _)| held == id)?;
+        let (_, _, session) = self.places.get_mut(place(*id))?.take_if(|(held, ..)| held == id)?;
         self.free.push(place(*id) as u32);
         self.len -= 1;
         Some(session)
@@ -54,14 +59,26 @@ impl Table {
 
     /// The session with that index.
     pub(super) fn get(&self, id: &SessionId) -> Option<&Session> {
-        let (held, session) = self.places.get(place(*id))?.as_ref()?;
+        let (held, _, session) = self.places.get(place(*id))?.as_ref()?;
         (held == id).then_some(session)
     }
 
     /// The same, to change it.
     pub(super) fn get_mut(&mut self, id: &SessionId) -> Option<&mut Session> {
-        let (held, session) = self.places.get_mut(place(*id))?.as_mut()?;
+        let (held, _, session) = self.places.get_mut(place(*id))?.as_mut()?;
         (held == id).then_some(session)
+    }
+
+    /// What the session with that index gets in this turn, to change it.
+    pub(super) fn chain_mut(&mut self, id: &SessionId) -> Option<&mut Chain> {
+        let (held, chain, _) = self.places.get_mut(place(*id))?.as_mut()?;
+        (held == id).then_some(chain)
+    }
+
+    /// The same, of none if there is no such session.
+    pub(super) fn chain(&self, id: &SessionId) -> Chain {
+        let found = self.places.get(place(*id)).and_then(Option::as_ref).filter(|(held, ..)| held == id);
+        found.map_or_else(Chain::default, |(_, chain, _)| *chain)
     }
 
     /// How many there are.
@@ -70,8 +87,8 @@ impl Table {
     }
 
     /// All of them.
-    pub(super) fn values(&self) -> impl Iterator<Item = &Session> {
-        self.places.iter().flatten().map(|(_, session)| &**session)
+    pub(super) fn values(&self) -> impl Iterator<Item = (Chain, &Session)> {
+        self.places.iter().flatten().map(|(_, chain, session)| (*chain, &**session))
     }
 }
 

@@ -10,6 +10,7 @@ pub mod number;
 pub mod packet;
 mod read;
 mod records;
+pub mod then;
 pub mod vectors;
 
 pub use frame::Frame;

@@ -233,7 +233,7 @@ fn only_so_many_changes_of_keys_are_computed_in_a_turn() {
     assert_eq!(rationed, 20 - u64::from(limits::REKEYS_PER_TURN));
     pair.run_for(Duration::from_secs(7));
     let sealed = |session: &crate::session::state::Session| session.sealed.as_ref().unwrap().epoch();
-    assert!(pair.sides[SERVER].endpoint.sessions.values().all(|session| sealed(session) == 1));
+    assert!(pair.sides[SERVER].endpoint.sessions.values().all(|(_, session)| sealed(session) == 1));
 }
 
 #[test]

@@ -36,9 +36,11 @@ fn lines_share_packets_as_far_as_they_fit_and_those_before_the_last_are_filled_u
     }
     check(&[1_200], &[1_200]);
     check(&[600, 600], &[1_200]);
-    check(&[600, 601], &[1_200, 601]);
-    check(&[599, 700], &[599, 700]);
+    check(&[600, 601], &[601, 601]);
+    check(&[400, 400, 400, 601], &[1_200, 601]);
+    check(&[349, 1_000], &[349, 1_000]);
     check(&[400, 400, 400, 2, 1_199], &[1_200, 2, 1_199]);
+    check(&[1_000, 900, 50], &[1_000, 950]);
     check(&[2; 700], &[1_200, 200]);
 }
 
@@ -121,7 +123,7 @@ fn large_lines_survive_loss_when_they_are_repeated() {
         pair.run_for(Duration::from_secs(1));
     }
     assert_eq!(pair.lines(SERVER), [line]);
-    assert!(pair.sides[SERVER].endpoint.sessions.values().all(|session| session.assembler.is_none()));
+    assert!(pair.sides[SERVER].endpoint.sessions.values().all(|(_, session)| session.assembler.is_none()));
 }
 
 #[test]
@@ -142,7 +144,7 @@ fn a_large_line_goes_as_it_is_if_it_fits() {
 #[test]
 fn only_so_much_waits_for_the_next_flush() {
     let (mut pair, client, _) = Pair::up(Suite::AesGcm);
-    let waits = |pair: &Pair| pair.sides[CLIENT].endpoint.sessions[&client].unsent_bytes();
+    let waits = |pair: &Pair| pair.sides[CLIENT].endpoint.unsent_bytes(client);
     let (entry, of) = ("x".repeat(20_000), FragmentOf::Post("tea".parse().unwrap(), 1));
     for _ in 0..100 {
         pair.sides[CLIENT].endpoint.send_large(client, || of.clone(), &entry);
@@ -249,4 +251,39 @@ fn an_idle_session_is_small() {
     let changing = size_of::<Rekey>() + CIPHERS_BYTES;
     println!("{changing} bytes more while its keys change");
     assert!(changing < 1_536, "{changing} bytes");
+}
+
+#[test]
+fn an_entry_in_short_comes_out_in_full_and_out_of_context_not_at_all() {
+    const FULL: &str = r#"{"t":"entry","r":"tea","o":[2,7],"s":1,"h":[5,0],"f":"anna","p":"P","d":"D","c":1,"k":"message","b":"Tea?","x":"X"}"#;
+    const SHORT: &str = r#"{"t":"then","h":[2,0],"b":"Milk?","x":"Y"}"#;
+    const MADE: &str = r#"{"t":"entry","r":"tea","o":[2,7],"s":2,"h":[7,0],"f":"anna","p":"P","d":"D","c":2,"k":"message","b":"Milk?","x":"Y"}"#;
+    fn check(said: &[&str], expected: &[&str], dropped: u64) {
+        let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+        for line in said {
+            pair.send(CLIENT, client, &format!("{line}\n"));
+        }
+        pair.run_for(LATENCY);
+        pair.turn();
+        assert_eq!(
+            (pair.lines(SERVER), pair.count(SERVER, "then_bad")),
+            (expected.iter().map(ToString::to_string).collect(), dropped)
+        );
+    }
+    check(&[FULL, SHORT], &[FULL, MADE], 0);
+    check(&[SHORT, FULL], &[FULL], 1);
+    check(&[FULL, "x", SHORT, SHORT], &[FULL, "x"], 2);
+    check(
+        &[FULL, SHORT, r#"{"t":"then","b":"no hash"#],
+        &[
+            FULL,
+            MADE,
+            &MADE
+                .replace("\"s\":2", "\"s\":3")
+                .replace("[7,0]", "[7,1]")
+                .replace("\"c\":2", "\"c\":3")
+                .replace(r#""Milk?","x":"Y"}"#, r#""no hash"#),
+        ],
+        0,
+    );
 }
