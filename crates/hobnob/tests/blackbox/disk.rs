@@ -34,6 +34,41 @@ fn a_server_that_was_killed_comes_back_with_everything() {
 }
 
 #[test]
+fn a_log_with_a_bound_gives_up_what_is_oldest_and_says_so() {
+    const BOUND: u64 = 256 * 1024;
+    let place = Place::new();
+    let directory = place.home.join("data");
+    let args = ["--data-dir", directory.to_str().unwrap(), "--keep-bytes", "256k"];
+    let server = place.server_with(None, &args);
+    let mut last = 0;
+    for _ in 0..2 {
+        for _ in 0..8 {
+            let lines: Vec<_> = (last + 1..=last + 250).map(|n| format!("{n} {}", "x".repeat(150))).collect();
+            last += 250;
+            let ended = place.run_with_input(&["send", "--room", "tea"], &(lines.join("\n") + "\n"));
+            assert_eq!(ended.code, Some(0), "{ended:?}");
+        }
+        // The server looks every ten seconds, and goes on from there.
+        wait_for("what is kept is within the bound, whole up to its end", patience(40_000), || {
+            let kept = bodies(&place, &server, "tea");
+            let first: usize = kept.first()?.split(' ').next()?.parse().ok()?;
+            // A floor that rises while somebody reads leaves them a hole, of which they are told.
+            let is_whole = kept.len() == last + 1 - first;
+            (is_whole && (200..1_400).contains(&kept.len())).then_some(())
+        });
+    }
+    let ended = place.ask(&server, &["tail", "--room", "tea", "--since", "all"]);
+    assert!(ended.err.contains("is no longer kept") && ended.out.contains(": 4000 x"), "{}", ended.err);
+    server.process.terminate();
+    assert_eq!(server.process.wait(patience(10_000)).code, Some(0));
+    let bytes = std::fs::metadata(directory.join("log.db")).unwrap().len();
+    // Free pages are given back from 64 on, an eighth of a large file.
+    assert!(bytes < BOUND + 66 * 4_096, "{bytes} bytes");
+    let ended = place.run(&["check", "--data-dir", directory.to_str().unwrap()]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+}
+
+#[test]
 fn a_directory_has_one_server() {
     let place = Place::new();
     let directory = place.home.join("data");
