@@ -106,8 +106,7 @@ impl Watch {
                 checker.observe(&Fact::Fenced { server, cluster, room: room.name, fence: room.fence }, now)?;
             }
             // Either only grows.
-            let is_new =
-                room.total != seen.total || (disk.is_some() && room.durable.count() != seen.durable.count());
+            let is_new = room.total != seen.total || (disk.is_some() && room.durable.count() != seen.durable.count());
             if room.total != seen.total {
                 let me = Some(node.origin());
                 // A server's own entries first: they exceed what it held before, not what came with them.

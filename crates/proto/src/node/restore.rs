@@ -77,6 +77,7 @@ mod tests {
             floors: VersionVector::default(),
             newest: (Hlc::default(), origin, entries),
             entries,
+            lost: Vec::new(),
         };
         let store = Restored {
             id: Some(ServerId(1)),

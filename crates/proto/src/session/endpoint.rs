@@ -299,7 +299,7 @@ impl Endpoint {
             let owes = mem::take(&mut session.owes);
             match &session.phase {
                 Phase::Up(_) => {
-                    seal_lines(session, chain, owes, &self.outbox, &mut self.packets, self.warm.of(id), out)
+                    seal_lines(session, chain, owes, &self.outbox, &mut self.packets, self.warm.of(id), out);
                 }
                 Phase::Calling(calling) if owes => out.push(session.addr, &calling.init),
                 Phase::HalfOpen(half) if owes => {

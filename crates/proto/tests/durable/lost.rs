@@ -41,7 +41,7 @@ fn on_disk(world: &mut World, id: u32) -> (usize, usize) {
 
 fn all_but_the_lost_one() -> Vec<String> {
     let mut expected = lines(1, MANY);
-    expected[ROTTEN as usize - 1] = "lost".to_owned();
+    "lost".clone_into(&mut expected[ROTTEN as usize - 1]);
     expected
 }
 

@@ -59,7 +59,9 @@ fn what_is_lost_is_found_as_a_marker_until_it_turns_up() {
         "UPDATE entries SET body = 'another' WHERE client_seq IN (3, 20); DELETE FROM entries WHERE client_seq = 7",
     );
     let (mut store, _) = directory.open();
-    [3, 7, 20, 9].into_iter().for_each(|seq| store.persist(lose(seq)));
+    for seq in [3, 7, 20, 9] {
+        store.persist(lose(seq));
+    }
     // A marker of another server.
     let marker = Entry::lost("tea".parse().unwrap(), origin(1), 21, Hlc { millis: 20, counter: 0 });
     store.persist(Write::Entry(rows::kept(marker)));
@@ -95,7 +97,9 @@ fn what_is_lost_on_a_damaged_page_is_marked_all_the_same() {
     let (mut store, _) = directory.open();
     let rotten = ask(&mut store, "tea", all(&[1])).rotten;
     let count = rotten.len() as u64;
-    rotten.iter().for_each(|(_, seq)| store.persist(lose(*seq)));
+    for (_, seq) in &rotten {
+        store.persist(lose(*seq));
+    }
     wait_durable(&mut store, count);
     let answer = ask(&mut store, "tea", all(&[1]));
     assert_eq!((answer.rotten.len(), lost(&answer).len() as u64, dots(&answer).len()), (0, count, 400));
