@@ -3,7 +3,8 @@
 //! For each id the greatest of all that was heard: of the later boot; of one boot, that it left counts for ever, and of
 //! addresses the newest list that the member has made counts; what others add to the same list is put together. So copies
 //! that have heard the same agree. A server that comes back with a later boot is a member again. One that lives is a
-//! member, whatever is remembered of a later boot of its id: its clock may have gone back, or two may have had one id.
+//! member, whatever is remembered of a later boot of its id: its clock may have gone back, or two may have had one id. And it
+//! has a disk or none as it said itself when it came, not as others say of it.
 //!
 //! A message is on a member's disk, or in its memory where no member has a disk: as soon as one has, up or down, only those
 //! with a disk count, since memory forgets.
@@ -11,10 +12,7 @@
 //! Of addresses only those are kept that mean the same to whoever hears of them: none of a link (a HELLO is what finds
 //! servers there), and loopback for the servers of this machine alone, so the digest leaves it out.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use super::{chunk, digest::SetDigest};
 use crate::{
@@ -34,8 +32,9 @@ pub const MEMBERS_MAX: usize = 256;
 pub struct Members {
     by_id: BTreeMap<ServerId, Member>,
     digest: SetDigest,
-    /// Who lives: known here alone, and no part of the digest.
-    live: BTreeSet<ServerId>,
+    /// Who lives, and whether it keeps what it has in memory alone, as it said itself: known here alone, and no part of the
+    /// digest.
+    live: BTreeMap<ServerId, bool>,
 }
 
 impl Members {
@@ -80,17 +79,18 @@ impl Members {
         self.by_id.get(&id)
     }
 
-    /// Who lives from now on: these are members even where what is remembered of their ids is that they left.
-    pub fn set_live(&mut self, live: BTreeSet<ServerId>) {
+    /// Who lives from now on, and whether it has memory alone: these are members even where what is remembered of their ids
+    /// is that they left, and have a disk or none whatever others say.
+    pub fn set_live(&mut self, live: BTreeMap<ServerId, bool>) {
         self.live = live;
     }
 
     /// Whether these, each named once, are the ones that live, as far as was told.
-    pub fn live_are(&self, mut ids: impl Iterator<Item = ServerId>) -> bool {
+    pub fn live_are(&self, mut live: impl Iterator<Item = (ServerId, bool)>) -> bool {
         let mut count = 0;
-        ids.all(|id| {
+        live.all(|(id, memory)| {
             count += 1;
-            self.live.contains(&id)
+            self.live.get(&id) == Some(&memory)
         }) && count == self.live.len()
     }
 
@@ -100,7 +100,11 @@ impl Members {
     }
 
     fn is_present(&self, member: &Member) -> bool {
-        !member.left || self.live.contains(&member.id)
+        !member.left || self.live.contains_key(&member.id)
+    }
+
+    fn is_memory(&self, member: &Member) -> bool {
+        self.live.get(&member.id).copied().unwrap_or(member.memory)
     }
 
     /// All that is known, by id, those that left included: they are to be gossiped too.
@@ -120,19 +124,19 @@ impl Members {
 
     /// Whether any member, up or down, has a disk.
     pub fn have_disks(&self) -> bool {
-        self.present().any(|member| !member.memory)
+        self.present().any(|member| !self.is_memory(member))
     }
 
     /// The members whose copies count, by id: those with a disk, or all where nobody has one. R is never more than there
     /// are of them, up or down.
     pub fn keepers(&self) -> impl Iterator<Item = &Member> {
         let have_disks = self.have_disks();
-        self.present().filter(move |member| !(have_disks && member.memory))
+        self.present().filter(move |member| !(have_disks && self.is_memory(member)))
     }
 
     /// Whether the copies of this member count.
     pub fn keeps(&self, id: ServerId) -> bool {
-        self.get(id).is_some_and(|member| self.is_present(member) && !(member.memory && self.have_disks()))
+        self.get(id).is_some_and(|member| self.is_present(member) && !(self.is_memory(member) && self.have_disks()))
     }
 
     /// The ids that members hold, up or down.
@@ -233,11 +237,27 @@ mod tests {
     #[test]
     fn a_live_server_is_a_member_whatever_is_remembered_of_its_id() {
         let mut members = merged(&[member(1, 9, true, &[]), member(2, 9, true, &[])]);
-        members.set_live([ServerId(1)].into());
+        members.set_live([(ServerId(1), true)].into());
         assert_eq!((members.count(), members.ids()), (1, vec![ServerId(1)]));
-        assert!(members.live_are([ServerId(1)].into_iter()));
-        assert!(!members.live_are([].into_iter()) && !members.live_are([ServerId(2)].into_iter()));
+        for (live, expected) in
+            [(vec![(1, true)], true), (vec![], false), (vec![(2, true)], false), (vec![(1, false)], false)]
+        {
+            assert_eq!(
+                members.live_are(live.iter().map(|(id, memory)| (ServerId(*id), *memory))),
+                expected,
+                "{live:?}"
+            );
+        }
         assert!(members.contains(ServerId(1)) && !members.contains(ServerId(2)));
+    }
+
+    #[test]
+    fn what_others_say_of_the_disk_of_a_live_server_counts_for_nothing() {
+        let mut members = merged(&[member(1, 9, true, &[]), Member { memory: true, ..member(2, 1, false, &[]) }]);
+        members.set_live([(ServerId(1), true), (ServerId(2), true)].into());
+        assert!(!members.have_disks() && members.keeps(ServerId(1)) && members.keeps(ServerId(2)));
+        members.set_live([(ServerId(2), false)].into());
+        assert!(members.have_disks() && members.keeps(ServerId(2)) && !members.keeps(ServerId(1)));
     }
 
     #[test]

@@ -241,9 +241,9 @@ impl Node {
     /// Tells the election who lives. That comes with every beat, and is nearly always the same as before: then nothing is
     /// made anew.
     pub(super) fn update_view(&mut self) {
-        let others = self.heartbeat.live().map(|peer| peer.id).filter(|id| *id != self.me.id);
-        if !self.members.live_are(others.chain([self.me.id])) {
-            self.members.set_live(self.live_ids());
+        if !self.members.live_are(self.live_disks()) {
+            let live = self.live_disks().collect();
+            self.members.set_live(live);
         }
         let eligible = self.is_eligible();
         let input = if self.election.sees(self.views(), eligible) {
@@ -252,6 +252,14 @@ impl Node {
             election::Input::View { live: self.views().collect(), eligible }
         };
         self.elect(input);
+    }
+
+    /// The servers that live, each once, and whether they have memory alone.
+    fn live_disks(&self) -> impl Iterator<Item = (ServerId, bool)> {
+        let others = self.heartbeat.live().filter(|peer| peer.id != self.me.id);
+        let told = |id| self.members.get(id).is_some_and(|member| member.memory);
+        let memory = move |id| self.peers.get(&id).map_or_else(|| told(id), |peer| peer.memory);
+        others.map(move |peer| (peer.id, memory(peer.id))).chain([(self.me.id, !self.kept.has_store())])
     }
 
     /// The servers that live, as the election is to see them, each once.

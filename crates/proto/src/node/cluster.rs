@@ -175,7 +175,7 @@ impl Node {
         self.heartbeat = Heartbeat::new(heartbeat::Config::default(), self.rng.fork(), self.now);
         self.election = Election::new(self.me, self.kept.term, self.rng.fork());
         self.clients.set_me(self.me);
-        self.members.set_live([self.me.id].into());
+        self.members.set_live([(self.me.id, !self.kept.has_store())].into());
         self.persist_me();
         self.learn_member(self.myself());
         self.timers.set(Timer::Joining, self.now + LISTEN);

@@ -41,6 +41,8 @@ const SESSIONS_MAX: usize = 4;
 pub(super) struct Peer {
     /// Which, in which run.
     pub(super) origin: Origin,
+    /// Whether it keeps what it has in memory alone, as it said with its newest session.
+    pub(super) memory: bool,
     /// Sessions with it, in order; the last is used. Both sides may have opened some, and both must use the same: one that
     /// only one of them uses is silent at that side, and closes there.
     pub(super) sessions: Vec<Held>,
@@ -94,6 +96,7 @@ impl Peer {
     pub(super) fn met(origin: Origin, addr: SocketAddr, now: Time) -> Self {
         Self {
             origin,
+            memory: true,
             sessions: Vec::new(),
             beat: None,
             addr,
@@ -247,6 +250,7 @@ impl Node {
         let now = self.now;
         let peer = self.peers.entry(origin.id).or_insert_with(|| Peer::met(origin, addr, now));
         peer.addr = addr;
+        peer.memory = memory;
         peer.sessions.push(held);
         peer.sessions.sort_unstable();
         if peer.sessions.len() > SESSIONS_MAX {
