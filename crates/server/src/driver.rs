@@ -17,7 +17,6 @@ use hobnob_proto::{
     rng::Rng,
     session::Datagrams,
     store::Restored,
-    time::Time,
 };
 use tokio::time::sleep_until;
 
@@ -40,40 +39,6 @@ const SENT_BYTES: usize = 128 * 1_024;
 const DISCOVERY_BATCH: usize = 32;
 /// The least time between two ticks: bounds what a deadline that stands still could cost.
 const TICK_GAP: Duration = Duration::from_millis(1);
-
-/// Where turns follow each other more often than [`Pace::OFTEN`] in [`Pace::SPAN`] and have next to nothing to do, the loop
-/// rests so long between two: what comes meanwhile comes in one turn. A hundred thousand idle sessions send 4,000 keepalives
-/// a second, and waking up for one costs more than answering it.
-const REST: Duration = Duration::from_micros(200);
-
-/// How often turns follow each other.
-#[derive(Debug)]
-struct Pace {
-    since: Time,
-    turns: u32,
-    is_quick: bool,
-}
-
-impl Pace {
-    const SPAN: Duration = Duration::from_millis(20);
-    const OFTEN: u32 = 20;
-    /// Datagrams that are next to nothing.
-    const FEW: usize = 8;
-
-    fn new(now: Time) -> Self {
-        Self { since: now, turns: 0, is_quick: false }
-    }
-
-    /// A turn has taken so many datagrams, and sent so many. Whether to rest: not where the loop has work to do, nor where
-    /// somebody's words went to others.
-    fn rests(&mut self, taken: usize, sent: usize, now: Time) -> bool {
-        if now.since(self.since) >= Self::SPAN {
-            (self.is_quick, self.turns, self.since) = (self.turns >= Self::OFTEN, 0, now);
-        }
-        self.turns += u32::from(taken > 0);
-        self.is_quick && (1..Self::FEW).contains(&taken) && sent <= taken
-    }
-}
 
 /// What is around a node, and outlives it.
 #[derive(Debug)]
@@ -158,19 +123,18 @@ impl Driver {
         self.until_writable().await;
         self.tell_network();
         let mut next_tick = self.clock.now();
-        let mut pace = Pace::new(next_tick);
         loop {
             if self.around.network.look(&mut self.around.sockets) {
                 self.tell_network();
             }
-            let taken = self.drain();
+            self.drain();
             self.hear_store();
             let now = self.clock.now();
             if now >= next_tick.max(self.node.deadline()) {
                 self.node.handle(Input::Tick, now);
                 next_tick = now + TICK_GAP;
             }
-            let sent = self.send();
+            self.send();
             while let Some(output) = self.node.poll() {
                 self.perform(output);
             }
@@ -180,9 +144,6 @@ impl Driver {
             }
             if let Some((store, restored)) = self.reopened.take() {
                 return End::Reopened(Box::new(Reopened { store, restored, around: self.around, rng: self.rng }));
-            }
-            if pace.rests(taken, sent, now) {
-                std::thread::sleep(REST);
             }
             let Around { sockets, control, network } = &mut self.around;
             let wake_at = self.clock.instant(next_tick.max(self.node.deadline())).min(network.next().into());
@@ -210,38 +171,33 @@ impl Driver {
         }
     }
 
-    /// Hands a batch from each socket to the node; how many datagrams those were.
-    fn drain(&mut self) -> usize {
+    /// Hands a batch from each socket to the node.
+    fn drain(&mut self) {
         let Self { node, around: Around { sockets, .. }, clock, errors, batch, .. } = self;
         let sessions = sockets.session.iter().map(|socket| (socket, SESSION_BATCH));
         let discovery = sockets.discovery.iter().map(|discovery| (&discovery.socket, DISCOVERY_BATCH));
-        let mut taken = 0;
         for (socket, max) in sessions.chain(discovery) {
             let take = |mut from: SocketAddr, bytes: &[u8]| {
                 // The flow that a packet belonged to is no part of its sender's address.
                 if let SocketAddr::V6(from) = &mut from {
                     from.set_flowinfo(0);
                 }
-                taken += 1;
                 node.handle(Input::Datagram { from, bytes }, clock.now());
             };
             batch.receive(socket, max, take, |error| count(errors, "receive", error));
         }
-        taken
     }
 
     /// Sends all that sessions have to say, once in a turn: in pieces, each of which the system copies while the processor
-    /// still has it at hand. How many datagrams that is.
-    fn send(&mut self) -> usize {
+    /// still has it at hand.
+    fn send(&mut self) {
         let Self { node, around: Around { sockets, .. }, errors, batch, datagrams, .. } = self;
-        let mut sent = 0;
         loop {
             let has_more = node.flush_some(datagrams, SENT_BYTES);
             batch.send(datagrams, |to| sockets.session.towards(to), |error| count(errors, "send", error));
-            sent += datagrams.len();
             datagrams.clear();
             if !has_more {
-                return sent;
+                return;
             }
         }
     }
@@ -376,30 +332,4 @@ async fn readable(sockets: &Sockets) {
         if ready { Poll::Ready(()) } else { Poll::Pending }
     };
     std::future::poll_fn(any).await;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_loop_rests_only_where_it_is_woken_often_for_next_to_nothing() {
-        fn check(every: Duration, taken: usize, sent: usize, expected: bool) {
-            let mut pace = Pace::new(Time::ZERO);
-            let mut now = Time::ZERO;
-            let mut rests = false;
-            for _ in 0..1_000 {
-                now = now + every;
-                rests = pace.rests(taken, sent, now);
-            }
-            assert_eq!(rests, expected, "{taken} and {sent} each {every:?}");
-        }
-        let (often, seldom) = (Duration::from_micros(250), Duration::from_micros(2_500));
-        check(often, 1, 1, true);
-        check(often, 3, 0, true);
-        check(seldom, 1, 1, false);
-        check(often, 1, 2, false);
-        check(often, Pace::FEW, 1, false);
-        check(often, 0, 0, false);
-    }
 }
