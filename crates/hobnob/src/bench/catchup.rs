@@ -58,20 +58,7 @@ pub(super) fn run(args: &CatchupArgs, common: &Common, rng: &mut Rng) -> Result<
     let (ready, pid) = (trio.servers[AWAY].ready_after, trio.servers[AWAY].pid());
     let target = server::target(trio.servers[AWAY].addr, None, rng)?;
     let mut watcher = Posters::arrive(vec![target], vec![trio::watcher(0)], 0, rng)?;
-    let end = Instant::now() + SPAN_MAX;
-    let mut began = None;
-    let (held, is_whole) = loop {
-        let parts = watcher.ask(0, &Ask::Status)?;
-        let held = trio::entries(&parts, ROOMS);
-        if held > args.senders {
-            began.get_or_insert(returned.elapsed());
-        }
-        let is_whole = held >= expected && trio::is_written(&parts);
-        if is_whole || Instant::now() > end {
-            break (held, is_whole);
-        }
-        watcher.until(LOOK, |_| false)?;
-    };
+    let Caught { held, is_whole, began } = caught(&mut watcher, args.senders, expected, returned)?;
     let (span, cpu) = (returned.elapsed(), process::cpu(pid));
     // Of what was not finished nobody knows how long it takes.
     let whole = |value: f64| is_whole.then_some(value);
@@ -106,6 +93,33 @@ pub(super) fn run(args: &CatchupArgs, common: &Common, rng: &mut Rng) -> Result<
     trio.stop();
     audit::tell(&mut report, &trio, expected)?;
     Ok(report)
+}
+
+/// How far it came.
+struct Caught {
+    held: u64,
+    /// Whether it holds all, and has written it.
+    is_whole: bool,
+    /// When the first came that it had not held before.
+    began: Option<Duration>,
+}
+
+/// Waits until it has caught up, as long as that may take; it held `before` when it was killed.
+fn caught(watcher: &mut Posters, before: u64, expected: u64, returned: Instant) -> Result<Caught, Fail> {
+    let end = Instant::now() + SPAN_MAX;
+    let mut began = None;
+    loop {
+        let parts = watcher.ask(0, &Ask::Status)?;
+        let held = trio::entries(&parts, ROOMS);
+        if held > before {
+            began.get_or_insert(returned.elapsed());
+        }
+        let is_whole = held >= expected && trio::is_written(&parts);
+        if is_whole || Instant::now() > end {
+            return Ok(Caught { held, is_whole, began });
+        }
+        watcher.until(LOOK, |_| false)?;
+    }
 }
 
 /// Posts what is left, and waits until all of it is stored.
