@@ -16,6 +16,7 @@ mod cli;
 mod config;
 mod demo;
 mod find;
+mod interrupt;
 mod secret;
 mod serve;
 

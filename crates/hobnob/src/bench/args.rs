@@ -28,19 +28,19 @@ pub(super) struct Common {
     /// The process of the server that is named by --server-ip, so that its CPU time and memory are known
     #[arg(long, global = true, value_name = "PID")]
     pub(super) server_pid: Option<u32>,
-    /// Bytes of a message's text
+    /// Bytes of a message's text; `failover` has short lines of its own
     #[arg(long, global = true, default_value_t = 120, value_parser = clap::value_parser!(u64).range(24..=900))]
     pub(super) size: u64,
-    /// Sockets that the members share; else as many as members, 1,024 at the most
+    /// Sockets that the members share (fanout, burst, idle, join); else as many as members, 1,024 at the most
     #[arg(long, global = true, value_parser = clap::value_parser!(u64).range(1..=20_000))]
     pub(super) sockets: Option<u64>,
-    /// Threads of the bench; else one less than there are processors
+    /// Threads of the bench (fanout, burst, idle, join); else one less than there are processors
     #[arg(long, global = true, value_parser = clap::value_parser!(u64).range(1..=64))]
     pub(super) threads: Option<u64>,
-    /// Let the system choose where the server and the bench run
+    /// Let the system choose where the server and the bench run; `failover` and `start` do anyway
     #[arg(long, global = true)]
     pub(super) no_pin: bool,
-    /// Let the system wake the bench for each datagram; else members look every 3 ms once one of them talks, so that
+    /// Let the system wake the bench for each datagram (fanout, burst); else members look every 3 ms once one of them talks, so that
     /// the server's processor has no part in what would be done on theirs
     #[arg(long, global = true)]
     pub(super) wake: bool,
@@ -85,13 +85,14 @@ pub(super) enum What {
         #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3_600))]
         seconds: u64,
     },
-    /// Messages are posted, and counted once they are on the disks of so many servers
+    /// Messages are posted by clients that follow no room, and counted once they are on the disks of so many servers
     Stored(StoredArgs),
     /// A server misses messages, and comes back: how long until it has them on its disk
     Catchup(CatchupArgs),
-    /// The leader, or the home of a room, is killed while people talk: how long until everybody hears new messages
+    /// The leader, or the home of a room, is killed while people talk: how long until everybody hears new messages. Its
+    /// servers keep what they have where temporary files lie (TMPDIR), as those of the demo do
     Failover(FailoverArgs),
-    /// A server starts with a long history: how long until it serves, and the memory that it takes then
+    /// A server starts with a long history that one server wrote: how long until it serves, and the memory that it takes then
     Start(StartArgs),
     /// Members come, as fast as they are let in
     Join {
@@ -107,7 +108,7 @@ pub(super) struct StoredArgs {
     /// Clients that post
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000))]
     pub(super) senders: u64,
-    /// On how many servers a message is to be
+    /// On how many servers a message is to be; not more than there are
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=16))]
     pub(super) replicas: u64,
     /// For so long

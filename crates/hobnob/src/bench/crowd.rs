@@ -41,7 +41,7 @@ const BATCH: usize = 64;
 const TURN_MAX: Duration = Duration::from_millis(10);
 
 /// How often sockets are looked at, where nothing wakes the bench for them.
-const LOOK: Duration = Duration::from_millis(3);
+pub(super) const LOOK: Duration = Duration::from_millis(3);
 
 /// The server that is called.
 #[derive(Clone, Debug)]

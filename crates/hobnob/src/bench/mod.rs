@@ -4,9 +4,13 @@
 //! members: real sessions, sealed, each with a key of its own. Deliveries are counted where they arrive. CPU time and
 //! memory of the server are what the operating system accounts to it; where the machine has two processors or more, the
 //! server gets one of them for itself.
+//!
+//! Ctrl-C and SIGTERM end it as an error does: servers are killed and their data is removed.
 
 use hobnob_client::Fail;
 use hobnob_proto::{addr::with_port, ids::RoomName, rng::Rng};
+
+use crate::interrupt;
 
 pub(crate) use self::args::BenchArgs;
 use self::{
@@ -19,6 +23,7 @@ use self::{
 };
 
 mod args;
+mod audit;
 mod catchup;
 mod crowd;
 mod disk;
@@ -42,30 +47,54 @@ const SOCKETS_DEFAULT: usize = 1_024;
 const FILES_SPARE: u64 = 64;
 /// Members of a room where nobody talks.
 const COMPANY: u64 = 100;
+/// How long after its servers the bench itself may hear of Ctrl-C.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(100);
 
-/// Measures, and prints what it measured.
+/// Measures, and prints what it measured. Fails if that is not what must be, such as messages that were lost.
 pub(crate) fn run(args: BenchArgs) -> Result<(), Fail> {
     let BenchArgs { what, common } = args;
-    let mut rng = rng()?;
-    let report = match &what {
-        What::Stored(args) => stored::run(args, own_servers(&common)?, &mut rng)?,
-        What::Catchup(args) => catchup::run(args, own_servers(&common)?, &mut rng)?,
-        What::Failover(args) => failover::run(args, own_servers(&common)?)?,
-        What::Start(args) => start::run(args, own_servers(&common)?, &mut rng)?,
-        _ => Stage::set(&common, &mut rng)?.measure(&what, &mut rng)?,
+    interrupt::watch().map_err(|why| failed(&why))?;
+    // All that was started has ended by the time there is a report, or an error.
+    let report = match measure(&what, &common) {
+        Err(_) if interrupt::is_told_within(GRACE) => return Err(failed("interrupted")),
+        report => report?,
     };
     if common.json {
         println!("{}", report.json());
     } else {
         print!("{}", report.table());
     }
-    Ok(())
+    match report.wrong() {
+        None => Ok(()),
+        Some(wrong) => Err(failed(&wrong)),
+    }
+}
+
+fn measure(what: &What, common: &Common) -> Result<Report, Fail> {
+    let mut rng = rng()?;
+    match what {
+        What::Stored(args) => stored::run(args, own_servers(common)?, &mut rng),
+        What::Catchup(args) => catchup::run(args, own_servers(common)?, &mut rng),
+        What::Failover(args) => failover::run(args, own_servers(common)?),
+        What::Start(args) => start::run(args, own_servers(common)?, &mut rng),
+        _ => Stage::set(common, &mut rng)?.measure(what, &mut rng),
+    }
+}
+
+/// An error once the person wants it to end.
+fn interrupted() -> Result<(), Fail> {
+    if interrupt::is_told() { Err(failed("interrupted")) } else { Ok(()) }
 }
 
 /// The options of a measurement that needs servers of its own.
 fn own_servers(common: &Common) -> Result<&Common, Fail> {
     if common.client.server_ip.is_some() || common.server_pid.is_some() {
         let why = "this measures servers of its own: leave --server-ip and --server-pid out";
+        return Err(Fail::new(Fail::USAGE, why.to_owned()));
+    }
+    if common.wake || common.threads.is_some() || common.sockets.is_some() {
+        let why =
+            "this has one thread, a socket for each client, and is woken: leave --wake, --threads and --sockets out";
         return Err(Fail::new(Fail::USAGE, why.to_owned()));
     }
     Ok(common)
@@ -127,6 +156,15 @@ impl Stage {
         })
     }
 
+    /// How members learn that something has come: a part of what a delivery costs the server.
+    fn receives(&self, what: &What) -> String {
+        match (what, self.wake) {
+            (What::Fanout { .. } | What::Burst { .. }, true) => "; the bench is woken".to_owned(),
+            (What::Fanout { .. } | What::Burst { .. }, false) => format!("; the bench looks every {} ms", looks_ms()),
+            _ => String::new(),
+        }
+    }
+
     fn measure(&self, what: &What, rng: &mut Rng) -> Result<Report, Fail> {
         let (roles, talk, setting) = match *what {
             What::Fanout { members, gap, lines } => {
@@ -161,7 +199,11 @@ impl Stage {
         };
         let sockets = scene.sockets;
         let measured = scene.play(&self.processors, rng)?;
-        let mut report = Report::new(what.name(), &format!("{setting}, over {sockets} sockets"));
+        let mut report = Report::new(what.name(), &format!("{setting}, over {sockets} sockets{}", self.receives(what)));
+        if let What::Fanout { .. } | What::Burst { .. } = what {
+            report.note("looks_every_ms", if self.wake { serde_json::Value::Null } else { looks_ms().into() });
+            report.note("is_woken", self.wake.into());
+        }
         if let Some(server) = &self.server {
             let millis = micros(server.ready_after) / 1e3;
             report.measured("start until ready", Some(millis), "ms", "ready_ms");
@@ -169,6 +211,11 @@ impl Stage {
         fill(&mut report, what, &measured, members);
         Ok(report)
     }
+}
+
+/// How often members look, milliseconds.
+fn looks_ms() -> u64 {
+    crowd::LOOK.as_millis() as u64
 }
 
 /// Members in rooms of `company`, of which the first talks.

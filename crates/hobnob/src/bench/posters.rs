@@ -1,7 +1,8 @@
 //! Clients that post, each in a session of its own, and ask: they follow no room, and hear what becomes of their posts.
 //!
-//! A poster has so many posts under way, and makes the next one as soon as one is stored. It repeats what is not, as a real
-//! client does: so what it counts as stored is what its server said, once for each post.
+//! A poster has so many posts under way, and makes the next one as soon as one is stored. It repeats what is not: so what it
+//! counts as stored is what its server said, once for each post. A real client follows its room too, which these do not, so
+//! that nothing is measured but the way to the disks.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -28,7 +29,7 @@ use serde_json::Value;
 
 use crate::bench::{
     crowd::Target,
-    failed, follow,
+    failed, follow, interrupted,
     socket::{self, CALL_BYTES_MAX},
     tally::Histogram,
 };
@@ -38,7 +39,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// A post after this, and then at doubling intervals: later than from a person's client, since as many as may be are under
 /// way at once.
 const POST_AGAIN: Duration = Duration::from_secs(2);
-/// Of the posts that are accepted and not stored, the oldest that are said again: as the real client does.
+/// Of the posts that are accepted and not stored, the oldest that are said again. A real client says so many again of all
+/// that are open, accepted or not; here each that is not accepted is, since a window of them may be lost at once.
 const OFTEN_MAX: usize = 8;
 /// How long a turn waits at the most, and how often sessions are asked for what is due.
 const TURN_MAX: Duration = Duration::from_millis(5);
@@ -58,6 +60,8 @@ pub(super) struct Role {
     pub(super) room: RoomName,
     /// Posts that it has under way.
     pub(super) window: u64,
+    /// On how many disks a post is to be when it is said to be stored.
+    pub(super) copies: u64,
 }
 
 /// What was counted.
@@ -69,6 +73,8 @@ pub(super) struct Counted {
     pub(super) repeated: u64,
     /// Posts that are stored.
     pub(super) stored: u64,
+    /// Of those, the ones that were on fewer disks than asked for, or on none.
+    pub(super) wrong: u64,
     /// From the post until the word that it is accepted, and until the one that it is stored.
     pub(super) accepted: Histogram,
     pub(super) latency: Histogram,
@@ -214,6 +220,7 @@ impl Posters {
 
     /// Takes what has come, and says what is due.
     fn turn(&mut self) -> Result<(), Fail> {
+        interrupted()?;
         self.call();
         for poster in &mut self.all {
             poster.talk(self.body, &mut self.left, &mut self.counted, self.start);
@@ -331,6 +338,7 @@ impl Poster {
         if ack.stored {
             self.open.remove(&ack.seq);
             counted.stored += 1;
+            counted.wrong += u64::from(!is_kept(ack, self.role.copies));
             counted.latency.add(span);
         }
     }
@@ -395,5 +403,30 @@ impl Poster {
         if let Some(session) = self.session {
             self.endpoint.send(session, frame.to_line().as_bytes());
         }
+    }
+}
+
+/// Whether a post that is said to be stored is on so many disks.
+fn is_kept(ack: &Ack, copies: u64) -> bool {
+    ack.durable && u64::from(ack.copies) >= copies
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hobnob_proto::ids::{Boot, Origin, ServerId};
+
+    #[test]
+    fn stored_is_what_is_on_as_many_disks_as_asked_for() {
+        fn check(copies: u32, durable: bool, expected: bool) {
+            let origin = Origin { id: ServerId(1), boot: Boot(1) };
+            let (room, hlc) = (RoomName::lobby(), Hlc::default());
+            let ack = Ack { room, seq: 1, origin, entry: 1, hlc, copies, stored: true, durable, to: None };
+            assert_eq!(is_kept(&ack, 2), expected, "{ack:?}");
+        }
+        check(2, true, true);
+        check(3, true, true);
+        check(1, true, false);
+        check(2, false, false);
     }
 }

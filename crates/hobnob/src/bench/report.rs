@@ -13,6 +13,7 @@ pub(super) struct Report {
     rows: Vec<(String, String)>,
     object: Map<String, Value>,
     warnings: Vec<String>,
+    wrong: Vec<String>,
 }
 
 impl Report {
@@ -39,6 +40,22 @@ impl Report {
     /// Says what is to be thought of while reading it.
     pub(super) fn warn(&mut self, warning: String) {
         self.warnings.push(warning);
+    }
+
+    /// Adds something for programs alone: people read it in the setting.
+    pub(super) fn note(&mut self, key: &str, value: Value) {
+        self.object.insert(key.to_owned(), value);
+    }
+
+    /// Says what must not be: the bench fails for it, once all is told.
+    pub(super) fn fail(&mut self, wrong: String) {
+        self.warn(format!("{wrong}: this must not be"));
+        self.wrong.push(wrong);
+    }
+
+    /// What must not be, if there is anything.
+    pub(super) fn wrong(&self) -> Option<String> {
+        (!self.wrong.is_empty()).then(|| self.wrong.join("; "))
     }
 
     /// Says how busy the bench and the server were, and what that means for the figures.
@@ -122,6 +139,10 @@ mod tests {
         let object = report.json();
         assert_eq!((&object["cpu_us"], &object["more_us"]), (&Value::Null, &json!(2.0)));
         assert_eq!(object["notes"].as_array().map(Vec::len), Some(1));
+        assert_eq!(report.wrong(), None, "the bench does not fail for what only is to be thought of");
+        report.fail("3 were lost".to_owned());
+        assert!(report.table().contains("Note: 3 were lost: this must not be.\n"), "{}", report.table());
+        assert_eq!(report.wrong().as_deref(), Some("3 were lost"));
         let mut report = Report::new("fanout", "2 members");
         report.busy(Some(0.5), Some(0.3), Some(0.3));
         assert!(report.table().contains("other programs took"));

@@ -9,12 +9,15 @@ use std::{
 use hobnob_client::Fail;
 use hobnob_proto::rng::Rng;
 
-use crate::bench::{
-    crowd::{Crowd, Outcome, Shared, Target},
-    failed,
-    member::{Role, Stage, Talk},
-    process::{self, Cpu},
-    tally::{Histogram, Tally},
+use crate::{
+    bench::{
+        crowd::{Crowd, Outcome, Shared, Target},
+        failed, interrupted,
+        member::{Role, Stage, Talk},
+        process::{self, Cpu},
+        tally::{Histogram, Tally},
+    },
+    interrupt,
 };
 
 /// How long all may take to come: at least, and each.
@@ -102,6 +105,7 @@ impl Scene {
             let outcome = thread.join().map_err(|_| failed("a thread ended"))?.map_err(|why| failed(&why))?;
             measured.add(&outcome);
         }
+        interrupted()?;
         if all_came { Ok(measured) } else { Err(failed(&format!("only {} of {count} members came", joined()))) }
     }
 
@@ -158,7 +162,7 @@ fn wait(shared: &Shared, until: &dyn Fn() -> bool, max: Duration, say: &dyn Fn()
         if until() {
             return true;
         }
-        if start.elapsed() >= max || shared.failed.load(Relaxed) {
+        if start.elapsed() >= max || shared.failed.load(Relaxed) || interrupt::is_told() {
             return false;
         }
         if said.elapsed() >= SAY {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::bench::{
     args::{Common, StoredArgs, seconds},
+    audit,
     disk::{self, Place},
     failed,
     posters::{Counted, Posters, Role},
@@ -28,6 +29,10 @@ const MESSAGES_FOR_BYTES: u64 = 10_000;
 
 /// Measures it.
 pub(super) fn run(args: &StoredArgs, common: &Common, rng: &mut Rng) -> Result<Report, Fail> {
+    if args.replicas > args.servers {
+        let why = format!("a message cannot be on {} of {} servers", args.replicas, args.servers);
+        return Err(Fail::new(Fail::USAGE, why));
+    }
     let place = Place::new(args.dir.as_deref(), rng)?;
     let before = disk::syncs(place.path())?;
     let window = args.window.unwrap_or(if args.senders == 1 { 1 } else { 64 });
@@ -43,8 +48,9 @@ pub(super) fn run(args: &StoredArgs, common: &Common, rng: &mut Rng) -> Result<R
     let mut trio = Trio::start(place, args.servers, args.replicas, !common.no_pin, rng)?;
     trio.leave_processors();
     let count = args.servers as usize;
+    let copies = args.replicas;
     let senders =
-        (0..args.senders as usize).map(|at| Role { server: at % count, room: room(at as u64 % rooms), window });
+        (0..args.senders as usize).map(|at| Role { server: at % count, room: room(at as u64 % rooms), window, copies });
     let roles = (0..count).map(trio::watcher).chain(senders).collect();
     let mut posters = Posters::arrive(trio.targets(rng)?, roles, common.size as usize, rng)?;
     let measured = measure(&trio, &mut posters, seconds(args.seconds))?;
@@ -54,20 +60,19 @@ pub(super) fn run(args: &StoredArgs, common: &Common, rng: &mut Rng) -> Result<R
     let after = disk::syncs(trio.place.path())?;
     let mut report = Report::new("stored", &setting);
     fill(&mut report, &measured, &homes);
-    report.add("  in all, and held by each server", &format!("{total}, {held:?}"), "held", json!(held));
-    report.add("  posted in all", &total.to_string(), "posted", json!(total));
-    tell_bytes(&mut report, &mut trio, total);
+    report.add("held in memory by each server", &format!("{held:?}"), "held", json!(held));
+    let wrong = posters.counted.wrong;
+    report.add("stored on too few disks", &wrong.to_string(), "wrong", json!(wrong));
+    if wrong > 0 {
+        report.fail(format!("{wrong} messages were called stored, and were not on {copies} disks"));
+    }
+    trio.stop();
+    tell_bytes(&mut report, &trio, total);
+    audit::tell(&mut report, &trio, total)?;
     let mut syncs: Histogram = before;
     syncs.merge(&after);
     disk::tell_syncs(&mut report, &syncs);
     tell_busy(&mut report, &measured);
-    let (lost, doubled) = held.iter().fold((0, 0), |(lost, doubled), held| {
-        (lost + total.saturating_sub(*held), doubled + held.saturating_sub(total))
-    });
-    report.add("  lost, doubled", &format!("{lost}, {doubled}"), "lost", json!(lost));
-    if lost + doubled > 0 {
-        report.warn(format!("{lost} are missing somewhere, and {doubled} are there twice: this must not be"));
-    }
     Ok(report)
 }
 
@@ -82,30 +87,40 @@ struct Measured {
 fn measure(trio: &Trio, posters: &mut Posters, span: Duration) -> Result<Measured, Fail> {
     posters.left = u64::MAX;
     posters.until(WARM_UP, |_| false)?;
-    let total = std::mem::take(&mut posters.counted).posted;
+    let before_it = std::mem::take(&mut posters.counted);
     let (before, own, started) = (trio.cpu(), process::own_cpu(), Instant::now());
     posters.until(span, |_| false)?;
     let span = started.elapsed();
     let since = |now: Option<Cpu>, then: Option<Cpu>| Some(now?.since(then?));
     let cpu = trio.cpu().into_iter().zip(before).map(|(now, then)| since(now, then)).collect();
     let measured = Measured { counted: posters.counted.clone(), span, cpu, own: since(process::own_cpu(), own) };
-    posters.counted.posted += total;
+    posters.counted.posted += before_it.posted;
+    posters.counted.wrong += before_it.wrong;
     Ok(measured)
 }
 
-/// Waits until all is stored, and all servers hold it: how many each does.
-pub(super) fn check(posters: &mut Posters, servers: usize) -> Result<Vec<u64>, Fail> {
+/// Waits until all is stored, and all servers hold it and have written it: how many each holds.
+fn check(posters: &mut Posters, servers: usize) -> Result<Vec<u64>, Fail> {
     posters.left = 0;
     if !posters.until(SETTLE_MAX, |posters| posters.open() == 0)? {
         return Err(failed(&format!("{} posts were not stored in time", posters.open())));
     }
     let end = Instant::now() + SETTLE_MAX;
     loop {
-        let held = (0..servers)
-            .map(|at| Ok(trio::entries(&posters.ask(at, &Ask::Status)?, ROOMS)))
-            .collect::<Result<Vec<u64>, Fail>>()?;
-        if held.iter().all(|held| *held == posters.counted.posted) || Instant::now() > end {
+        let (mut held, mut is_done) = (Vec::new(), true);
+        for at in 0..servers {
+            let parts = posters.ask(at, &Ask::Status)?;
+            held.push(trio::entries(&parts, ROOMS));
+            is_done &= held[at] == posters.counted.posted && trio::is_written(&parts);
+        }
+        if is_done {
             return Ok(held);
+        }
+        if Instant::now() > end {
+            return Err(failed(&format!(
+                "{} were posted, and in time the servers held {held:?}, or had not written all of it",
+                posters.counted.posted
+            )));
         }
         posters.until(Duration::from_millis(50), |_| false)?;
     }
@@ -145,11 +160,8 @@ fn fill(report: &mut Report, measured: &Measured, homes: &[usize]) {
     report.add("said once more", &counted.repeated.to_string(), "repeated", json!(counted.repeated));
 }
 
-/// What the logs take once the servers have closed them.
-fn tell_bytes(report: &mut Report, trio: &mut Trio, total: u64) {
-    for server in &mut trio.servers {
-        server.stop();
-    }
+/// What the logs take, now that the servers have closed them.
+fn tell_bytes(report: &mut Report, trio: &Trio, total: u64) {
     let bytes: u64 = (0..trio.servers.len()).map(|at| disk::bytes_in(&trio.directory(at))).sum();
     let each = bytes as f64 / (trio.servers.len() as u64 * total.max(1)) as f64;
     let each = (total >= MESSAGES_FOR_BYTES).then_some(each);

@@ -98,6 +98,13 @@ impl Trio {
         Err(failed("the servers did not agree in time"))
     }
 
+    /// Lets each close its log and end.
+    pub(super) fn stop(&mut self) {
+        for server in &mut self.servers {
+            server.stop();
+        }
+    }
+
     /// CPU time of each so far.
     pub(super) fn cpu(&self) -> Vec<Option<Cpu>> {
         self.servers.iter().map(|server| process::cpu(server.pid())).collect()
@@ -106,7 +113,7 @@ impl Trio {
 
 /// A client that only asks.
 pub(super) fn watcher(server: usize) -> Role {
-    Role { server, room: hobnob_proto::ids::RoomName::lobby(), window: 0 }
+    Role { server, room: hobnob_proto::ids::RoomName::lobby(), window: 0, copies: 0 }
 }
 
 /// The items of a list that goes over several parts of an answer.
@@ -114,8 +121,13 @@ pub(super) fn items<'a>(parts: &'a [Value], name: &'a str) -> impl Iterator<Item
     parts.iter().filter_map(move |part| part[name].as_array()).flatten()
 }
 
-/// How many entries a server holds of the rooms whose names begin so, and how many of them live at each server.
+/// How many entries a server holds of the rooms whose names begin so.
 pub(super) fn entries(parts: &[Value], rooms: &str) -> u64 {
     let is_ours = |room: &&Value| room["name"].as_str().is_some_and(|name| name.starts_with(rooms));
     items(parts, "rooms").filter(is_ours).filter_map(|room| room["entries"].as_u64()).sum()
+}
+
+/// Whether all that the server holds that says this is on its disk.
+pub(super) fn is_written(parts: &[Value]) -> bool {
+    items(parts, "servers").find_map(|server| server["unwritten"].as_u64()) == Some(0)
 }

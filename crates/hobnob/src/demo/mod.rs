@@ -9,7 +9,10 @@ use std::time::{Duration, Instant};
 
 use hobnob_client::Fail;
 
-use crate::demo::{ledger::Tally, stage::Stage};
+use crate::{
+    demo::{ledger::Tally, stage::Stage},
+    interrupt,
+};
 
 mod children;
 mod ledger;
@@ -38,7 +41,7 @@ pub(crate) fn run() -> Result<(), Fail> {
     let mut stage = Stage::set()?;
     let result = play(&mut stage).and_then(verdict);
     // Whoever stops it knows why it ended. The word of that may come after the end of those on the stage.
-    if result.is_err() && stage.is_interrupted_within(GRACE) {
+    if result.is_err() && interrupt::is_told_within(GRACE) {
         return Err(children::failed("interrupted"));
     }
     if result.is_err() {

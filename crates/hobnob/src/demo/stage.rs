@@ -3,22 +3,20 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     net::UdpSocket,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, channel},
-    },
-    thread,
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
     time::{Duration, Instant},
 };
 
 use hobnob_client::Fail;
 use serde_json::Value;
 
-use crate::demo::{
-    children::{GLANCE, Home, Line, Process, Starter, failed},
-    ledger::{Room, Tally},
-    people::{PEOPLE, Person},
+use crate::{
+    demo::{
+        children::{GLANCE, Home, Line, Process, Starter, failed},
+        ledger::{Room, Tally},
+        people::{PEOPLE, Person},
+    },
+    interrupt,
 };
 
 /// How many servers there are.
@@ -63,7 +61,6 @@ pub(crate) struct Stage {
     last_words: VecDeque<String>,
     ports: BTreeMap<u64, u16>,
     start: Instant,
-    interrupted: Arc<AtomicBool>,
     /// Time between two lines of everybody.
     breath: Duration,
     /// Whether what happens is printed.
@@ -73,6 +70,8 @@ pub(crate) struct Stage {
 impl Stage {
     /// An empty stage.
     pub(crate) fn set() -> Result<Self, Fail> {
+        // Whoever is on the stage is sent home before the process ends.
+        interrupt::watch().map_err(|why| failed(&why))?;
         let mut tag = [0; 8];
         getrandom::fill(&mut tag).map_err(|error| failed(&format!("no random numbers: {error}")))?;
         let tag = format!("{:016x}", u64::from_ne_bytes(tag));
@@ -93,7 +92,6 @@ impl Stage {
             last_words: VecDeque::new(),
             ports: BTreeMap::new(),
             start: Instant::now(),
-            interrupted: watch_for_interrupt()?,
             breath: BREATH,
             tells: true,
         })
@@ -214,7 +212,7 @@ impl Stage {
         // What is missing after that is counted as such.
         let _counted_below =
             self.wait_until("", |stage| stage.rooms.values().all(|room| room.is_settled() && room.is_seen()));
-        self.interrupted()?;
+        interrupted()?;
         for id in self.servers.keys().copied().collect::<Vec<_>>() {
             for room in ["kitchen", "garden"] {
                 self.read_log(id, room)?;
@@ -283,7 +281,7 @@ impl Stage {
 
     /// Takes in a line, if there is one within a moment.
     fn listen(&mut self) -> Result<(), Fail> {
-        self.interrupted()?;
+        interrupted()?;
         match self.lines.recv_timeout(GLANCE) {
             Ok(line) => self.hear(&line),
             Err(RecvTimeoutError::Timeout) => {}
@@ -351,20 +349,11 @@ impl Stage {
             self.said.push(Said { what: what.to_owned(), about, at });
         }
     }
+}
 
-    /// An error once the person wants it to end.
-    /// Whether somebody stops the demo, now or within `span`.
-    pub(super) fn is_interrupted_within(&self, span: Duration) -> bool {
-        let start = Instant::now();
-        while self.interrupted().is_ok() && start.elapsed() < span {
-            thread::sleep(GLANCE);
-        }
-        self.interrupted().is_err()
-    }
-
-    fn interrupted(&self) -> Result<(), Fail> {
-        if self.interrupted.load(Ordering::Relaxed) { Err(failed("interrupted")) } else { Ok(()) }
-    }
+/// An error once the person wants it to end.
+fn interrupted() -> Result<(), Fail> {
+    if interrupt::is_told() { Err(failed("interrupted")) } else { Ok(()) }
 }
 
 /// Whether a server sees all servers up.
@@ -389,23 +378,6 @@ fn free_port() -> Result<u16, Fail> {
         }
     }
     Err(failed("no port is free"))
-}
-
-/// Becomes true with the first Ctrl-C (or SIGTERM), which then no longer ends the process by itself: whoever is on the
-/// stage is sent home first.
-fn watch_for_interrupt() -> Result<Arc<AtomicBool>, Fail> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&interrupted);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| failed(&format!("cannot start: {error}")))?;
-    let watch = move || {
-        runtime.block_on(hobnob_client::told_to_end());
-        flag.store(true, Ordering::Relaxed);
-    };
-    let spawned = thread::Builder::new().name("interrupt".into()).spawn(watch);
-    spawned.map(|_| interrupted).map_err(|error| failed(&format!("a thread cannot be started: {error}")))
 }
 
 #[cfg(test)]

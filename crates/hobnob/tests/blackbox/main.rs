@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bare;
+mod bench;
 mod closed;
 mod cluster;
 #[allow(dead_code, reason = "other targets use the rest")]
