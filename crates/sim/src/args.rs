@@ -68,7 +68,7 @@ pub(crate) struct Args {
     /// Leave these out, though they were drawn; by their names, with commas between them.
     #[arg(long, value_delimiter = ',', value_parser = switches::parse)]
     without: Vec<&'static str>,
-    /// Of all that breaks only these, and often; by their names, with commas between them.
+    /// Of what breaks by the schedule only these, and often (the network, the outsider and disks stay as they were drawn); by their names, with commas between them.
     #[arg(long, value_delimiter = ',', value_parser = switches::parse_alone)]
     only: Vec<&'static str>,
     /// Leave these faults out, by the order in which they were drawn, with commas between them.

@@ -63,6 +63,23 @@ pub enum Says {
     Unwritable,
 }
 
+/// How often something has gone wrong with a disk.
+#[derive(Clone, Copy, Debug, Default)]
+struct Happened {
+    /// Syncs that stalled.
+    stalled: u64,
+    /// Syncs that failed for want of room.
+    full: u64,
+    /// Crashes that lost all that was not synced.
+    lost: u64,
+    /// Crashes that lost only the end of it.
+    torn: u64,
+    /// Entries that rotted.
+    rotten: u64,
+    /// Disks that were replaced.
+    wiped: u64,
+}
+
 /// A disk.
 #[derive(Debug)]
 pub struct Disk {
@@ -80,9 +97,7 @@ pub struct Disk {
     failed: bool,
     rotten: bool,
     scrub: Time,
-    /// Syncs that stalled, syncs that failed for want of room, crashes that lost all that was not synced, or only the end of
-    /// it; entries that rotted, disks that were replaced.
-    happened: [u64; 6],
+    happened: Happened,
     /// When the world will look at it.
     pub woken: Option<Time>,
 }
@@ -102,7 +117,7 @@ impl Disk {
             failed: false,
             rotten: false,
             scrub: Time::ZERO,
-            happened: [0; 6],
+            happened: Happened::default(),
             woken: None,
         }
     }
@@ -144,7 +159,7 @@ impl Disk {
         let (mut synced, mut says) = (Vec::new(), Vec::new());
         if let Some((_, count)) = self.syncing.take_if(|(at, _)| *at <= now) {
             if self.full {
-                self.happened[1] += 1;
+                self.happened.full += 1;
                 self.failed = true;
                 self.queue.clear();
                 says.push(Says::Unwritable);
@@ -179,7 +194,7 @@ impl Disk {
         };
         let survive = if self.full { 0 } else { survive };
         if survive < self.queue.len() {
-            self.happened[if survive == 0 { 2 } else { 3 }] += 1;
+            *(if survive == 0 { &mut self.happened.lost } else { &mut self.happened.torn }) += 1;
         }
         let synced: Vec<_> = self.queue.drain(..survive).collect();
         self.apply(&synced);
@@ -196,7 +211,7 @@ impl Disk {
 
     /// What has happened to it so far, and how often.
     pub fn faults(&self) -> [(&'static str, u64); 6] {
-        let [stalled, full, lost, torn, rotten, wiped] = self.happened;
+        let Happened { stalled, full, lost, torn, rotten, wiped } = self.happened;
         [
             ("fault disk stalls", stalled),
             ("fault disk full", full),
@@ -209,7 +224,7 @@ impl Disk {
 
     /// Another disk is in its place, with nothing on it.
     pub fn wipe(&mut self) {
-        self.happened[5] += 1;
+        self.happened.wiped += 1;
         self.synced.wipe();
         (self.full, self.rotten) = (false, false);
     }
@@ -233,7 +248,7 @@ impl Disk {
     /// An entry rots. It is found within [`SCRUB_EVERY`], or when it is read.
     pub fn rot(&mut self, (room, origin, seq): &(RoomName, Origin, u64), now: Time) -> bool {
         let rotten = self.synced.rot(room, *origin, *seq);
-        self.happened[4] += u64::from(rotten);
+        self.happened.rotten += u64::from(rotten);
         if rotten && !self.rotten {
             (self.rotten, self.scrub) = (true, now + self.rng.span(Duration::ZERO, SCRUB_EVERY));
         }
@@ -255,7 +270,7 @@ impl Disk {
         if self.syncing.is_none() && !self.queue.is_empty() {
             let mut span = self.rng.jitter(self.profile.sync, 50);
             if self.rng.chance(self.profile.stall_ppm) {
-                self.happened[0] += 1;
+                self.happened.stalled += 1;
                 span += self.rng.span(Duration::ZERO, STALL_MAX);
             }
             self.syncing = Some((now + span, self.queue.len()));

@@ -133,12 +133,17 @@ pub enum Fact<'a> {
         /// Those that it knows, up or down.
         members: &'a [Origin],
     },
-    /// An operator brings servers of one cluster into another.
+    /// An operator asks a server to come over to another cluster.
     Joins {
-        /// From which.
-        from: ClusterId,
-        /// To which.
+        /// Which.
+        server: Process,
+        /// To which cluster.
         to: ClusterId,
+    },
+    /// It says that it does not.
+    JoinsNot {
+        /// Which.
+        server: Process,
     },
     /// A server belongs to another cluster than before.
     Belongs {

@@ -24,6 +24,7 @@ use crate::{
     oracle::Told,
     profile::WallProfile,
     watch::Watch,
+    world::operators::Retiring,
 };
 
 /// Where servers listen.
@@ -101,6 +102,8 @@ pub struct ServerHost {
     pub disk: Option<Disk>,
     /// The id of the server that is started in its place then.
     pub successor: Option<ServerId>,
+    /// It is dead, and an operator has asked the cluster to forget it.
+    pub retiring: Option<Retiring>,
     /// As whom its last process ran that ended without a word.
     pub ended: Option<Origin>,
     /// The clock on its wall.
@@ -131,8 +134,24 @@ impl ServerHost {
     pub fn new(id: ServerId, secret: Option<Secret>, wall: WallProfile) -> Self {
         let addr = SocketAddr::from((Ipv4Addr::new(10, 0, 0, id.0 as u8), SESSION_PORT));
         let of = id.0 as usize;
-        let (process, paused, leaving, successor, disk, ended) = (None, None, None, None, None, None);
-        Self { id, addr, process, paused, leaving, successor, ended, wall, disk, secret, of, run: 0, addrs: 0 }
+        let (process, paused, leaving, successor, disk) = (None, None, None, None, None);
+        let (retiring, ended) = (None, None);
+        Self {
+            id,
+            addr,
+            process,
+            paused,
+            leaving,
+            successor,
+            retiring,
+            ended,
+            wall,
+            disk,
+            secret,
+            of,
+            run: 0,
+            addrs: 0,
+        }
     }
 
     /// The machine of stranger number `of`, which uses an id of ours.

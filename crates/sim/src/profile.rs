@@ -43,7 +43,7 @@ pub struct Wanted {
     pub disks: Option<Disks>,
     /// What is left out, though it was drawn: names of [`switches`].
     pub without: BTreeSet<&'static str>,
-    /// Of all that breaks only this, and often: names of [`switches::ALONE`].
+    /// Of what breaks by the schedule only this, and often: names of [`switches::ALONE`].
     pub only: BTreeSet<&'static str>,
     /// Faults that do not happen, though they were drawn: see [`Profile::skip`].
     pub skip: BTreeSet<u64>,
@@ -118,7 +118,8 @@ pub struct FaultProfile {
     pub garbage: bool,
     /// The network is cut from the start, until its halves are two clusters. Then no server crashes.
     pub split: bool,
-    /// Operators retire servers that are dead, and bring servers into the other cluster where there are two.
+    /// Operators retire servers that are dead, and bring servers into the other cluster where there are two: in closed
+    /// clusters only.
     pub operators: bool,
     /// What is on was wanted alone: whenever something else is drawn, it is drawn again.
     pub only: bool,
@@ -233,8 +234,9 @@ impl Profile {
         for name in &wanted.only {
             switches::alone(name, &mut profile);
         }
-        // In an open cluster, only who sits at a server may decide about it.
-        profile.closed |= profile.faults.split && profile.faults.operators;
+        // In an open cluster, only who sits at a server may decide about it, and nobody here does.
+        profile.closed |= profile.faults.operators && (profile.faults.split || profile.faults.only);
+        profile.faults.operators &= profile.closed;
         if profile.closed {
             let rogues = trust_rng.below(3);
             let kinds = [Rogue::Open, Rogue::OtherSecret];

@@ -23,7 +23,7 @@ use hobnob_proto::{
     wire::frame::Start,
 };
 
-use self::steps::Cause;
+use self::{operators::Joining, steps::Cause};
 use crate::{
     coverage::Coverage,
     disk::Disk,
@@ -42,7 +42,7 @@ use crate::{
 
 mod breaks;
 mod disks;
-mod operators;
+pub(crate) mod operators;
 mod steps;
 
 /// From here on, ids are used by servers that take the place of others.
@@ -136,6 +136,7 @@ pub struct World {
     /// The hashes of all sealed packets.
     sealed: Hashes<()>,
     departed: Vec<Gone>,
+    joining: Vec<Joining>,
     /// What was on the disk that was lost last.
     weak: Vec<Dot>,
     coverage: Coverage,
@@ -197,6 +198,7 @@ impl World {
             outsider,
             sealed: Hashes::default(),
             departed: Vec::new(),
+            joining: Vec::new(),
             weak: Vec::new(),
             coverage: Coverage::of(profile),
             census_at: Time::ZERO + CENSUS_EVERY,
@@ -302,6 +304,7 @@ impl World {
         if politely {
             self.command(of, client::Command::Quit)?;
         }
+        self.operator_goes(of);
         if let Some(running) = self.clients[of].process.take() {
             self.part_with_client(&running);
         }

@@ -171,7 +171,6 @@ impl Node {
     pub(super) fn begin(&mut self) {
         self.stage = Stage::Joining;
         self.started = self.now;
-        self.probations = Probations::default();
         self.heartbeat = Heartbeat::new(heartbeat::Config::default(), self.rng.fork(), self.now);
         self.election = Election::new(self.me, self.kept.term, self.rng.fork());
         self.clients.set_me(self.me);
@@ -446,6 +445,8 @@ impl Node {
         let secs = self.cluster_millis() / 1000;
         let cluster = self.cluster;
         self.me = Origin { id, boot: Boot::new(secs, Some(last), &mut self.rng) };
+        // Whoever comes over to another cluster remembers who flaps. This is another server, which has met nobody.
+        self.probations = Probations::default();
         self.adopt(cluster);
     }
 

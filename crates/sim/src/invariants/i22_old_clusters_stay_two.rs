@@ -33,8 +33,8 @@ struct Known {
 pub struct StayTwo {
     clusters: BTreeMap<ClusterId, Known>,
     of: BTreeMap<Process, ClusterId>,
-    /// From which to which operators bring servers.
-    joins: BTreeSet<(ClusterId, ClusterId)>,
+    /// Where operators have asked servers to go that have not refused.
+    joins: BTreeMap<Process, ClusterId>,
     /// Two clusters met that may not merge.
     met: bool,
 }
@@ -73,7 +73,7 @@ impl Invariant for StayTwo {
         match fact {
             Fact::Belongs { server, cluster } => {
                 let before = self.of.get(server).copied().filter(|before| before != cluster);
-                let before = before.filter(|before| !self.joins.contains(&(*before, *cluster)));
+                let before = before.filter(|_| self.joins.get(server) != Some(cluster));
                 if before.is_some_and(|before| self.is_settled(before, now)) && self.is_settled(*cluster, now) {
                     return Err(format!("server {} goes over from {before:?} to {cluster:?}", server.of));
                 }
@@ -92,11 +92,15 @@ impl Invariant for StayTwo {
                 let settled = self.clusters.keys().filter(|cluster| self.is_settled(**cluster, now));
                 self.met |= settled.count() > 1;
             }
-            Fact::Joins { from, to } => {
-                self.joins.insert((*from, *to));
+            Fact::Joins { server, to } => {
+                self.joins.insert(*server, *to);
+            }
+            Fact::JoinsNot { server } => {
+                self.joins.remove(server);
             }
             Fact::Crashed { server } | Fact::Left { server } => {
                 self.leave(*server);
+                self.joins.remove(server);
             }
             _ => {}
         }
@@ -128,18 +132,23 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_may_bring_servers_over_one_way() {
-        fn check(from: u128, to: u128, expected: bool) {
+    fn an_operator_may_bring_over_the_server_that_was_asked_unless_it_refuses() {
+        fn check(asked: usize, to: u128, refuses: bool, expected: bool) {
             let entry = entry(1, 1, 1, 5, "x");
             let belongs = |of, cluster| Fact::Belongs { server: process(of), cluster: ClusterId(cluster) };
             let mut facts = vec![belongs(1, 1), belongs(2, 2), belongs(3, 1)];
             facts.extend([1, 2].map(|of| Fact::Held { server: process(of), own: true, entry: &entry }));
             facts.extend((0..80).map(|_| Fact::Weather { calm: true }));
-            facts.extend([Fact::Joins { from: ClusterId(1), to: ClusterId(2) }, belongs(from as usize, to)]);
-            assert_eq!(first_bad(&mut StayTwo::default(), &facts).is_some(), expected, "{from} {to}");
+            let server = process(asked);
+            facts.push(Fact::Joins { server, to: ClusterId(to) });
+            facts.extend(refuses.then_some(Fact::JoinsNot { server }));
+            facts.push(belongs(1, 2));
+            assert_eq!(first_bad(&mut StayTwo::default(), &facts).is_some(), expected, "{asked} {to} {refuses}");
         }
-        check(1, 2, false);
-        check(2, 1, true);
+        check(1, 2, false, false);
+        check(1, 2, true, true);
+        check(3, 2, false, true);
+        check(1, 3, false, true);
     }
 
     #[test]

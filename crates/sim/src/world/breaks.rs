@@ -2,7 +2,7 @@
 
 use hobnob_proto::{node::Stop, time::Duration};
 
-use super::{Cause, World};
+use super::{Cause, World, operators::Retiring};
 use crate::{
     disk::Disk,
     facts::{Fact, Process},
@@ -14,6 +14,9 @@ use crate::{
     trace::Fnv,
 };
 
+/// A server that was retired while it ran is followed by another so long after it has stopped.
+const RETIRED_BACK: Duration = Duration::from_secs(2);
+
 impl World {
     /// Breaks or mends something. What is in that state already stays in it.
     pub fn apply(&mut self, fault: &Fault) -> Result<(), Violation> {
@@ -24,13 +27,15 @@ impl World {
             self.coverage.meet(name);
         }
         let line = self.told(fault);
-        let is_last = self.servers.iter().filter(|host| host.process.is_some()).count() <= 1;
+        // Of one server alone, its crash is no more than that.
+        let is_last = self.servers.len() > 1 && self.servers.iter().filter(|host| host.process.is_some()).count() <= 1;
         self.checker.silences.breaks(fault, is_last, self.now);
         self.trace.story(self.now, format_args!("{line}"));
         match fault {
             Fault::Crash(of) => self.crash_server(*of)?,
             Fault::Restart(of) => {
                 self.departed.retain(|gone| gone.host != *of);
+                self.take_retired_place(*of);
                 let jump = self.servers[*of].wall.jump_secs;
                 let process = self.servers[*of].start(self.replicas, &mut self.rng, self.now);
                 if process.run > 1 && jump.abs() > 1 {
@@ -206,6 +211,13 @@ impl World {
     /// A server has stopped by itself: after it was asked to, nothing else is fine.
     pub(super) fn stopped(&mut self, host: HostId, process: Process, why: &Stop) -> Result<(), Violation> {
         let Some(of) = self.servers.get(host).map(|_| host) else { return Ok(()) };
+        if *why == Stop::Retired
+            && let Some(Retiring { successor, .. }) = self.servers[of].retiring.take()
+        {
+            // It came back before its cluster was asked to forget it.
+            self.servers[of].leaving = Some(RETIRED_BACK);
+            self.servers[of].successor = Some(successor);
+        }
         let ServerHost { id, leaving, .. } = &mut self.servers[of];
         let (id, Some(back)) = (*id, leaving.take()) else {
             let id = self.servers[of].id;
@@ -215,11 +227,14 @@ impl World {
         let again = self.now + back;
         self.schedule(again, super::Task::Fault(Fault::Restart(of)));
         self.trace.story(self.now, format_args!("server {id} has stopped: {why:?}"));
-        if *why != Stop::Left {
-            self.servers[of].successor = None;
-            return self.checker.observe(&Fact::Crashed { server: process }, self.now);
+        if *why == Stop::Left {
+            self.checker.observe(&Fact::Left { server: process }, self.now)?;
+        } else {
+            self.checker.observe(&Fact::Crashed { server: process }, self.now)?;
+            if *why != Stop::Retired {
+                self.servers[of].successor = None;
+            }
         }
-        self.checker.observe(&Fact::Left { server: process }, self.now)?;
         if let Some(successor) = self.servers[of].successor.take()
             && self.empty_disk(of)?
         {

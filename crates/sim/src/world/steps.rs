@@ -110,6 +110,7 @@ impl World {
         let packets = running.node.packets_taken() - taken;
         self.opened(host, run, cause, packets)?;
         self.look(host, &mut running)?;
+        self.came_over(&running);
         if let Some(why) = stopped {
             if why == node::Stop::Left {
                 self.departed.push(Gone { who: running.process, host, origin: running.node.origin() });
@@ -178,6 +179,7 @@ impl World {
                     client::Output::Event(event) => {
                         clashed |= matches!(event, client::Event::Refused { why: Refusal::Clash, .. });
                         self.clients[of].told.tell(&event, &mut self.checker, &mut self.trace, self.now)?;
+                        self.operator_hears(of, &event)?;
                     }
                 }
             }
