@@ -2,7 +2,9 @@
 
 use hobnob_proto::{
     client::Command,
+    ids::{Boot, Origin},
     log::{Entry, VersionVector},
+    store::Write,
     time::Time,
     wire::{
         frame::Start,
@@ -169,7 +171,7 @@ fn what_has_turned_up_elsewhere_unnoticed_is_asked_for() {
     assert_eq!(on_disk(&mut world, 1), (1, 0));
     // As a backup of its disk has it.
     world.kill(3);
-    let sound = hobnob_proto::store::Write::Repair(entry.clone().into());
+    let sound = Write::Repair(entry.clone().into());
     world.disk(3).model.apply(&sound);
     world.start(3);
     world.run_secs(200);
@@ -291,4 +293,40 @@ fn a_server_alone_with_a_bad_disk_does_not_write_without_end() {
     world.disk(1).is_damaged = false;
     world.run_secs(200);
     assert_eq!(on_disk(&mut world, 1), (1, 0));
+}
+
+#[test]
+fn what_is_imported_takes_the_place_of_a_marker_that_is_only_on_disk() {
+    let (mut world, entry) = rotten(&[1]);
+    let marker = Write::Lost { room: room(), origin: entry.origin, seq: ROTTEN };
+    world.disk(1).model.apply(&marker);
+    assert_eq!(on_disk(&mut world, 1), (1, 0));
+    let anna = world.person(HERE, 1);
+    world.run_secs(1);
+    let line = Import { n: 1, what: Item::Entry(entry.clone()), floor: 0 };
+    world.command(anna, Command::Import { lines: vec![line] });
+    world.run_secs(3);
+    assert_eq!(world.imported, [(1, Outcome::Kept)]);
+    assert_eq!(*world.disk(1).model.get(&room(), entry.origin, ROTTEN).unwrap().entry, entry);
+    assert_eq!(world.disk(1).model.quarantined().len(), 0);
+}
+
+#[test]
+fn nobody_can_mark_what_a_live_server_has_not_sequenced() {
+    let mut world = World::with(&[true, true]);
+    spoken(&mut world, 1, 3);
+    let home = world.home().unwrap();
+    let origin = origin(&world, home);
+    let dead = Origin { boot: Boot(origin.boot.0 - 1), ..origin };
+    let hlc = world.disk(home).model.get(&room(), origin, 3).unwrap().entry.hlc;
+    let anna = world.person(HERE, 3 - home);
+    world.run_secs(1);
+    for (n, origin, seq) in [(1, origin, 4), (2, dead, 1)] {
+        let what = Item::Entry(Entry::lost(room(), origin, seq, hlc));
+        world.command(anna, Command::Import { lines: vec![Import { n, what, floor: 0 }] });
+    }
+    world.run_secs(3);
+    world.imported.sort_unstable_by_key(|(n, _)| *n);
+    assert_eq!(world.imported, [(1, Outcome::Invalid), (2, Outcome::Kept)]);
+    assert_eq!((world.held(1), world.held(2)), ((4, 4), (4, 4)));
 }
