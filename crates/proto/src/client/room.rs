@@ -54,7 +54,7 @@ pub(super) struct Room {
     copies: bool,
     /// Whether some of what was asked for is no longer kept, and that is still to be said.
     gone: bool,
-    /// Of what markers were shown: an entry that turns up is shown late.
+    /// Of what there were markers: an entry that turns up is shown late, or in the place of one that is held back.
     lost: BTreeSet<(Origin, u64)>,
 }
 
@@ -205,9 +205,12 @@ impl Room {
     /// Takes an entry whose hash is right.
     pub(super) fn entry(&mut self, entry: Entry, now: Time, events: &mut VecDeque<Event>) {
         let Some(receiver) = &mut self.receiver else { return };
-        if self.lost.contains(&(entry.origin, entry.seq)) && !entry.is_lost() {
+        let dot = (entry.origin, entry.seq);
+        if !entry.is_lost() && self.lost.remove(&dot) {
             // A server has found it again, or another one had it all the time.
-            self.lost.remove(&(entry.origin, entry.seq));
+            if let Some(history) = &mut self.history {
+                history.held_back.retain(|&(_, origin, seq), _| (origin, seq) != dot);
+            }
             return self.release(vec![entry], now, events);
         }
         let released = receiver.entry(entry, now);
@@ -218,6 +221,11 @@ impl Room {
 
     /// Shows what has no hole before it, or holds it back while there is history to come.
     fn release(&mut self, mut released: Vec<Entry>, now: Time, events: &mut VecDeque<Event>) {
+        for entry in released.iter().filter(|entry| entry.is_lost() && !self.copies) {
+            if self.lost.len() < LOST_MAX {
+                self.lost.insert((entry.origin, entry.seq));
+            }
+        }
         let Some(history) = &mut self.history else {
             released.sort_unstable_by_key(Entry::order);
             for entry in released {
@@ -294,11 +302,7 @@ impl Room {
     }
 
     fn show(&mut self, entry: Entry, events: &mut VecDeque<Event>) {
-        if entry.is_lost() {
-            if self.lost.len() < LOST_MAX {
-                self.lost.insert((entry.origin, entry.seq));
-            }
-        } else if !self.shown.insert(entry.post_key()) {
+        if !entry.is_lost() && !self.shown.insert(entry.post_key()) {
             return;
         }
         self.say_gone(Some(entry.hlc.millis), events);
@@ -307,5 +311,52 @@ impl Room {
         self.newest = self.newest.max(Some(order));
         let history = self.target.holds(entry.origin, entry.seq);
         events.push_back(Event::Message { entry, history, late });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Boot, ServerId};
+
+    #[test]
+    fn what_turns_up_is_shown_in_the_place_of_a_marker_that_is_held_back_and_late_after_one_that_was_shown() {
+        let origin = Origin { id: ServerId(1), boot: Boot(1) };
+        let real = |seq| Entry {
+            kind: "message".into(),
+            body: format!("line {seq}").into(),
+            client_seq: seq,
+            ..marker(origin, seq)
+        };
+        let check = |steps: &[Entry], expected: &[&str]| {
+            let (mut events, now) = (VecDeque::new(), Time::ZERO);
+            let mut room = Room::new(RoomName::lobby(), Start::Last(9));
+            room.moved(now);
+            let heads = [(origin, 3)].into_iter().collect();
+            room.joined(&VersionVector::default(), &heads, 1, now, &mut events);
+            for entry in steps {
+                room.entry(entry.clone(), now, &mut events);
+            }
+            let shown: Vec<_> = events
+                .iter()
+                .filter_map(|event| match event {
+                    Event::Message { entry, late, .. } if entry.is_lost() => Some(format!("lost, {late}")),
+                    Event::Message { entry, late, .. } => Some(format!("{}, {late}", entry.body)),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(shown, expected);
+        };
+        let lost = marker(origin, 2);
+        let all = ["line 1, false", "line 2, false", "line 3, false"];
+        check(&[real(1), lost.clone(), real(2), real(3)], &all);
+        check(&[lost.clone(), real(2), real(1), real(3)], &all);
+        let late = ["line 1, false", "lost, false", "line 3, false", "line 2, true"];
+        check(&[real(1), lost.clone(), real(3), real(2), real(2)], &late);
+        check(&[real(1), real(2), lost, real(3)], &all);
+    }
+
+    fn marker(origin: Origin, seq: u64) -> Entry {
+        Entry::lost(RoomName::lobby(), origin, seq, Hlc { millis: seq, counter: 0 })
     }
 }

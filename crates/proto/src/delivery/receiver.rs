@@ -132,9 +132,9 @@ impl Receiver {
         &self.held
     }
 
-    /// Whether this one waits above a hole.
+    /// Whether this one waits above a hole, and not its marker.
     pub fn has_stranded(&self, origin: Origin, seq: u64) -> bool {
-        self.stranded.get(&origin).is_some_and(|above| above.contains_key(&seq))
+        self.stranded.get(&origin).and_then(|above| above.get(&seq)).is_some_and(|entry| !entry.is_lost())
     }
 
     /// How many entries wait above a hole.
@@ -355,13 +355,18 @@ impl Receiver {
         }
     }
 
-    /// Keeps an entry above a hole; where there are too many, the one farthest above its hole goes.
+    /// Keeps an entry above a hole, in the place of its marker if that waits there; where there are too many, the one farthest above its hole goes.
     fn strand(&mut self, entry: Entry, now: Time) {
         let (origin, seq) = (entry.origin, entry.seq);
         self.exists(origin, seq);
-        if let btree_map::Entry::Vacant(place) = self.stranded.entry(origin).or_default().entry(seq) {
-            place.insert(entry);
-            self.stranded_count += 1;
+        match self.stranded.entry(origin).or_default().entry(seq) {
+            btree_map::Entry::Vacant(place) => {
+                place.insert(entry);
+                self.stranded_count += 1;
+            }
+            // It was lost, and is there after all.
+            btree_map::Entry::Occupied(mut place) if place.get().is_lost() => _ = place.insert(entry),
+            btree_map::Entry::Occupied(_) => {}
         }
         if self.stranded_count > limits::STRANDED_MAX {
             let farthest = self

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry as Slot};
 
 use crate::{
-    ids::{DeviceId, PersonId},
+    ids::{DeviceId, Origin, PersonId},
     log::{
         Entry, Hash, PostKey,
         entry::DisplayOrder,
@@ -146,6 +146,20 @@ impl Posts {
         };
         self.forget_expected(device);
         true
+    }
+
+    /// There is no such entry any more: its post is not here. Whether another entry of that post is, the disk has to say.
+    pub(super) fn lose(&mut self, origin: Origin, seq: u64) {
+        let is_it = |record: &Record| (record.order.1, record.order.2) == (origin, seq);
+        for numbers in self.devices.values_mut() {
+            let lost = numbers.posts.iter().find(|(_, record)| is_it(record)).map(|(number, _)| *number);
+            if let Some(lost) = lost {
+                numbers.posts.remove(&lost);
+                (numbers.run, numbers.known) = (None, None);
+                self.records -= 1;
+                return;
+            }
+        }
     }
 
     /// The disk does not say anything of a device.

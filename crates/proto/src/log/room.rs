@@ -211,6 +211,11 @@ impl RoomLog {
         self.posts.insert(entry);
     }
 
+    /// There is a marker in the place of an entry on disk: it is the entry of no post any more.
+    pub fn lose(&mut self, origin: Origin, seq: u64) {
+        self.posts.lose(origin, seq);
+    }
+
     /// One entry, if it is in memory.
     pub fn get(&self, origin: Origin, seq: u64) -> Option<&Kept> {
         self.parts.get(&origin)?.get(seq)

@@ -183,6 +183,7 @@ impl Node {
         let is_server = matches!(self.sessions.get(&session), Some(Party::Server(_)));
         let mut is_news = false;
         for (name, cursor) in rooms {
+            let cursor = self.clipped(&name, cursor);
             let Some(room) = self.rooms.get_mut(&name) else { continue };
             if is_server && room.upstream == Upstream::Home && room.followers.get(session).is_none() {
                 // It heard sooner than we did that the room is ours.
@@ -213,6 +214,16 @@ impl Node {
             self.heads_backoff.remove(&session);
             self.timers.set(timer, self.now + HEADS_AGAIN);
         }
+    }
+
+    /// What somebody says that they hold, without what they cannot have: entries of ours that we have not sequenced. It would
+    /// count as a copy of those once we have.
+    fn clipped(&self, name: &RoomName, cursor: VersionVector) -> VersionVector {
+        let ours = self.rooms.get(name).map_or(0, |room| room.held().get(self.me));
+        if cursor.get(self.me) <= ours {
+            return cursor;
+        }
+        cursor.iter().map(|(origin, top)| (origin, if origin == self.me { ours } else { top })).collect()
     }
 
     /// Where a following server holds more than we do, pull it: after a partition both sides have something.

@@ -199,6 +199,9 @@ impl Node {
         if is_new && origins >= limits::ORIGINS_MAX {
             return Some(Outcome::Full);
         }
+        if entry.is_lost() && !self.takes_marker(&entry, None) {
+            return Some(Outcome::Invalid);
+        }
         if is_new && floor > 0 && seq == floor + 1 && !self.begin_above(&name, origin, floor)? {
             return Some(Outcome::Invalid);
         }
@@ -274,7 +277,7 @@ impl Node {
             return self.count("import_unread");
         }
         for (n, entry) in lines {
-            let there = found.get(&dot(&entry)).map(|kept| kept.entry.hash);
+            let there = found.get(&dot(&entry)).map(|kept| (kept.entry.hash, kept.entry.is_lost()));
             if there.is_none() && self.is_on_disk_alone(&entry) {
                 // The answer went only so far, or the line has come since.
                 if let Some(importing) = self.imports.get_mut(&session) {
@@ -284,7 +287,8 @@ impl Node {
             }
             let name = (name.clone(), entry.origin, entry.seq);
             let outcome = match there {
-                Some(hash) if hash != entry.hash && !entry.is_lost() => {
+                Some((_, true)) if !entry.is_lost() => self.import_found(entry),
+                Some((hash, _)) if hash != entry.hash && !entry.is_lost() => {
                     self.quarantine(entry);
                     Outcome::Conflict
                 }
@@ -294,6 +298,20 @@ impl Node {
             self.decide(session, n, outcome, Some(name));
         }
         self.read_imports(session, name);
+    }
+
+    /// An entry in whose place there is a marker on disk.
+    fn import_found(&mut self, entry: Entry) -> Outcome {
+        if !entry.is_bounded(self.cluster_millis()) {
+            return Outcome::Invalid;
+        }
+        let is_rotten = |room: &Room| room.rotten.contains(entry.origin, entry.seq);
+        if self.rooms.get(&entry.room).is_some_and(is_rotten) {
+            self.mends(&entry, None);
+        } else {
+            self.find_again(entry.into(), None);
+        }
+        Outcome::Kept
     }
 
     /// An entry whose name is held, in memory, or rotten, or given up.

@@ -240,11 +240,14 @@ impl Node {
         }
     }
 
-    /// Asks for a write in the place of a rotten entry, which is read again then: a store may not be able to do it.
-    pub(super) fn persist_and_read(&mut self, write: Write, room: RoomName, origin: Origin, seq: u64) {
-        if let Some(n) = self.persist(write) {
-            self.kept.waiting.push_back((n, Waiting::Again(room, origin, seq)));
+    /// Asks for a write in the place of a rotten entry, which is read again then: a store may not be able to do it. False
+    /// where nothing is written any more.
+    pub(super) fn persist_and_read(&mut self, write: Write, room: &RoomName, (origin, seq): (Origin, u64)) -> bool {
+        let written = self.persist(write);
+        if let Some(n) = written {
+            self.kept.waiting.push_back((n, Waiting::Again(room.clone(), origin, seq)));
         }
+        written.is_some()
     }
 
     /// A term is to be durable before anybody hears that we lead in it; one that others lead in is written too.
@@ -395,7 +398,8 @@ impl Node {
         self.count("unwritable");
         for (_, waiting) in self.kept.fail() {
             match waiting {
-                Waiting::Entry(..) | Waiting::Again(..) => {}
+                Waiting::Entry(..) => {}
+                Waiting::Again(room, origin, seq) => self.mend_later(&room, (origin, seq)),
                 Waiting::Term(term) => self.elect(election::Input::TermDurable(term)),
                 Waiting::Fences(records, by) => self.take_fences(&records, by),
             }

@@ -11,19 +11,22 @@
 //! A marker is an entry whose kind is `lost` ([`Entry::lost`](crate::log::Entry::lost)), so vectors cover it, and followers
 //! go past it. It never takes the place of anything: a server takes it from another one only where it has a hole, and a store
 //! finds it only where it finds nothing sound. Any other content with that name takes its place, and is passed on to all.
-//! Peers are asked for what is lost again and again, in case it has turned up there. So who makes up markers delays an entry
-//! by minutes at most.
+//! Peers are asked for what is lost again and again, in case it has turned up there. What a live member has not sequenced
+//! cannot be lost, so markers for it are taken from nobody else, and no more are taken than are remembered. So who makes up
+//! markers delays by minutes entries that exist, and that reach a server after their markers; and a home that does so can do
+//! worse.
 
 use std::{collections::BTreeMap, ops::Bound};
 
 use super::{
     Node, Party, Stage, Timer,
-    rooms::Room,
+    rooms::{Room, Upstream},
     rot::{RANGES_MAX, Step},
 };
 use crate::{
     ids::{Origin, RoomName, ServerId},
     limits::PULL_ROTTEN_ID,
+    log::Entry,
     session::SessionId,
     store::{LOST_MAX, Write},
     time::{Duration, Time},
@@ -143,13 +146,55 @@ impl Node {
             case.step = Step::Written;
             case.denials = Denials::default();
             self.mending.loses(name, (origin, seq));
-            self.persist_and_read(Write::Lost { room: name.clone(), origin, seq }, name.clone(), origin, seq);
+            let marker = Write::Lost { room: name.clone(), origin, seq };
+            if !self.persist_and_read(marker, name, (origin, seq)) {
+                self.mend_later(name, (origin, seq));
+            }
         }
     }
 
-    /// There is a marker in its place.
+    /// Whether a marker is taken that a server sends, or a client imports. One that is held already changes nothing.
+    ///
+    /// What a live member has not said that it has sequenced cannot be lost: a marker for it would count as a copy once it
+    /// is. Only it may send that, and the home that we follow, which asks the same. And no more are taken than are
+    /// remembered, since an entry takes the place only of those.
+    pub(super) fn takes_marker(&mut self, entry: &Entry, from: Option<SessionId>) -> bool {
+        let (origin, seq) = (entry.origin, entry.seq);
+        let Some(room) = self.rooms.get(&entry.room) else { return false };
+        if room.held().holds(origin, seq) {
+            return true;
+        }
+        if room.lost.len() >= LOST_MAX {
+            self.count("lost_full");
+            return false;
+        }
+        let is_from_home = from.is_some()
+            && match room.upstream {
+                Upstream::Server { session, .. } => from == Some(session),
+                Upstream::Opening => from == room.source,
+                Upstream::Home | Upstream::Nowhere => false,
+            };
+        let is_said = is_from_home
+            || from.and_then(|session| self.server_at(session)) == Some(origin)
+            || room.holders.get(&origin).is_some_and(|kept| kept.holds(origin, seq));
+        let is_ahead = !is_said && (origin == self.me || self.heartbeat.live().any(|peer| peer == origin));
+        if is_ahead {
+            self.count("lost_ahead");
+            if let Some(room) = self.rooms.get_mut(&entry.room)
+                && let Upstream::Server { session, .. } = room.upstream
+            {
+                // It is asked next.
+                room.source = Some(session);
+            }
+        }
+        !is_ahead
+    }
+
+    /// There is a marker in its place. Nobody is told that its post is stored: it is not, and comes again.
     pub(super) fn remember_lost(&mut self, name: &RoomName, origin: Origin, seq: u64) {
         let Some(room) = self.rooms.get_mut(name) else { return };
+        let waiters = (origin, seq, SessionId(0))..=(origin, seq, SessionId(u32::MAX));
+        room.waiters.extract_if(waiters, |_, _| true).for_each(drop);
         if room.lost.len() < LOST_MAX {
             room.lost.insert((origin, seq));
             let at = self.now + ASK_EVERY;
@@ -184,6 +229,5 @@ impl Node {
                 self.pull_rotten(peer, name, &dots);
             }
         }
-        self.plan_mending(name);
     }
 }

@@ -84,9 +84,11 @@ enum Asker {
 impl Reads {
     /// Whether a session may have one more question.
     fn has_place_for(&self, session: SessionId, is_for_post: bool) -> bool {
-        let of_session = self.pending.values().filter(|pending| pending.session == session).count();
+        // Ours are never more than entries that are rotten, and keep nobody from asking.
+        let of_others = || self.pending.values().filter(|pending| !matches!(pending.asker, Asker::Again(..)));
+        let of_session = of_others().filter(|pending| pending.session == session).count();
         let max = if is_for_post { READS_MAX } else { READS_MAX - READS_FOR_POSTS };
-        self.pending.len() < max && of_session < READS_PER_SESSION_MAX
+        of_others().count() < max && of_session < READS_PER_SESSION_MAX
     }
 
     /// A session is gone: nobody is to be answered there.
@@ -251,7 +253,7 @@ impl Node {
         session: SessionId,
         pull: &Pull,
         found: Option<&Vec<Kept>>,
-        lacks: Vec<(Origin, u64, u64)>,
+        mut lacks: Vec<(Origin, u64, u64)>,
     ) {
         let in_memory = |(origin, seq, _): &(Origin, u64, u64)| {
             self.rooms.get(&pull.room).and_then(|room| room.log.get(*origin, *seq)).cloned()
@@ -259,6 +261,8 @@ impl Node {
         let mut served: Vec<_> = pull.want.iter().take(RANGES_MAX).filter_map(in_memory).collect();
         served.extend(found.into_iter().flatten().take(RANGES_MAX).cloned());
         served.retain(|kept| !kept.entry.is_lost());
+        let is_here = |dot| served.iter().any(|kept| (kept.entry.origin, kept.entry.seq) == dot);
+        lacks.retain(|&(origin, seq, _)| !is_here((origin, seq)));
         served.sort_unstable_by_key(|kept| kept.entry.order());
         served.dedup_by_key(|kept| kept.entry.order());
         let mut bytes = 0;

@@ -360,6 +360,9 @@ impl Node {
         if self.mends(&entry, Some(session)) {
             return;
         }
+        if entry.is_lost() && !self.takes_marker(&entry, Some(session)) {
+            return;
+        }
         let Some(room) = self.rooms.get_mut(&name) else { return };
         let ready = room.receiver.entry(entry, now);
         if let (false, None, &Upstream::Server { session: home, joined: true, .. }) =

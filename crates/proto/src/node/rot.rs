@@ -194,7 +194,7 @@ impl Node {
         }
     }
 
-    /// Asks the next peer for what is rotten; where nothing is, for what is lost.
+    /// Asks the next peer for what is rotten, and all of them for what is lost.
     pub(super) fn mend(&mut self, name: &RoomName) {
         let now = self.now;
         let Some(room) = self.rooms.get_mut(name) else { return };
@@ -202,10 +202,11 @@ impl Node {
         room.rotten.0.retain(|(origin, seq), _| !floors.holds(*origin, *seq));
         room.lost.retain(|(origin, seq)| !floors.holds(*origin, *seq));
         let due = room.rotten.due(now);
+        self.ask_for_lost(name);
         if due.is_empty() {
             self.mending.asked.remove(name);
             self.mending.last.remove(name);
-            return self.ask_for_lost(name);
+            return self.plan_mending(name);
         }
         let asked = self.mending.asked.get(name).copied().unwrap_or(ServerId(0));
         let peers: Vec<_> = self.heartbeat.live().map(|peer| peer.id).collect();
@@ -274,19 +275,21 @@ impl Node {
     }
 
     /// An entry that was lost has turned up: it takes the place of its marker here, and all others are told.
-    fn find_again(&mut self, kept: Kept, from: Option<SessionId>) {
+    pub(super) fn find_again(&mut self, kept: Kept, from: Option<SessionId>) {
         let (now, name, dot) = (self.now, kept.entry.room.clone(), (kept.entry.origin, kept.entry.seq));
         self.count("entry_found_again");
         let Some(room) = self.rooms.get_mut(&name) else { return };
         room.log.find_again(&kept);
         room.lost.remove(&dot);
-        if self.kept.has_store() {
-            room.rotten.0.insert(dot, Case::new(Step::Written, now));
-        }
         if self.mending.finds(&name, dot) {
             self.pass_on_found(&name, &kept, from);
         }
-        self.repair(kept);
+        // Where it cannot be written, its marker stays on disk, and others have it.
+        if self.persist_and_read(Write::Repair(kept), &name, dot)
+            && let Some(room) = self.rooms.get_mut(&name)
+        {
+            room.rotten.0.insert(dot, Case::new(Step::Written, now));
+        }
     }
 
     /// Tells all who follow the room here, and all other servers.
@@ -301,9 +304,12 @@ impl Node {
         }
     }
 
+    /// Has a rotten entry written once more.
     fn repair(&mut self, kept: Kept) {
-        let (room, origin, seq) = (kept.entry.room.clone(), kept.entry.origin, kept.entry.seq);
-        self.persist_and_read(Write::Repair(kept), room, origin, seq);
+        let (name, dot) = (kept.entry.room.clone(), (kept.entry.origin, kept.entry.seq));
+        if !self.persist_and_read(Write::Repair(kept), &name, dot) {
+            self.mend_later(&name, dot);
+        }
     }
 
     /// What was written in the place of a rotten entry has been read again; `None`: the disk cannot be read, or not yet.
@@ -311,10 +317,11 @@ impl Node {
         let now = self.now;
         let Some(room) = self.rooms.get_mut(name) else { return };
         let Some(case) = room.rotten.0.get_mut(&(origin, seq)) else { return };
-        case.step = Step::Asked;
+        let step = std::mem::replace(&mut case.step, Step::Asked);
         let kept = found.and_then(<[Kept]>::first).filter(|kept| (kept.entry.origin, kept.entry.seq) == (origin, seq));
         let Some(kept) = kept else {
-            if found.is_some() && self.is_given_up(name, (origin, seq)) {
+            // Where something was written in vain, the disk is bad there: nothing more is written at once.
+            if found.is_some() && step == Step::Read && self.is_given_up(name, (origin, seq)) {
                 return self.lose(name, origin, seq);
             }
             return self.mend_later(name, (origin, seq));
@@ -323,6 +330,7 @@ impl Node {
         room.said.rises(origin);
         let (is_lost, top) = (kept.entry.is_lost(), room.told_durable_of(origin));
         if is_lost {
+            room.log.lose(origin, seq);
             self.remember_lost(name, origin, seq);
             if !self.mending.found.contains(&(name.clone(), origin, seq)) {
                 self.event(Event::Lost { room: name.clone(), origin, seq });
@@ -335,12 +343,13 @@ impl Node {
         self.timers.hasten(Timer::Mend(name.clone()), now);
     }
 
-    /// What was written is rotten as before: it is asked for again, but not soon.
-    fn mend_later(&mut self, name: &RoomName, (origin, seq): (Origin, u64)) {
+    /// What was written is rotten as before, or cannot be written: it is asked for again, but not soon.
+    pub(super) fn mend_later(&mut self, name: &RoomName, (origin, seq): (Origin, u64)) {
         let now = self.now;
         let Some(case) = self.rooms.get_mut(name).and_then(|room| room.rotten.get_mut(origin, seq)) else { return };
+        case.step = Step::Asked;
         case.at = now + AGAIN * (1 << case.failed.min(DOUBLED_MAX));
-        case.failed += 1;
+        case.failed = case.failed.saturating_add(1);
         case.denials = Denials::default();
         self.count("entry_not_repaired");
         self.plan_mending(name);

@@ -367,9 +367,10 @@ impl Log {
         rotten: &mut Vec<(Origin, u64)>,
     ) -> Vec<Kept> {
         let posts = self.posts.range((person, device, from)..=(person, device, u64::MAX));
-        let canonical = posts.filter_map(|(_, orders)| orders.first()).take(DEVICE_POSTS_MAX);
+        let is_lost = |slot: &&Slot| slot.found().is_some_and(|kept| kept.entry.is_lost());
+        let first = |orders: &BTreeSet<_>| orders.iter().filter_map(|order| self.slot(*order)).find(|it| !is_lost(it));
         let mut found = Vec::new();
-        for slot in canonical.filter_map(|order| self.slot(*order)) {
+        for slot in posts.filter_map(|(_, orders)| first(orders)).take(DEVICE_POSTS_MAX) {
             match slot.found() {
                 Some(kept) => found.push(kept.clone()),
                 None => rotten.push((slot.kept.entry.origin, slot.kept.entry.seq)),

@@ -2,7 +2,10 @@
 
 use hobnob_proto::{
     client::Command,
+    ids::{Boot, Origin},
     log::{Entry, VersionVector},
+    store::Write,
+    time::Time,
     wire::{
         frame::Start,
         import::{Import, Item, Outcome},
@@ -11,7 +14,7 @@ use hobnob_proto::{
 
 use crate::{
     tails::{MANY, lines, origin, spoken},
-    world::{HERE, Hold, World, any, room},
+    world::{HERE, Hold, Told, World, any, room},
 };
 
 /// The entry that rots.
@@ -168,7 +171,7 @@ fn what_has_turned_up_elsewhere_unnoticed_is_asked_for() {
     assert_eq!(on_disk(&mut world, 1), (1, 0));
     // As a backup of its disk has it.
     world.kill(3);
-    let sound = hobnob_proto::store::Write::Repair(entry.clone().into());
+    let sound = Write::Repair(entry.clone().into());
     world.disk(3).model.apply(&sound);
     world.start(3);
     world.run_secs(200);
@@ -226,4 +229,104 @@ fn what_cannot_be_mended_counts_as_no_copy_and_is_tried_less_and_less() {
     world.disk(3 - home).hold = Hold::Nothing;
     world.run_secs(200);
     assert_eq!(on_disk(&mut world, home), (0, 0));
+}
+
+/// Two servers, of which only the home is up: somebody has posted there more than memory holds.
+fn spoken_alone() -> (World, u32, u16) {
+    let mut world = World::with(&[true, true]);
+    let home = world.home().unwrap_or(1);
+    let anna = world.person(1, home);
+    world.run_secs(2);
+    let home = world.home().expect("the room has a home");
+    world.kill(3 - home);
+    world.run_secs(3);
+    for seq in 1..=MANY {
+        world.post(anna, seq);
+        if seq % 20 == 0 {
+            world.run_millis(20);
+        }
+    }
+    world.run_secs(8);
+    assert_eq!(world.held(home), (MANY, MANY));
+    (world, home, anna)
+}
+
+#[test]
+fn a_post_whose_entry_is_lost_is_not_stored_and_gets_another_one() {
+    let (mut world, home, anna) = spoken_alone();
+    let origin = origin(&world, home);
+    let entry = world.disk(home).model.get(&room(), origin, ROTTEN).unwrap().entry.clone();
+    assert!(world.disk(home).model.rot(&room(), origin, ROTTEN));
+    world.scrub(home, &[(origin, ROTTEN)]);
+    world.start(3 - home);
+    world.run_secs(120);
+    assert_eq!((on_disk(&mut world, 1), on_disk(&mut world, 2)), ((1, 0), (1, 0)));
+    let told = world.told_since(anna, entry.client_seq, Time::ZERO);
+    let stored: Vec<_> = told
+        .iter()
+        .filter_map(|told| match told {
+            Told::Ack { dot, stored: true, .. } => Some(*dot),
+            _ => None,
+        })
+        .collect();
+    assert!(!stored.is_empty() && !stored.contains(&(origin, ROTTEN)), "{told:?}");
+    let late = world.person_from(2, 3 - home, from_the_first());
+    world.run_secs(4);
+    let mut expected = all_but_the_lost_one();
+    expected.push(format!("line {}", entry.client_seq));
+    assert_eq!(world.shown(late), expected);
+}
+
+#[test]
+fn a_server_alone_with_a_bad_disk_does_not_write_without_end() {
+    let mut world = World::with(&[true]);
+    spoken(&mut world, 1, MANY);
+    let origin = origin(&world, 1);
+    world.disk(1).is_damaged = true;
+    assert!(world.disk(1).model.rot(&room(), origin, ROTTEN));
+    world.scrub(1, &[(origin, ROTTEN)]);
+    world.run_secs(35);
+    let before = world.disk(1).reads;
+    world.run_secs(60);
+    let reads = world.disk(1).reads - before;
+    assert!((1..20).contains(&reads), "{reads} questions in a minute");
+    world.disk(1).is_damaged = false;
+    world.run_secs(200);
+    assert_eq!(on_disk(&mut world, 1), (1, 0));
+}
+
+#[test]
+fn what_is_imported_takes_the_place_of_a_marker_that_is_only_on_disk() {
+    let (mut world, entry) = rotten(&[1]);
+    let marker = Write::Lost { room: room(), origin: entry.origin, seq: ROTTEN };
+    world.disk(1).model.apply(&marker);
+    assert_eq!(on_disk(&mut world, 1), (1, 0));
+    let anna = world.person(HERE, 1);
+    world.run_secs(1);
+    let line = Import { n: 1, what: Item::Entry(entry.clone()), floor: 0 };
+    world.command(anna, Command::Import { lines: vec![line] });
+    world.run_secs(3);
+    assert_eq!(world.imported, [(1, Outcome::Kept)]);
+    assert_eq!(*world.disk(1).model.get(&room(), entry.origin, ROTTEN).unwrap().entry, entry);
+    assert_eq!(world.disk(1).model.quarantined().len(), 0);
+}
+
+#[test]
+fn nobody_can_mark_what_a_live_server_has_not_sequenced() {
+    let mut world = World::with(&[true, true]);
+    spoken(&mut world, 1, 3);
+    let home = world.home().unwrap();
+    let origin = origin(&world, home);
+    let dead = Origin { boot: Boot(origin.boot.0 - 1), ..origin };
+    let hlc = world.disk(home).model.get(&room(), origin, 3).unwrap().entry.hlc;
+    let anna = world.person(HERE, 3 - home);
+    world.run_secs(1);
+    for (n, origin, seq) in [(1, origin, 4), (2, dead, 1)] {
+        let what = Item::Entry(Entry::lost(room(), origin, seq, hlc));
+        world.command(anna, Command::Import { lines: vec![Import { n, what, floor: 0 }] });
+    }
+    world.run_secs(3);
+    world.imported.sort_unstable_by_key(|(n, _)| *n);
+    assert_eq!(world.imported, [(1, Outcome::Invalid), (2, Outcome::Kept)]);
+    assert_eq!((world.held(1), world.held(2)), ((4, 4), (4, 4)));
 }

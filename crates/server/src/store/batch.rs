@@ -183,15 +183,27 @@ impl Names {
     /// An entry in place of a rotten one, outside any transaction: SQLite takes nothing more in one that has met damage.
     /// Where the page that it belongs on is damaged, it stays rotten, and all else can be written.
     pub(crate) fn repair(&mut self, connection: &Connection, kept: &Kept) -> rusqlite::Result<()> {
-        match self.try_repair(connection, kept) {
+        let Entry { room, origin, seq, .. } = &*kept.entry;
+        let done = self.try_repair(connection, kept);
+        self.unless_damaged(done, |error| {
+            tracing::warn!(
+                %error, %room, %origin, seq,
+                "an entry on a damaged page of the log cannot be put right: it stays unreadable here. The other \
+                 servers have it; to have it here again, stop this server and move log.db and log.db-wal aside"
+            );
+        })
+    }
+
+    /// What was done, where a damaged page may have kept it from being done: that is told once.
+    fn unless_damaged(
+        &mut self,
+        done: rusqlite::Result<()>,
+        tell: impl FnOnce(&rusqlite::Error),
+    ) -> rusqlite::Result<()> {
+        match done {
             Err(error) if is_damage(&error) => {
                 if !std::mem::replace(&mut self.has_told_of_damage, true) {
-                    let Entry { room, origin, seq, .. } = &*kept.entry;
-                    tracing::warn!(
-                        %error, %room, %origin, seq,
-                        "an entry on a damaged page of the log cannot be put right: it stays unreadable here. The other \
-                         servers have it; to have it here again, stop this server and move log.db and log.db-wal aside"
-                    );
+                    tell(&error);
                 }
                 Ok(())
             }
@@ -213,8 +225,8 @@ impl Names {
         Ok(())
     }
 
-    /// A marker in place of an entry that nobody has any more, outside any transaction as a repair is. The row stays as it
-    /// is: what is sound after all is found before a marker.
+    /// A marker in place of an entry that nobody has any more, outside any transaction as a repair is; where its page is
+    /// damaged, the entry stays rotten. The row stays as it is: what is sound after all needs no marker.
     pub(crate) fn lose(
         &mut self,
         connection: &Connection,
@@ -222,8 +234,19 @@ impl Names {
         origin: Origin,
         seq: u64,
     ) -> rusqlite::Result<()> {
+        let done = self.try_lose(connection, room, origin, seq);
+        self.unless_damaged(done, |error| {
+            tracing::warn!(
+                %error, %room, %origin, seq,
+                "an entry that no server has any more cannot be marked as lost, since that page of the log is damaged: it \
+                 stays unreadable here. To be rid of that, stop this server and move log.db and log.db-wal aside"
+            );
+        })
+    }
+
+    fn try_lose(&mut self, connection: &Connection, room: &RoomName, origin: Origin, seq: u64) -> rusqlite::Result<()> {
         let Part { id, top, floor, .. } = *self.part(connection, room, origin)?;
-        if seq <= floor || seq > top {
+        if seq <= floor || seq > top || sound(connection, id, seq, room, origin).is_some() {
             return Ok(());
         }
         let above = seq + 1..=top.min(seq + LOST_TIME_WITHIN);

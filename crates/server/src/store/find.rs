@@ -251,9 +251,15 @@ impl<'a> Room<'a> {
             for author in &authors {
                 orders.extend(self.orders_of(*author, post)?);
             }
-            if let Some((_, origin, seq)) = orders.into_iter().min() {
-                found.extend(self.one(origin, seq)?);
-                looked_at += 1;
+            orders.sort_unstable();
+            for (_, origin, seq) in orders {
+                let one = self.one(origin, seq)?;
+                // In the place of an entry that is lost there is one of no post: the next one of this post counts.
+                if !one.as_ref().is_some_and(|kept| kept.entry.is_lost()) {
+                    found.extend(one);
+                    looked_at += 1;
+                    break;
+                }
             }
             from = post.saturating_add(1);
         }

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 
 use super::{
     batch::{get, put},
+    find::is_damage,
     place::{Directory, Realm},
     schema::{OpenError, SEQ_BITS, SEQ_BOUND, seq_of},
 };
@@ -107,7 +108,12 @@ fn heads(connection: &Connection) -> rusqlite::Result<Vec<Head>> {
         head.entries += top.saturating_sub(floor);
     }
     heads.sort_by(|a, b| a.room.cmp(&b.room));
-    lost(connection, &mut heads)?;
+    match lost(connection, &mut heads) {
+        Err(error) if is_damage(&error) => {
+            tracing::warn!(%error, "which entries are lost cannot be read: they count as unreadable where they are found");
+        }
+        other => other?,
+    }
     Ok(heads)
 }
 

@@ -188,6 +188,25 @@ fn what_came_another_way_frees_what_was_stranded_above_it() {
 }
 
 #[test]
+fn an_entry_takes_the_place_of_its_marker_above_a_hole_and_never_the_other_way() {
+    fn check(arrivals: &[bool], is_there: bool) {
+        let mut receiver = empty();
+        for is_marker in arrivals {
+            let marker = Entry::lost(room(), origin(1), 2, Hlc { millis: 2, counter: 0 });
+            let entry = if *is_marker { marker } else { entry(1, 2) };
+            assert!(receiver.entry(entry, at(0)).is_empty());
+        }
+        assert_eq!((receiver.has_stranded(origin(1), 2), receiver.stranded()), (is_there, 1), "{arrivals:?}");
+        let released = receiver.entry(entry(1, 1), at(0));
+        assert_eq!((released.len(), !released[1].is_lost()), (2, is_there), "{arrivals:?}");
+    }
+    check(&[true], false);
+    check(&[false], true);
+    check(&[true, false], true);
+    check(&[false, true], true);
+}
+
+#[test]
 fn no_more_than_the_bound_is_stranded_and_the_farthest_goes_first() {
     let mut receiver = empty();
     for seq in (2..limits::STRANDED_MAX as u64 + 100).rev() {

@@ -147,6 +147,23 @@ fn a_rotten_entry_is_named_and_not_served_until_it_is_repaired() {
 }
 
 #[test]
+fn the_posts_of_a_device_are_found_without_markers() {
+    fn check(lost: &[(u32, u64)], expected: &[u64]) {
+        let mut model = model(LOG);
+        for &(id, seq) in lost {
+            assert!(model.rot(&RoomName::lobby(), origin(id), seq));
+            model.apply(&Write::Lost { room: RoomName::lobby(), origin: origin(id), seq });
+        }
+        let posts = What::Device { person: PersonId([1; 16]), device: DeviceId(1), from: 1 };
+        assert_eq!(ask(&model, posts), (Ok(expected.to_vec()), Vec::new()), "{lost:?}");
+    }
+    check(&[], &[1, 2, 4]);
+    check(&[(2, 1)], &[1, 2, 4]);
+    check(&[(2, 1), (1, 2)], &[1, 4]);
+    check(&[(2, 2)], &[1, 2]);
+}
+
+#[test]
 fn what_lies_below_a_floor_is_covered_and_gone() {
     let mut model = model(LOG);
     model.apply(&Write::Floors { room: RoomName::lobby(), floors: vector(&[(1, 1), (2, 2), (3, 4)]) });

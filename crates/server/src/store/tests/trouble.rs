@@ -77,7 +77,7 @@ fn what_is_lost_is_found_as_a_marker_until_it_turns_up() {
         let restored;
         (store, restored) = directory.open();
         let [head] = &restored.logs[..] else { panic!("{restored:?}") };
-        let lost: Vec<_> = head.lost.iter().map(|(_, seq)| *seq).filter(|seq| *seq != 9).collect();
+        let lost: Vec<_> = head.lost.iter().map(|(_, seq)| *seq).collect();
         assert_eq!((head.held.get(origin(1)), lost), (21, vec![3, 7, 20, 21]));
     }
     for seq in [3, 7, 9, 20, 21] {
@@ -103,6 +103,44 @@ fn what_is_lost_on_a_damaged_page_is_marked_all_the_same() {
     wait_durable(&mut store, count);
     let answer = ask(&mut store, "tea", all(&[1]));
     assert_eq!((answer.rotten.len(), lost(&answer).len() as u64, dots(&answer).len()), (0, count, 400));
+}
+
+#[test]
+fn markers_on_a_damaged_page_keep_nothing_from_being_started_or_written() {
+    let directory = written();
+    change(&directory, "DELETE FROM entries WHERE client_seq IN (5, 7)");
+    let (mut store, _) = directory.open();
+    store.persist(lose(7));
+    wait_durable(&mut store, 1);
+    drop(store);
+    change(&directory, "PRAGMA wal_checkpoint");
+    let file = directory.0.join("log.db");
+    let root: u32 = schema::open_to_read(&file)
+        .unwrap()
+        .query_row("SELECT rootpage FROM sqlite_master WHERE name = 'lost'", [], |row| row.get(0))
+        .unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    bytes[(root as usize - 1) * 4_096..][..4_096].fill(0xff);
+    std::fs::write(&file, bytes).unwrap();
+    let (mut store, restored) = directory.open();
+    assert_eq!((restored.logs[0].held.get(origin(1)), restored.logs[0].lost.len()), (20, 0));
+    store.persist(lose(5));
+    store.persist(Write::Entry(entry("tea", 1, 21, 21, (1, 21))));
+    wait_durable(&mut store, 2);
+    let answer = ask(&mut store, "tea", all(&[1]));
+    assert_eq!((answer.rotten.len(), dots(&answer).len()), (2, 19));
+}
+
+#[test]
+fn the_posts_of_a_device_are_found_without_those_that_are_lost() {
+    let directory = written();
+    change(&directory, "UPDATE entries SET body = 'another' WHERE client_seq = 20");
+    let (mut store, _) = directory.open();
+    store.persist(lose(20));
+    wait_durable(&mut store, 1);
+    let device = What::Device { person: PersonId([1; 16]), device: DeviceId(1_u64.wrapping_neg()), from: 15 };
+    let answer = ask(&mut store, "tea", device);
+    assert_eq!((answer.rotten.len(), dots(&answer)), (0, (15..=19).map(|seq| (1, seq)).collect::<Vec<_>>()));
 }
 
 #[test]
