@@ -35,6 +35,9 @@ use crate::{
     },
 };
 
+/// A switch that dies ends thousands of sessions in one moment, and each has its owner clean up after it.
+const EXPIRED_PER_TICK: usize = 128;
+
 /// All sessions of one socket.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -177,17 +180,22 @@ impl Endpoint {
         }
     }
 
-    /// Answers handshakes that wait, repeats our own, changes keys, and drops what has expired.
+    /// Answers handshakes that wait, repeats our own, changes keys, and drops what has expired: so many that the owner is
+    /// not kept from other things, and the next ones where [`Self::deadline`] wants the next tick, at once.
     pub fn tick(&mut self, now: Time) {
         self.now = now;
         self.answer_waiting(now);
-        while let Some(id) = self.timers.pop(now) {
+        let mut expired = 0;
+        while expired < EXPIRED_PER_TICK
+            && let Some(id) = self.timers.pop(now)
+        {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.forget_stale_fragments(now);
             let due = session.wake(now);
             let owes = due == Due::Repeat || (due == Due::Rekey && session.advance_rekey(id, &mut self.rng, now));
             self.timers.insert(id, session);
             if due == Due::Close {
+                expired += 1;
                 self.expire(id);
             } else if owes {
                 self.owe(id);
