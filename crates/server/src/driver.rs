@@ -183,6 +183,9 @@ impl Driver {
             }
             if pace.rests(taken, sent, now) {
                 std::thread::sleep(REST);
+                // By now something waits on the sockets, so what is awaited below is ready at once: without this, other tasks
+                // of this thread would have their turn only now and then.
+                tokio::task::yield_now().await;
             }
             let Around { sockets, control, network } = &mut self.around;
             let wake_at = self.clock.instant(next_tick.max(self.node.deadline())).min(network.next().into());
