@@ -77,7 +77,7 @@ impl Room {
 impl Node {
     /// Passes a new entry on to all who follow the room here.
     pub(super) fn push(&mut self, name: &RoomName, kept: &Kept, from: Option<SessionId>) {
-        let Some(room) = self.rooms.get_mut(name) else { return };
+        let Some(room) = self.rooms.get_mut(name).filter(|room| !room.followers.is_empty()) else { return };
         let before = kept.entry.seq.checked_sub(1).and_then(|seq| room.log.get(kept.entry.origin, seq));
         let line = self.endpoint.put_entry(kept, before.map(|before| &*before.entry));
         let mut deliveries = 0;

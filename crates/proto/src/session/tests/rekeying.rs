@@ -40,7 +40,7 @@ impl Pair {
     }
 
     /// Sends something sealed that is no line.
-    fn say(&mut self, side: usize, session: SessionId, plain: &[u8]) {
+    pub(super) fn say(&mut self, side: usize, session: SessionId, plain: &[u8]) {
         let sealed = self.sides[side].endpoint.sessions.get_mut(&session).unwrap().sealed.as_mut().unwrap();
         let mut packet = Datagrams::default();
         sealed.seal(plain, ([0; 4], 0).into(), &mut packet, &mut Ready::default());
