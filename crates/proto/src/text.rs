@@ -27,16 +27,21 @@ pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 /// Adds a number: what `Display` writes, without the machinery around it.
-pub fn push_number(text: &mut String, mut number: u64) {
-    let mut digits = [b'0'; 20];
-    let mut first = digits.len() - 1;
+pub fn push_number(text: &mut String, number: u64) {
+    let mut buffer = [0; 20];
+    text.push_str(str::from_utf8(decimal(number, &mut buffer)).unwrap_or_default());
+}
+
+/// A number as text, at the end of the buffer.
+pub fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
+    let mut first = buffer.len() - 1;
     while number >= 10 {
-        digits[first] = b'0' + (number % 10) as u8;
+        buffer[first] = b'0' + (number % 10) as u8;
         number /= 10;
         first -= 1;
     }
-    digits[first] = b'0' + number as u8;
-    text.push_str(std::str::from_utf8(&digits[first..]).unwrap_or_default());
+    buffer[first] = b'0' + number as u8;
+    &buffer[first..]
 }
 
 /// How many digits a number has.

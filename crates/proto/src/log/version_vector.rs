@@ -39,10 +39,21 @@ impl VersionVector {
 
     /// Takes the higher of both for each origin.
     pub fn merge(&mut self, other: &Self) {
-        if other.seqs.iter().all(|(origin, _)| self.place(*origin).is_ok()) {
+        let new = other.seqs.iter().filter(|(origin, _)| self.place(*origin).is_err()).count();
+        if new == 0 {
             return other.iter().for_each(|(origin, seq)| self.raise(origin, seq));
         }
-        *self = self.iter().chain(other.iter()).collect();
+        let mut both = Vec::with_capacity(self.seqs.len() + new);
+        let mut theirs = other.iter().peekable();
+        for (origin, seq) in self.iter() {
+            while let Some(before) = theirs.next_if(|(other, _)| *other < origin) {
+                both.push(before);
+            }
+            let same = theirs.next_if(|(other, _)| *other == origin);
+            both.push((origin, same.map_or(seq, |(_, other)| seq.max(other))));
+        }
+        both.extend(theirs);
+        self.seqs = both;
     }
 
     /// Where an origin stands, or would.
@@ -122,6 +133,8 @@ impl<'de> Deserialize<'de> for VersionVector {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::ids::{Boot, ServerId};
 
@@ -150,6 +163,18 @@ mod tests {
         mine.merge(&theirs);
         assert_eq!(mine, vector(&[(1, 5), (3, 9)]));
         assert_eq!(mine.count(), 14);
+    }
+
+    proptest! {
+        #[test]
+        fn a_merge_has_the_higher_of_each(
+            mine in prop::collection::vec((0..12_u32, 0..4_u64), 0..9),
+            theirs in prop::collection::vec((0..12_u32, 0..4_u64), 0..9),
+        ) {
+            let mut merged = vector(&mine);
+            merged.merge(&vector(&theirs));
+            prop_assert_eq!(merged, vector(&[mine, theirs].concat()));
+        }
     }
 
     #[test]

@@ -414,13 +414,26 @@ impl Node {
     /// Tells a rival how we stand.
     fn claim_id(&mut self, session: SessionId) {
         let (boot, asked) = (self.me.boot, self.config.id.is_some());
-        self.say(session, &Frame::Collision { boot, asked, starting: !self.has_served });
+        self.say(session, &Frame::Collision { boot, asked, starting: self.is_starting() });
+    }
+
+    /// Whether it is only starting: it has not served yet, or did not listen for others before, and may have come upon one
+    /// that has its id since.
+    pub(super) fn is_starting(&self) -> bool {
+        !self.has_served || self.now < self.unheard_until
+    }
+
+    /// Begins without listening for others. Where they are all the same, as with a copy of somebody's directory, it gives
+    /// way to them for as long as it could have taken to find them.
+    pub(super) fn begin_alone(&mut self) {
+        self.unheard_until = self.now + JOIN_MAX;
+        self.timers.set(Timer::Joining, self.now);
     }
 
     /// A rival says how it stands: one of us gives way. Both come to the same result.
     pub(super) fn on_collision(&mut self, session: SessionId, boot: Boot, asked: bool, starting: bool) {
         let Some(Party::Rival(_)) = self.sessions.get(&session) else { return self.count("frame_out_of_place") };
-        let (we_asked, we_start) = (self.config.id.is_some(), !self.has_served);
+        let (we_asked, we_start) = (self.config.id.is_some(), self.is_starting());
         let younger = self.me.boot > boot;
         let we_yield = match (we_asked, asked) {
             (false, true) => true,

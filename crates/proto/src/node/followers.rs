@@ -43,6 +43,11 @@ pub(super) struct Follower {
 }
 
 impl Follower {
+    /// One that wants the room `from` there and has not been answered yet.
+    pub(super) fn new(from: Start, acknowledged: VersionVector, server: Option<Origin>) -> Self {
+        Self { awaiting: Some(Box::new(from)), acknowledged, ahead: 0, server }
+    }
+
     /// It is answered that its part of the room, wanted `from` there, begins there; unless it wants another by now.
     pub(super) fn begin_after(&mut self, from: &Start, cursor: VersionVector) {
         if self.awaiting.as_deref() == Some(from) {
@@ -72,7 +77,7 @@ impl Room {
 impl Node {
     /// Passes a new entry on to all who follow the room here.
     pub(super) fn push(&mut self, name: &RoomName, kept: &Kept, from: Option<SessionId>) {
-        let Some(room) = self.rooms.get_mut(name) else { return };
+        let Some(room) = self.rooms.get_mut(name).filter(|room| !room.followers.is_empty()) else { return };
         let before = kept.entry.seq.checked_sub(1).and_then(|seq| room.log.get(kept.entry.origin, seq));
         let line = self.endpoint.put_entry(kept, before.map(|before| &*before.entry));
         let mut deliveries = 0;
@@ -129,8 +134,7 @@ impl Node {
             Start::Last(_) | Start::Since(_) => VersionVector::default(),
         };
         let Some(room) = self.room(name) else { return };
-        let follower = Follower { awaiting: Some(Box::new(from)), acknowledged: cursor.clone(), ahead: 0, server };
-        let is_new = room.followers.insert(session, follower);
+        let is_new = room.followers.insert(session, Follower::new(from, cursor.clone(), server));
         if server.is_some() {
             // What it holds, it need not have kept: that, its cursor says.
             self.learn_from(session, name, &cursor);

@@ -283,6 +283,8 @@ pub struct Node {
     stage: Stage,
     /// Whether it has served, in any cluster: who has come over to another one joins again, and is no newcomer.
     has_served: bool,
+    /// Until then others may turn up that were there before it, though it has served.
+    unheard_until: Time,
     /// Whether it began in the cluster of an earlier run.
     has_reopened: bool,
     me: Origin,
@@ -370,6 +372,7 @@ impl Node {
             started: now,
             stage: if id.is_some() { Stage::Joining } else { Stage::Choosing },
             has_served: false,
+            unheard_until: Time::ZERO,
             has_reopened: false,
             me,
             cluster: cluster::Cluster::found(cluster, now),
@@ -428,7 +431,7 @@ impl Node {
         if node.stage == Stage::Joining {
             node.begin();
             if node.is_sole_member() {
-                node.timers.set(Timer::Joining, now);
+                node.begin_alone();
             }
         }
         node

@@ -68,6 +68,10 @@ mod tests {
 
     /// After how many milliseconds a server is ready that starts with these members and entries on a disk that takes 5 ms.
     fn ready_after(members: &[u32], entries: u64, peers: usize) -> u64 {
+        ready(members, entries, peers).1
+    }
+
+    fn ready(members: &[u32], entries: u64, peers: usize) -> (Node, u64) {
         let member =
             |id| Member { id: ServerId(id), boot: Boot(1), left: false, memory: false, n: 1, addrs: Vec::new() };
         let origin = Origin { id: ServerId(1), boot: Boot(1) };
@@ -110,7 +114,7 @@ mod tests {
             node.handle(Input::Tick, now);
             while let Some(output) = node.poll() {
                 match output {
-                    Output::Event(Event::Ready { .. }) => return millis,
+                    Output::Event(Event::Ready { .. }) => return (node, millis),
                     Output::Persist(_) => {
                         written += 1;
                         durable.push((now + Duration::from_millis(5), written));
@@ -119,7 +123,20 @@ mod tests {
                 }
             }
         }
-        u64::MAX
+        (node, u64::MAX)
+    }
+
+    #[test]
+    fn whoever_did_not_listen_gives_way_for_two_seconds() {
+        fn check(members: &[u32], millis: u64, expected: bool) {
+            let (mut node, ready_at) = ready(members, 9, 0);
+            node.handle(Input::Tick, Time::from_micros(millis.max(ready_at) * 1_000));
+            assert_eq!(node.is_starting(), expected, "{members:?} after {millis} ms");
+        }
+        check(&[1], 0, true);
+        check(&[1], 1_900, true);
+        check(&[1], 2_000, false);
+        check(&[1, 2], 0, false);
     }
 
     #[test]

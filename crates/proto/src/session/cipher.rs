@@ -18,7 +18,8 @@ use crate::{
 /// Sessions whose ciphers are kept ready: 1.1 KiB each.
 const WARM_MAX: usize = 1_024;
 
-type Key = Zeroizing<[u8; 32]>;
+/// Gone from memory with the last that holds it.
+pub(super) type Key = Zeroizing<[u8; 32]>;
 
 /// The keys of a session, one for each way.
 pub(super) struct Keys {
@@ -40,8 +41,8 @@ pub(super) struct Warm(Vec<Option<Box<Ready>>>);
 
 impl Keys {
     /// Those of the side that seals with `seal`.
-    pub(super) fn new(suite: Suite, seal: [u8; 32], open: [u8; 32]) -> Self {
-        Self { suite, seal: seal.into(), open: open.into() }
+    pub(super) fn new(suite: Suite, seal: Key, open: Key) -> Self {
+        Self { suite, seal, open }
     }
 
     /// Seals, in place, all of `bytes` but the last [`TAG_BYTES`], which become the tag. No counter may come twice.
@@ -81,7 +82,7 @@ impl Warm {
         self.0[at].get_or_insert_default()
     }
 
-    /// A session is gone.
+    /// A session is gone, or its last keys are.
     pub(super) fn forget(&mut self, id: SessionId) {
         if let Some(ready) = self.0.get_mut(id.0 as usize % WARM_MAX) {
             *ready = None;
@@ -131,7 +132,8 @@ mod tests {
     use super::*;
 
     fn keys(suite: Suite, seed: u8) -> [Keys; 2] {
-        [Keys::new(suite, [seed; 32], [seed + 1; 32]), Keys::new(suite, [seed + 1; 32], [seed; 32])]
+        let (one, other) = (Key::new([seed; 32]), Key::new([seed + 1; 32]));
+        [Keys::new(suite, one.clone(), other.clone()), Keys::new(suite, other, one)]
     }
 
     fn sealed(keys: &Keys, counter: u64, text: &[u8], ready: &mut Ready) -> Vec<u8> {

@@ -35,6 +35,9 @@ use crate::{
     },
 };
 
+/// A switch that dies ends thousands of sessions in one moment, and each has its owner clean up after it.
+const EXPIRED_PER_TICK: usize = 128;
+
 /// All sessions of one socket.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -54,6 +57,8 @@ pub struct Endpoint {
     listed: Vec<SessionId>,
     /// How many of them it has looked at.
     flushed: usize,
+    /// Whether it has begun and not ended.
+    is_flushing: bool,
     /// What it sends.
     pub(super) outbox: Outbox,
     /// What is about to be sealed.
@@ -94,6 +99,7 @@ impl Endpoint {
             timers: Timers::default(),
             listed: Vec::new(),
             flushed: 0,
+            is_flushing: false,
             outbox: Outbox::default(),
             packets: Packets::default(),
             events: VecDeque::new(),
@@ -177,17 +183,27 @@ impl Endpoint {
         }
     }
 
-    /// Answers handshakes that wait, repeats our own, changes keys, and drops what has expired.
+    /// Answers handshakes that wait, repeats our own, changes keys, and drops what has expired: so many that the owner is
+    /// not kept from other things, and the next ones where [`Self::deadline`] wants the next tick, at once.
     pub fn tick(&mut self, now: Time) {
         self.now = now;
         self.answer_waiting(now);
-        while let Some(id) = self.timers.pop(now) {
+        let mut expired = 0;
+        while expired < EXPIRED_PER_TICK
+            && let Some(id) = self.timers.pop(now)
+        {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             session.forget_stale_fragments(now);
             let due = session.wake(now);
+            let changed = session.rekey.is_some();
             let owes = due == Due::Repeat || (due == Due::Rekey && session.advance_rekey(id, &mut self.rng, now));
+            if changed && session.rekey.is_none() {
+                // The last keys are gone for good, and what was made of them has to be.
+                self.warm.forget(id);
+            }
             self.timers.insert(id, session);
             if due == Due::Close {
+                expired += 1;
                 self.expire(id);
             } else if owes {
                 self.owe(id);
@@ -230,8 +246,8 @@ impl Endpoint {
         fits.then(|| self.outbox.put_entry(kept, before))
     }
 
-    /// Sends a line that was put in just before. Of what goes to one session no more than [`limits::UNSENT_LARGE_BYTES_MAX`]
-    /// waits; past that it is dropped and counted: entries come again.
+    /// Sends a line that was put in just before, to a session that is up. Where [`limits::UNSENT_LARGE_BYTES_MAX`] of this
+    /// turn wait for that already, it is dropped and counted: entries come again. So at most one line more than that waits.
     pub(crate) fn send_put(&mut self, session: SessionId, line: LineId) {
         let chain = self.sessions.chain(&session);
         if self.outbox.bytes(chain) >= limits::UNSENT_LARGE_BYTES_MAX || self.outbox.is_full() {
@@ -283,7 +299,7 @@ impl Endpoint {
 
     /// The same in pieces: ends when `out` has come to so many bytes, or a few more. Whether there is more to be handed over.
     pub fn flush_some(&mut self, _now: Time, out: &mut Datagrams, bytes_max: usize) -> bool {
-        if self.flushed == 0 {
+        if !mem::replace(&mut self.is_flushing, true) {
             self.gate.next_turn();
             for (to, cookie) in self.baked.drain(..) {
                 out.push(to, &cookie);
@@ -315,6 +331,7 @@ impl Endpoint {
         }
         self.listed.clear();
         self.flushed = 0;
+        self.is_flushing = false;
         self.outbox.clear();
         self.packets.clear();
         false

@@ -20,6 +20,7 @@ use snow::{
     resolvers::{CryptoResolver, DefaultResolver, RingResolver},
     types::{Cipher, Dh, Hash, Random},
 };
+use zeroize::Zeroizing;
 
 use crate::{
     limits,
@@ -163,7 +164,8 @@ fn write(state: &mut HandshakeState, payload: &[u8]) -> Vec<u8> {
 /// The keys that a handshake ends with, once both messages have been written or read.
 fn keys(mut state: HandshakeState, suite: Suite) -> Keys {
     debug_assert!(state.is_handshake_finished(), "both patterns have two messages");
-    let (initiators, responders) = state.dangerously_get_raw_split();
+    let split = Zeroizing::new(state.dangerously_get_raw_split());
+    let (initiators, responders) = (Zeroizing::new(split.0), Zeroizing::new(split.1));
     if state.is_initiator() {
         Keys::new(suite, initiators, responders)
     } else {

@@ -212,14 +212,15 @@ enum Before<'a> {
 }
 
 impl<'a> Before<'a> {
-    /// The full line that one in short stands for.
+    /// The full line that one in short stands for: not longer than one that is said in full.
     fn expand(&mut self, line: &'a [u8], counters: &mut Counters) -> Option<Vec<u8>> {
         let context = match *self {
             Self::Nothing => None,
             Self::Line(before) => Context::of_line(before),
             Self::Entry(context) => Some(context),
         };
-        let Some((context, full)) = context.and_then(|context| context.expand(line)) else {
+        let expanded = context.and_then(|context| context.expand(line));
+        let Some((context, full)) = expanded.filter(|(_, full)| full.len() < limits::FRAME_BYTES_MAX) else {
             *self = Self::Nothing;
             counters.add("then_bad");
             return None;

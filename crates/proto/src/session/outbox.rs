@@ -180,7 +180,8 @@ impl Outbox {
         self.lines.clear();
         self.nodes.clear();
         self.last = None;
-        if self.texts.capacity() > KEPT_BYTES_MAX || self.nodes.capacity() * size_of::<Node>() > KEPT_BYTES_MAX {
+        let lists = [self.lines.capacity() * size_of::<Line>(), self.nodes.capacity() * size_of::<Node>()];
+        if self.texts.capacity() > KEPT_BYTES_MAX || lists.iter().any(|bytes| *bytes > KEPT_BYTES_MAX) {
             *self = Self::default();
         }
     }
@@ -215,7 +216,7 @@ impl Packets {
         if own.is_none() && !chain.is_empty() && self.of == chain {
             return;
         }
-        self.clear();
+        self.forget();
         for line in own.into_iter().flat_map(|own| own.split_inclusive(|byte| *byte == b'\n')) {
             self.push(line, None);
         }
@@ -239,8 +240,15 @@ impl Packets {
         self.bytes.chunks(limits::PAYLOAD_BYTES_MAX).zip(&self.lens).map(|(packet, len)| &packet[..*len])
     }
 
-    /// Forgets them: the numbers of chains begin anew.
+    /// Forgets them: the numbers of chains begin anew. What a burst took is given back.
     pub(super) fn clear(&mut self) {
+        self.forget();
+        if self.bytes.capacity() > KEPT_BYTES_MAX {
+            *self = Self::default();
+        }
+    }
+
+    fn forget(&mut self) {
         self.lens.clear();
         self.of = Chain::default();
     }
@@ -321,6 +329,23 @@ mod tests {
         };
         entry.hash = entry.digest();
         entry.into()
+    }
+
+    #[test]
+    fn what_a_burst_took_is_given_back() {
+        fn check(lines: usize, expected: bool) {
+            let (mut outbox, mut packets, mut chain) = (Outbox::default(), Packets::default(), Chain::default());
+            for line in 0..lines {
+                let put = outbox.put(format!("{line:1000}").as_bytes());
+                outbox.append(&mut chain, put);
+            }
+            packets.fill(None, chain, &outbox);
+            packets.clear();
+            outbox.clear();
+            assert_eq!([packets.bytes.capacity() == 0, outbox.texts.capacity() == 0], [expected; 2], "{lines}");
+        }
+        check(10, false);
+        check(2_000, true);
     }
 
     #[test]

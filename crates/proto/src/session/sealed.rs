@@ -83,7 +83,8 @@ impl Sealed {
     }
 
     /// Opens a packet into `lines`: how many bytes, and whether it is the newest so far. A packet that cannot be opened
-    /// changes nothing. `lines` is at least as long as `ciphertext`.
+    /// changes nothing. `lines` is at least as long as `ciphertext`. The greatest counter of all is nobody's, as in Noise
+    /// (section 5.1): there is none after it.
     pub(super) fn open(
         &mut self,
         counter: u64,
@@ -93,6 +94,9 @@ impl Sealed {
     ) -> Result<(usize, bool), Unopened> {
         if !self.window.is_new(counter) && !planted::is(Bug::ReplayTaken) {
             return Err(Unopened::Replayed);
+        }
+        if counter == u64::MAX {
+            return Err(Unopened::Forged);
         }
         let len = self.keys.open(counter, ciphertext, lines, ready).ok_or(Unopened::Forged)?;
         Ok((len, self.window.mark(counter)))
@@ -164,6 +168,25 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::session::keys::Suite;
+
+    #[test]
+    fn the_greatest_counter_opens_nothing_and_moves_no_window() {
+        let keys = |seal, open| Keys::new(Suite::AesGcm, [seal; 32].into(), [open; 32].into());
+        let (theirs, mut ours, mut ready) = (keys(1, 2), Sealed::new(keys(2, 1), 7, u16::MAX), Ready::default());
+        let mut check = |counter, expected| {
+            let mut packet = [0; TAG_BYTES + 5];
+            theirs.seal(counter, &mut packet, &mut Ready::default());
+            assert_eq!(ours.open(counter, &packet, &mut [0; 64], &mut ready), expected, "{counter}");
+        };
+        let first = packet::counter(u16::MAX);
+        check(first, Ok((5, true)));
+        check(u64::MAX, Err(Unopened::Forged));
+        check(first, Err(Unopened::Replayed));
+        check(u64::MAX - 1, Ok((5, true)));
+        check(u64::MAX, Err(Unopened::Forged));
+        check(u64::MAX - 1, Err(Unopened::Replayed));
+    }
 
     #[test]
     fn the_window_takes_each_counter_once_and_none_that_is_too_old() {

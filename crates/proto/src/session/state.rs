@@ -58,7 +58,7 @@ pub(super) struct Session {
     pub(super) assembler: Option<Box<(Assembler, Time)>>,
     /// Whether a packet has to go out even though no line waits: the handshake's message, or an empty one.
     pub(super) owes: bool,
-    /// When its timer is set for: at the latest when it is due.
+    /// When its timer is set for: at the latest when it is due, of a silent one up to [`SILENT_GRAIN`] after that.
     armed: Time,
 }
 

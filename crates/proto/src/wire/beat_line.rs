@@ -6,50 +6,48 @@
 
 use super::{
     frame::{Beat, Epoch, Heard, Rumour},
-    number::{BOOT_BOUND, BOUND},
+    number::BOUND,
+    reader::Reader,
 };
-use crate::ids::{Boot, Origin, ServerId};
-
-/// Digits of a number that cannot overflow.
-const DIGITS_MAX: usize = 16;
+use crate::ids::ServerId;
 
 /// The beat that a line says in exactly this form.
 pub(super) fn read(line: &[u8]) -> Option<Beat> {
-    let mut rest = Rest(line);
-    rest.text(br#"{"t":"beat","epoch":{"term":"#)?;
-    let term = rest.number(BOUND)?;
-    rest.text(br#","leader":"#)?;
-    let leader = rest.id()?;
-    rest.text(br#","boot":"#)?;
-    let epoch = Epoch { term, leader, boot: rest.boot()? };
-    rest.text(br#"},"led":"#)?;
-    let led = rest.flag()?;
-    rest.text(br#","load":"#)?;
-    let load = rest.small()?;
-    rest.text(br#","lag":"#)?;
-    let lag = rest.small()?;
-    rest.text(br#","sessions":"#)?;
-    let sessions = rest.small()?;
-    rest.text(br#","hears":"#)?;
-    let hears = rest.list(Rest::heard)?;
-    let hearsay = rest.list_if(br#","hearsay":"#, Rest::rumour)?;
-    rest.text(br#","eligible":"#)?;
-    let eligible = rest.flag()?;
-    let may_lead = rest.list_if(br#","may_lead":"#, Rest::id)?;
-    rest.text(br#","takes_rooms":"#)?;
-    let takes_rooms = rest.flag()?;
-    let unwritable = rest.is(br#","unwritable":true"#);
-    let probation = rest.list_if(br#","probation":"#, Rest::probation)?;
-    rest.text(br#","time":"#)?;
-    let time = rest.number(BOUND)?;
-    rest.text(br#","directory":"#)?;
-    let directory = rest.number(BOUND)?;
-    rest.text(br#","clients":"#)?;
-    let clients = rest.number(BOUND)?;
-    rest.text(br#","logs":"#)?;
-    let logs = rest.number(BOUND)?;
-    rest.text(b"}")?;
-    matches!(rest.0, b"" | b"\n").then_some(Beat {
+    let mut reader = Reader(line);
+    reader.skip(br#"{"t":"beat","epoch":{"term":"#)?;
+    let term = reader.number(BOUND)?;
+    reader.skip(br#","leader":"#)?;
+    let leader = reader.id()?;
+    reader.skip(br#","boot":"#)?;
+    let epoch = Epoch { term, leader, boot: reader.boot()? };
+    reader.skip(br#"},"led":"#)?;
+    let led = reader.flag()?;
+    reader.skip(br#","load":"#)?;
+    let load = reader.small()?;
+    reader.skip(br#","lag":"#)?;
+    let lag = reader.small()?;
+    reader.skip(br#","sessions":"#)?;
+    let sessions = reader.small()?;
+    reader.skip(br#","hears":"#)?;
+    let hears = reader.list(Reader::heard)?;
+    let hearsay = reader.list_if(br#","hearsay":"#, Reader::rumour)?;
+    reader.skip(br#","eligible":"#)?;
+    let eligible = reader.flag()?;
+    let may_lead = reader.list_if(br#","may_lead":"#, Reader::id)?;
+    reader.skip(br#","takes_rooms":"#)?;
+    let takes_rooms = reader.flag()?;
+    let unwritable = reader.has(br#","unwritable":true"#);
+    let probation = reader.list_if(br#","probation":"#, Reader::probation)?;
+    reader.skip(br#","time":"#)?;
+    let time = reader.number(BOUND)?;
+    reader.skip(br#","directory":"#)?;
+    let directory = reader.number(BOUND)?;
+    reader.skip(br#","clients":"#)?;
+    let clients = reader.number(BOUND)?;
+    reader.skip(br#","logs":"#)?;
+    let logs = reader.number(BOUND)?;
+    reader.end()?;
+    Some(Beat {
         epoch,
         led,
         load,
@@ -69,106 +67,36 @@ pub(super) fn read(line: &[u8]) -> Option<Beat> {
     })
 }
 
-/// What is left of a line.
-struct Rest<'a>(&'a [u8]);
-
-impl Rest<'_> {
-    /// Goes over this text, if it stands here.
-    fn is(&mut self, text: &[u8]) -> bool {
-        self.text(text).is_some()
-    }
-
-    /// Goes over this text, which has to stand here.
-    fn text(&mut self, text: &[u8]) -> Option<()> {
-        self.0 = self.0.strip_prefix(text)?;
-        Some(())
-    }
-
-    /// A number below `bound`. What JSON would not take for an integer is left to what knows JSON.
-    fn number(&mut self, bound: u64) -> Option<u64> {
-        let count = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (digits, rest) = self.0.split_at(count);
-        if count == 0 || count > DIGITS_MAX || (count > 1 && digits[0] == b'0') {
-            return None;
-        }
-        self.0 = rest;
-        let number = digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-        (number < bound).then_some(number)
-    }
-
-    fn small(&mut self) -> Option<u32> {
-        u32::try_from(self.number(1 << 32)?).ok()
-    }
-
-    fn id(&mut self) -> Option<ServerId> {
-        self.small().map(ServerId)
-    }
-
-    fn boot(&mut self) -> Option<Boot> {
-        self.number(BOOT_BOUND).map(Boot)
-    }
-
-    fn flag(&mut self) -> Option<bool> {
-        let is_true = self.is(b"true");
-        (is_true || self.is(b"false")).then_some(is_true)
-    }
-
-    /// `id,boot`.
-    fn origin(&mut self) -> Option<Origin> {
-        let id = self.id()?;
-        self.text(b",")?;
-        Some(Origin { id, boot: self.boot()? })
-    }
-
+impl Reader<'_> {
     fn heard(&mut self) -> Option<Heard> {
-        self.text(b"[")?;
+        self.skip(b"[")?;
         let peer = self.origin()?;
-        self.text(b",")?;
+        self.skip(b",")?;
         let age = self.small()?;
-        self.text(b",")?;
+        self.skip(b",")?;
         let both = self.flag()?;
-        self.text(b"]")?;
+        self.skip(b"]")?;
         Some(Heard { peer, age, both })
     }
 
     fn rumour(&mut self) -> Option<Rumour> {
-        self.text(b"[")?;
+        self.skip(b"[")?;
         let peer = self.origin()?;
-        self.text(b",")?;
+        self.skip(b",")?;
         let age = self.small()?;
-        self.text(b",")?;
+        self.skip(b",")?;
         let hops = u8::try_from(self.small()?).ok()?;
-        self.text(b"]")?;
+        self.skip(b"]")?;
         Some(Rumour { peer, age, hops })
     }
 
     fn probation(&mut self) -> Option<(ServerId, u32)> {
-        self.text(b"[")?;
+        self.skip(b"[")?;
         let id = self.id()?;
-        self.text(b",")?;
+        self.skip(b",")?;
         let left = self.small()?;
-        self.text(b"]")?;
+        self.skip(b"]")?;
         Some((id, left))
-    }
-
-    fn list<T>(&mut self, item: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        self.text(b"[")?;
-        let mut items = Vec::new();
-        if self.is(b"]") {
-            return Some(items);
-        }
-        loop {
-            items.push(item(self)?);
-            if self.is(b"]") {
-                return Some(items);
-            }
-            self.text(b",")?;
-        }
-    }
-
-    /// A list after this text, or an empty one where that does not stand here.
-    fn list_if<T>(&mut self, text: &[u8], item: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
-        if self.is(text) { self.list(item) } else { Some(Vec::new()) }
     }
 }
 
@@ -177,7 +105,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::wire::Frame;
+    use crate::{
+        ids::{Boot, Origin},
+        wire::{Frame, number::BOOT_BOUND},
+    };
 
     fn origins() -> impl Strategy<Value = Origin> {
         (any::<u32>(), 0..BOOT_BOUND).prop_map(|(id, boot)| Origin { id: ServerId(id), boot: Boot(boot) })
@@ -245,19 +176,5 @@ mod tests {
                 prop_assert_eq!(beat, other, "{}", line);
             }
         }
-    }
-
-    #[test]
-    fn numbers_end_where_they_end_everywhere() {
-        fn check(number: &str, expected: Option<u64>) {
-            assert_eq!(Rest(number.as_bytes()).number(BOUND), expected, "{number}");
-        }
-        check("0", Some(0));
-        check("9007199254740991", Some(BOUND - 1));
-        check("9007199254740992", None);
-        check("99999999999999999999", None);
-        check("01", None);
-        check("-1", None);
-        check("", None);
     }
 }

@@ -9,6 +9,7 @@ mod lines;
 pub mod number;
 pub mod packet;
 mod read;
+mod reader;
 mod records;
 pub mod then;
 pub mod vectors;

@@ -4,39 +4,40 @@
 
 use crate::{
     hlc::Hlc,
-    ids::{Boot, DeviceId, Origin, PersonId, ServerId},
+    ids::{DeviceId, PersonId},
     log::{Entry, Hash},
     text,
     wire::{
         frame::{Ack, Author, Post},
-        number,
+        number::BOUND,
+        reader::Reader,
     },
 };
 
 /// [`Frame::Entry`](super::Frame::Entry), if it is one in its usual form.
 pub(super) fn entry(line: &[u8]) -> Option<Entry> {
-    let mut reader = Reader::new(line)?;
-    reader.skip(r#"{"t":"entry","r":"#)?;
+    let mut reader = Reader(line);
+    reader.skip(br#"{"t":"entry","r":"#)?;
     let room = reader.text()?.parse().ok()?;
-    reader.skip(r#","o":"#)?;
+    reader.skip(br#","o":["#)?;
     let origin = reader.origin()?;
-    reader.skip(r#","s":"#)?;
-    let seq = reader.number(number::BOUND)?;
-    reader.skip(r#","h":"#)?;
+    reader.skip(br#"],"s":"#)?;
+    let seq = reader.number(BOUND)?;
+    reader.skip(br#","h":"#)?;
     let hlc = reader.hlc()?;
-    reader.skip(r#","f":"#)?;
+    reader.skip(br#","f":"#)?;
     let from = reader.text()?.parse().ok()?;
-    reader.skip(r#","p":"#)?;
+    reader.skip(br#","p":"#)?;
     let person = reader.person()?;
-    reader.skip(r#","d":"#)?;
+    reader.skip(br#","d":"#)?;
     let device = reader.device()?;
-    reader.skip(r#","c":"#)?;
-    let client_seq = reader.number(number::BOUND)?;
-    reader.skip(r#","k":"#)?;
+    reader.skip(br#","c":"#)?;
+    let client_seq = reader.number(BOUND)?;
+    reader.skip(br#","k":"#)?;
     let kind = reader.text()?.into();
-    reader.skip(r#","b":"#)?;
+    reader.skip(br#","b":"#)?;
     let body = reader.text()?.into();
-    reader.skip(r#","x":"#)?;
+    reader.skip(br#","x":"#)?;
     let hash = Hash(text::decode(reader.text()?)?);
     reader.end()?;
     Some(Entry { room, origin, seq, hlc, from, person, device, client_seq, kind, body, hash })
@@ -44,112 +45,55 @@ pub(super) fn entry(line: &[u8]) -> Option<Entry> {
 
 /// [`Frame::Post`](super::Frame::Post), if it is one in its usual form.
 pub(super) fn post(line: &[u8]) -> Option<Post> {
-    let mut reader = Reader::new(line)?;
-    reader.skip(r#"{"t":"post","room":"#)?;
+    let mut reader = Reader(line);
+    reader.skip(br#"{"t":"post","room":"#)?;
     let room = reader.text()?.parse().ok()?;
-    reader.skip(r#","seq":"#)?;
-    let seq = reader.number(number::BOUND)?;
-    reader.skip(r#","oldest":"#)?;
-    let oldest = reader.number(number::BOUND)?;
-    reader.skip(r#","shown":"#)?;
+    reader.skip(br#","seq":"#)?;
+    let seq = reader.number(BOUND)?;
+    reader.skip(br#","oldest":"#)?;
+    let oldest = reader.number(BOUND)?;
+    reader.skip(br#","shown":"#)?;
     let shown = reader.hlc()?;
-    reader.skip(r#","kind":"#)?;
+    reader.skip(br#","kind":"#)?;
     let kind = reader.text()?.to_owned();
-    reader.skip(r#","body":"#)?;
+    reader.skip(br#","body":"#)?;
     let body = reader.text()?.to_owned();
-    let author = if reader.skip(r#","author":{"name":"#).is_some() { Some(reader.author()?) } else { None };
+    let author = if reader.has(br#","author":{"name":"#) { Some(reader.author()?) } else { None };
     reader.end()?;
     Some(Post { room, seq, oldest, shown, kind, body, detour: 0, author })
 }
 
 /// [`Frame::Ack`](super::Frame::Ack), if it is one in its usual form.
 pub(super) fn ack(line: &[u8]) -> Option<Ack> {
-    let mut reader = Reader::new(line)?;
-    reader.skip(r#"{"t":"ack","room":"#)?;
+    let mut reader = Reader(line);
+    reader.skip(br#"{"t":"ack","room":"#)?;
     let room = reader.text()?.parse().ok()?;
-    reader.skip(r#","seq":"#)?;
-    let seq = reader.number(number::BOUND)?;
-    reader.skip(r#","origin":"#)?;
+    reader.skip(br#","seq":"#)?;
+    let seq = reader.number(BOUND)?;
+    reader.skip(br#","origin":["#)?;
     let origin = reader.origin()?;
-    reader.skip(r#","entry":"#)?;
-    let entry = reader.number(number::BOUND)?;
-    reader.skip(r#","hlc":"#)?;
+    reader.skip(br#"],"entry":"#)?;
+    let entry = reader.number(BOUND)?;
+    reader.skip(br#","hlc":"#)?;
     let hlc = reader.hlc()?;
-    reader.skip(r#","copies":"#)?;
+    reader.skip(br#","copies":"#)?;
     let copies = reader.small()?;
-    reader.skip(r#","stored":"#)?;
-    let stored = reader.truth()?;
-    reader.skip(r#","durable":"#)?;
-    let durable = reader.truth()?;
-    let to = if reader.skip(r#","to":["#).is_some() { Some(reader.device_of_person()?) } else { None };
+    reader.skip(br#","stored":"#)?;
+    let stored = reader.flag()?;
+    reader.skip(br#","durable":"#)?;
+    let durable = reader.flag()?;
+    let to = if reader.has(br#","to":["#) { Some(reader.device_of_person()?) } else { None };
     reader.end()?;
     Some(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to })
 }
 
-/// What is left of a line.
-struct Reader<'a> {
-    rest: &'a str,
-}
-
-impl<'a> Reader<'a> {
-    fn new(line: &'a [u8]) -> Option<Self> {
-        Some(Self { rest: std::str::from_utf8(line).ok()? })
-    }
-
-    /// Goes on behind `what`, if that comes next.
-    fn skip(&mut self, what: &str) -> Option<()> {
-        self.rest = self.rest.strip_prefix(what)?;
-        Some(())
-    }
-
-    /// A text in quotation marks without escapes.
-    fn text(&mut self) -> Option<&'a str> {
-        let inside = self.rest.strip_prefix('"')?;
-        let end = inside.bytes().position(|byte| byte < b' ' || byte == b'"' || byte == b'\\')?;
-        let (text, rest) = inside.split_at(end);
-        self.rest = rest.strip_prefix('"')?;
-        Some(text)
-    }
-
-    /// A number below `bound`, which is at most [`number::BOUND`].
-    fn number(&mut self, bound: u64) -> Option<u64> {
-        let digits = self.rest.bytes().take_while(u8::is_ascii_digit).count();
-        let (text, rest) = self.rest.split_at(digits);
-        // No number below the bound has more.
-        if digits == 0 || digits > 16 || (digits > 1 && text.starts_with('0')) {
-            return None;
-        }
-        self.rest = rest;
-        let number = text.bytes().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-        (number < bound).then_some(number)
-    }
-
-    fn small(&mut self) -> Option<u32> {
-        self.number(1 << 32)?.try_into().ok()
-    }
-
-    fn truth(&mut self) -> Option<bool> {
-        match self.skip("true") {
-            Some(()) => Some(true),
-            None => self.skip("false").map(|()| false),
-        }
-    }
-
-    fn origin(&mut self) -> Option<Origin> {
-        self.skip("[")?;
-        let id = ServerId(self.small()?);
-        self.skip(",")?;
-        let boot = Boot(self.number(number::BOOT_BOUND)?);
-        self.skip("]")?;
-        Some(Origin { id, boot })
-    }
-
+impl Reader<'_> {
     fn hlc(&mut self) -> Option<Hlc> {
-        self.skip("[")?;
+        self.skip(b"[")?;
         let millis = self.number(Hlc::MILLIS_BOUND)?;
-        self.skip(",")?;
+        self.skip(b",")?;
         let counter = self.small()?;
-        self.skip("]")?;
+        self.skip(b"]")?;
         Some(Hlc { millis, counter })
     }
 
@@ -164,36 +108,35 @@ impl<'a> Reader<'a> {
     /// What follows the key of an author's name.
     fn author(&mut self) -> Option<Author> {
         let name = self.text()?.parse().ok()?;
-        self.skip(r#","person":"#)?;
+        self.skip(br#","person":"#)?;
         let person = self.person()?;
-        self.skip(r#","device":"#)?;
+        self.skip(br#","device":"#)?;
         let device = self.device()?;
-        self.skip(r#","vouched":"#)?;
+        self.skip(br#","vouched":"#)?;
         let vouched = self.hlc()?;
-        self.skip("}")?;
+        self.skip(b"}")?;
         Some(Author { name, person, device, vouched })
     }
 
     /// What follows the bracket of such a pair.
     fn device_of_person(&mut self) -> Option<(PersonId, DeviceId)> {
         let person = self.person()?;
-        self.skip(",")?;
+        self.skip(b",")?;
         let device = self.device()?;
-        self.skip("]")?;
+        self.skip(b"]")?;
         Some((person, device))
-    }
-
-    /// Nothing follows but the end of the line.
-    fn end(&mut self) -> Option<()> {
-        self.skip("}")?;
-        matches!(self.rest, "" | "\n").then_some(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
-    use crate::wire::Frame;
+    use crate::{
+        ids::{Boot, Origin, PersonName, RoomName, ServerId},
+        wire::{Frame, number::BOOT_BOUND},
+    };
 
     const LINES: [&str; 5] = [
         r#"{"t":"entry","r":"tea","o":[1,1882552126147351],"s":10,"h":[1795341731000,0],"f":"anna","p":"AQEBAQEBAQEBAQEBAQEBAQ","d":"AAAAAAAAAAE","c":3,"k":"message","b":"größer 茶","x":"AgICAgICAgICAgICAgICAg"}"#,
@@ -213,6 +156,76 @@ mod tests {
             format!("{:?}", expected.map_err(|error| error.to_string()))
         );
         true
+    }
+
+    /// A number, often the last or the first beyond a bound.
+    fn number(bound: u64) -> impl Strategy<Value = u64> {
+        prop_oneof![8 => 0..bound, 4 => Just(bound - 1), 1 => Just(bound), 1 => Just(u64::MAX)]
+    }
+
+    fn text() -> impl Strategy<Value = String> {
+        let char =
+            prop_oneof![any::<char>(), prop::sample::select(vec!['"', '\\', '\n', '\0', '\u{1f}', '\u{7f}', 'a'])];
+        prop_oneof![prop::collection::vec(char, 0..20).prop_map(String::from_iter), "[a-zé茶]{0,20}"]
+    }
+
+    fn room() -> impl Strategy<Value = RoomName> {
+        text().prop_filter_map("no name of a room", |text| text.parse().ok())
+    }
+
+    fn name() -> impl Strategy<Value = PersonName> {
+        text().prop_filter_map("no name of a person", |text| text.parse().ok())
+    }
+
+    fn origin() -> impl Strategy<Value = Origin> {
+        (any::<u32>(), number(BOOT_BOUND)).prop_map(|(id, boot)| Origin { id: ServerId(id), boot: Boot(boot) })
+    }
+
+    fn hlc() -> impl Strategy<Value = Hlc> {
+        (number(Hlc::MILLIS_BOUND), any::<u32>()).prop_map(|(millis, counter)| Hlc { millis, counter })
+    }
+
+    fn device() -> impl Strategy<Value = (PersonId, DeviceId)> {
+        any::<([u8; 16], u64)>().prop_map(|(person, device)| (PersonId(person), DeviceId(device)))
+    }
+
+    fn frames() -> impl Strategy<Value = Frame> {
+        let seqs = || (number(BOUND), number(BOUND));
+        let entry = (room(), origin(), seqs(), hlc(), name(), device(), [text(), text()], any::<[u8; 16]>()).prop_map(
+            |(room, origin, (seq, client_seq), hlc, from, (person, device), [kind, body], hash)| {
+                let (kind, body, hash) = (kind.into(), body.into(), Hash(hash));
+                Frame::Entry(Entry { room, origin, seq, hlc, from, person, device, client_seq, kind, body, hash })
+            },
+        );
+        let author = (name(), device(), hlc());
+        let author = author.prop_map(|(name, (person, device), vouched)| Author { name, person, device, vouched });
+        let post = (room(), seqs(), hlc(), [text(), text()], 0..3_u8, prop::option::of(author)).prop_map(
+            |(room, (seq, oldest), shown, [kind, body], detour, author)| {
+                Frame::Post(Post { room, seq, oldest, shown, kind, body, detour, author })
+            },
+        );
+        let ack = (room(), seqs(), origin(), hlc(), any::<(u32, bool, bool)>(), prop::option::of(device())).prop_map(
+            |(room, (seq, entry), origin, hlc, (copies, stored, durable), to)| {
+                Frame::Ack(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to })
+            },
+        );
+        prop_oneof![entry, post, ack]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_written_and_read_by_hand_is_what_serde_writes_and_reads(frame in frames()) {
+            let line = frame.to_line();
+            prop_assert_eq!(&line, &(serde_json::to_string(&frame).unwrap() + "\n"));
+            check(line.as_bytes());
+            let expected = serde_json::from_str::<Frame>(&line).ok();
+            prop_assert_eq!(format!("{:?}", Frame::from_line(line.as_bytes())), format!("{:?}", expected), "{}", line);
+            if let Some(read) = expected {
+                prop_assert_eq!(format!("{read:?}"), format!("{frame:?}"));
+            }
+        }
     }
 
     #[test]

@@ -15,7 +15,14 @@
 
 use std::io::Write as _;
 
-use crate::log::Entry;
+use crate::{
+    log::Entry,
+    text::decimal,
+    wire::{
+        number::BOUND,
+        reader::{DIGITS_MAX, Reader},
+    },
+};
 
 /// How such a line begins.
 pub const LINE_START: &[u8] = br#"{"t":"then","#;
@@ -23,8 +30,6 @@ pub const LINE_START: &[u8] = br#"{"t":"then","#;
 const FULL_START: &[u8] = br#"{"t":"entry","r":"#;
 /// What stands before the body, in both forms. Inside a string its quotes would be escaped.
 const BODY_START: &str = r#","b":""#;
-/// Digits of the greatest number that JSON may carry.
-const DIGITS_MAX: usize = 16;
 
 /// Appends the short form of `line`, the full line of `entry`, to be said directly after that of `previous`. Whether there
 /// is one: only where `entry` follows `previous` in the same part of a log.
@@ -97,17 +102,17 @@ pub struct Context<'a> {
 impl<'a> Context<'a> {
     /// What the full line of an entry says; `None` where it is no such line, or is written in another way.
     pub fn of_line(line: &'a [u8]) -> Option<Self> {
-        let mut scan = Scan(line.strip_prefix(FULL_START)?);
+        let mut scan = Reader(line.strip_prefix(FULL_START)?);
         let room = scan.string()?;
-        let origin = scan.skip(br#","o":["#)?.until(b']')?;
-        let seq = scan.skip(br#"],"s":"#)?.number()?;
-        let millis = scan.skip(br#","h":["#)?.number()?;
-        let counter = scan.skip(b",")?.number()?;
-        let from = scan.skip(br#"],"f":"#)?.string()?;
-        let person = scan.skip(br#","p":"#)?.string()?;
-        let device = scan.skip(br#","d":"#)?.string()?;
-        let client_seq = scan.skip(br#","c":"#)?.number()?;
-        let kind = scan.skip(br#","k":"#)?.string()?;
+        let origin = scan.after(br#","o":["#)?.until(b']')?;
+        let seq = scan.after(br#"],"s":"#)?.number(BOUND)?;
+        let millis = scan.after(br#","h":["#)?.number(BOUND)?;
+        let counter = scan.after(b",")?.number(BOUND)?;
+        let from = scan.after(br#"],"f":"#)?.string()?;
+        let person = scan.after(br#","p":"#)?.string()?;
+        let device = scan.after(br#","d":"#)?.string()?;
+        let client_seq = scan.after(br#","c":"#)?.number(BOUND)?;
+        let kind = scan.after(br#","k":"#)?.string()?;
         scan.0.starts_with(BODY_START.as_bytes()).then_some(())?;
         Some(Self { room, origin, seq, millis, counter, from, person, device, client_seq, kind })
     }
@@ -115,11 +120,11 @@ impl<'a> Context<'a> {
     /// The full line that a short one stands for, and what the next one is to be understood by; `None` where it is no such
     /// line, or one of its numbers is too great.
     pub fn expand(mut self, line: &'a [u8]) -> Option<(Self, Vec<u8>)> {
-        let mut scan = Scan(line.strip_prefix(LINE_START)?);
+        let mut scan = Reader(line.strip_prefix(LINE_START)?);
         self.seq = self.seq.checked_add(1)?;
         if scan.has(br#""h":["#) {
-            self.millis = self.millis.checked_add(scan.number()?)?;
-            self.counter = scan.skip(b",")?.number()?;
+            self.millis = self.millis.checked_add(scan.number(BOUND)?)?;
+            self.counter = scan.after(b",")?.number(BOUND)?;
             scan.skip(b"],")?;
         } else {
             self.counter = self.counter.checked_add(1)?;
@@ -130,7 +135,7 @@ impl<'a> Context<'a> {
             scan.take_string(key, value)?;
         }
         self.client_seq = if scan.has(br#""c":"#) {
-            let number = scan.number()?;
+            let number = scan.number(BOUND)?;
             scan.skip(b",")?;
             number
         } else {
@@ -151,11 +156,11 @@ impl<'a> Context<'a> {
         line.extend_from_slice(br#","o":["#);
         line.extend_from_slice(origin);
         line.extend_from_slice(br#"],"s":"#);
-        line.extend_from_slice(digits(self.seq, &mut number));
+        line.extend_from_slice(decimal(self.seq, &mut number));
         line.extend_from_slice(br#","h":["#);
-        line.extend_from_slice(digits(self.millis, &mut number));
+        line.extend_from_slice(decimal(self.millis, &mut number));
         line.push(b',');
-        line.extend_from_slice(digits(self.counter, &mut number));
+        line.extend_from_slice(decimal(self.counter, &mut number));
         line.extend_from_slice(br#"],"f":"#);
         line.extend_from_slice(from);
         line.extend_from_slice(br#","p":"#);
@@ -163,7 +168,7 @@ impl<'a> Context<'a> {
         line.extend_from_slice(br#","d":"#);
         line.extend_from_slice(device);
         line.extend_from_slice(br#","c":"#);
-        line.extend_from_slice(digits(self.client_seq, &mut number));
+        line.extend_from_slice(decimal(self.client_seq, &mut number));
         line.extend_from_slice(br#","k":"#);
         line.extend_from_slice(kind);
         line.push(b',');
@@ -172,32 +177,9 @@ impl<'a> Context<'a> {
     }
 }
 
-/// A number as text, written from the end of the buffer.
-fn digits(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
-    let mut at = buffer.len();
-    loop {
-        at -= 1;
-        buffer[at] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            return &buffer[at..];
-        }
-    }
-}
-
-/// What is left of a line.
-struct Scan<'a>(&'a [u8]);
-
-impl<'a> Scan<'a> {
-    /// Goes beyond a text, if it stands there.
-    fn has(&mut self, text: &[u8]) -> bool {
-        let rest = self.0.strip_prefix(text);
-        self.0 = rest.unwrap_or(self.0);
-        rest.is_some()
-    }
-
-    /// Goes beyond a text, which must stand there.
-    fn skip(&mut self, text: &[u8]) -> Option<&mut Self> {
+impl<'a> Reader<'a> {
+    /// The same, behind a text that has to stand here.
+    fn after(&mut self, text: &[u8]) -> Option<&mut Self> {
         self.has(text).then_some(self)
     }
 
@@ -233,14 +215,6 @@ impl<'a> Scan<'a> {
             self.skip(b",")?;
         }
         Some(())
-    }
-
-    /// A number.
-    fn number(&mut self) -> Option<u64> {
-        let digits = self.0.iter().take(DIGITS_MAX).take_while(|byte| byte.is_ascii_digit()).count();
-        let (text, rest) = self.0.split_at(digits);
-        self.0 = rest;
-        str::from_utf8(text).ok()?.parse().ok()
     }
 }
 
@@ -338,6 +312,9 @@ mod tests {
         check(r#"{"t":"then","h":[1],"b":"","x":""}"#);
         check(r#"{"t":"then","h":[-1,0],"b":"","x":""}"#);
         check(r#"{"t":"then","h":[99999999999999999,0],"b":"","x":""}"#);
+        check(r#"{"t":"then","h":[01,0],"b":"","x":""}"#);
+        check(r#"{"t":"then","h":[1,00],"b":"","x":""}"#);
+        check(r#"{"t":"then","c":08,"b":"","x":""}"#);
         check(r#"{"t":"then","c":7"b":"","x":""}"#);
         check(r#"{"t":"then","f":"anna,"b":"#);
         check(r#"{"t":"then","f":"\"#);

@@ -244,3 +244,28 @@ fn false_cookies_keep_nobody_out_and_cause_no_flood() {
     check(false, 20, true);
     check(true, 20, false);
 }
+
+#[test]
+fn sessions_that_end_in_one_moment_are_dropped_a_few_at_a_time() {
+    let mut crowd = Crowd::new();
+    for n in 0..300_u16 {
+        let [high, low] = n.to_be_bytes();
+        crowd.call(SocketAddr::from(([10, 1, high, low], 1_000 + n)));
+    }
+    for _ in 0..200 {
+        crowd.turn(&[]);
+    }
+    assert!(crowd.callers.values().all(|caller| caller.up));
+    let mut closed = Vec::new();
+    let gone = crowd.now + limits::SILENCE_MAX + Duration::from_secs(1);
+    loop {
+        crowd.server.tick(gone);
+        closed.push(
+            std::iter::from_fn(|| crowd.server.poll_event()).filter(|e| matches!(e, Event::Closed { .. })).count(),
+        );
+        if crowd.server.deadline().is_none_or(|next| next > gone) {
+            break;
+        }
+    }
+    assert_eq!(closed, [128, 128, 44]);
+}

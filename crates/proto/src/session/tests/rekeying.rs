@@ -40,7 +40,7 @@ impl Pair {
     }
 
     /// Sends something sealed that is no line.
-    fn say(&mut self, side: usize, session: SessionId, plain: &[u8]) {
+    pub(super) fn say(&mut self, side: usize, session: SessionId, plain: &[u8]) {
         let sealed = self.sides[side].endpoint.sessions.get_mut(&session).unwrap().sealed.as_mut().unwrap();
         let mut packet = Datagrams::default();
         sealed.seal(plain, ([0; 4], 0).into(), &mut packet, &mut Ready::default());
@@ -194,6 +194,8 @@ fn packets_under_the_last_keys_are_opened_for_ten_seconds() {
         let late: Vec<_> = late.into_iter().collect();
         pair.run_for(after);
         assert_eq!(pair.epochs(client, server), (1, 1));
+        let warm = [CLIENT, SERVER].map(|side| format!("{:?}", pair.sides[side].endpoint.warm));
+        assert_eq!(warm.map(|warm| warm == "Warm(0)"), [!expected; 2], "what was made of the last keys goes with them");
         pair.deliver(SERVER, addr(1), &late[0].1);
         pair.deliver(CLIENT, addr(2), &late[1].1);
         pair.turn();

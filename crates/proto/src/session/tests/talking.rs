@@ -287,3 +287,23 @@ fn an_entry_in_short_comes_out_in_full_and_out_of_context_not_at_all() {
         0,
     );
 }
+
+#[test]
+fn a_line_in_short_makes_none_that_could_not_be_said_in_full() {
+    fn check(bytes: usize, expected: u64) {
+        let (mut pair, client, _) = Pair::up(Suite::AesGcm);
+        let full = r#"{"t":"entry","r":"tea","o":[2,7],"s":1,"h":[5,0],"f":"anna","p":"P","d":"D","c":1,"k":"message","b":"Tea?"}"#;
+        let around = full.len() - "Tea?".len();
+        let packet = format!("{full}\n{{\"t\":\"then\",\"b\":\"{}\"}}", "x".repeat(bytes - around));
+        pair.say(CLIENT, client, packet.as_bytes());
+        pair.turn();
+        let longest = pair.lines(SERVER).iter().map(String::len).max();
+        assert_eq!(
+            (pair.count(SERVER, "then_bad"), longest == Some(bytes)),
+            (expected, expected == 0),
+            "{bytes} bytes"
+        );
+    }
+    check(limits::FRAME_BYTES_MAX - 1, 0);
+    check(limits::FRAME_BYTES_MAX, 1);
+}
