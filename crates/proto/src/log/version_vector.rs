@@ -166,6 +166,8 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
         #[test]
         fn a_merge_has_the_higher_of_each(
             mine in prop::collection::vec((0..12_u32, 0..4_u64), 0..9),
