@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hobnob_proto::{
     client::Command,
+    time::Time,
     wire::import::{Import, Item},
 };
 
@@ -147,21 +148,26 @@ fn where_only_memory_is_left_nothing_is_stored_until_a_disk_is_back() {
     assert_eq!(world.home(), Some(1), "the room is where a disk is");
 }
 
-#[test]
-fn what_a_lost_acknowledgement_said_is_said_again() {
-    let (mut world, anna, home) = settled(&[true, true]);
-    let other = others(&world, home)[0];
+/// Anna's second post is on the disk of `other`, whose word of it falls into a short silence of the home; since when.
+fn loses_a_word(world: &mut World, anna: u16, home: u32, other: u32) -> Time {
     world.post(anna, 1);
     world.run_secs(1);
     let since = world.now;
     world.disk(other).hold = Hold::From(entries);
     world.post(anna, 2);
     world.run_millis(100);
-    // Its acknowledgement falls into a short silence.
     world.deaf = Some(home);
     world.disk(other).hold = Hold::Nothing;
     world.run_millis(20);
     world.deaf = None;
+    since
+}
+
+#[test]
+fn what_a_lost_acknowledgement_said_is_said_again() {
+    let (mut world, anna, home) = settled(&[true, true]);
+    let other = others(&world, home)[0];
+    let since = loses_a_word(&mut world, anna, home, other);
     assert_eq!(world.told_after(anna, 2, true, since), None);
     world.run_secs(1);
     assert_eq!(world.acks_since(anna, 2, since), [(1, false, true), (2, true, true)]);
@@ -172,16 +178,7 @@ fn what_a_lost_acknowledgement_said_is_said_again_where_other_things_rise_all_th
     let (mut world, anna, home) = settled(&[true, true]);
     let other = others(&world, home)[0];
     let eva = world.person(HERE, other);
-    world.post(anna, 1);
-    world.run_secs(1);
-    let since = world.now;
-    world.disk(other).hold = Hold::From(entries);
-    world.post(anna, 2);
-    world.run_millis(100);
-    world.deaf = Some(home);
-    world.disk(other).hold = Hold::Nothing;
-    world.run_millis(20);
-    world.deaf = None;
+    let since = loses_a_word(&mut world, anna, home, other);
     // Each goes to the home in an acknowledgement that speaks of nothing else.
     for n in 1..=60 {
         let line = Import { n, what: Item::Entry(entry(OTHER, n)), floor: 0 };
