@@ -55,14 +55,25 @@ pub struct Network {
     cut: Cut,
     newest_arrival: BTreeMap<(HostId, HostId), Time>,
     rng: Rng,
-    /// Packets lost, doubled, overtaken, long delayed, and cut off.
-    happened: [u64; 5],
+    /// No packet takes so long that those behind it make a silence.
+    is_prompt: bool,
+    happened: Happened,
+}
+
+/// To how many packets what has happened.
+#[derive(Clone, Copy, Debug, Default)]
+struct Happened {
+    lost: u64,
+    doubled: u64,
+    overtaken: u64,
+    delayed: u64,
+    cut_off: u64,
 }
 
 impl Network {
     /// A network without a cut.
     pub fn new(profile: LinkProfile, rng: Rng) -> Self {
-        Self { profile, cut: Cut::new(), newest_arrival: BTreeMap::new(), rng, happened: [0; 5] }
+        Self { profile, cut: Cut::new(), newest_arrival: BTreeMap::new(), rng, is_prompt: false, happened: Happened::default() }
     }
 
     /// Cuts these paths, and no others, from now on.
@@ -80,6 +91,11 @@ impl Network {
         self.profile.loss_ppm <= QUIET_LOSS_PPM
     }
 
+    /// Whether from now on no packet takes so long that a server falls silent to another because of it.
+    pub fn be_prompt(&mut self, is_prompt: bool) {
+        self.is_prompt = is_prompt;
+    }
+
     /// Ends every cut and every other fault of the network, for good.
     pub fn heal(&mut self) {
         self.cut.clear();
@@ -89,22 +105,22 @@ impl Network {
     /// When a packet that is sent now arrives: never, once or twice.
     pub fn carry(&mut self, from: HostId, to: HostId, now: Time) -> [Option<Time>; 2] {
         if self.is_cut() && self.cut.contains(&(from, to)) {
-            self.happened[4] += 1;
+            self.happened.cut_off += 1;
             return [None, None];
         }
         if self.rng.chance(self.profile.loss_ppm) {
-            self.happened[0] += 1;
+            self.happened.lost += 1;
             return [None, None];
         }
         let first = self.arrival(from, to, now);
         let twice = self.rng.chance(self.profile.duplication_ppm);
-        self.happened[1] += u64::from(twice);
+        self.happened.doubled += u64::from(twice);
         [Some(first), twice.then(|| self.arrival(from, to, now))]
     }
 
     /// What has happened to packets so far, and to how many.
     pub fn faults(&self) -> [(&'static str, u64); 5] {
-        let [lost, doubled, overtaken, delayed, cut_off] = self.happened;
+        let Happened { lost, doubled, overtaken, delayed, cut_off } = self.happened;
         [
             ("fault lost", lost),
             ("fault doubled", doubled),
@@ -119,11 +135,11 @@ impl Network {
         let mut delay = profile.latency + rng.span(Duration::ZERO, profile.jitter);
         if rng.chance(profile.tail_ppm) {
             // Ten times as long, and one in ten of these a hundred times.
-            delay *= if rng.below(10) == 0 { 100 } else { 10 };
-            self.happened[3] += 1;
+            delay *= if rng.below(10) == 0 && !self.is_prompt { 100 } else { 10 };
+            self.happened.delayed += 1;
         }
         if rng.chance(profile.reordering_ppm) {
-            self.happened[2] += 1;
+            self.happened.overtaken += 1;
             return now + delay + rng.span(Duration::ZERO, profile.late);
         }
         let newest = self.newest_arrival.entry((from, to)).or_default();

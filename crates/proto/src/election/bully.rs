@@ -297,10 +297,10 @@ impl Election {
         }
         self.persist(epoch.term);
         self.epoch = epoch;
-        self.won = self.won.filter(|won| *won > epoch);
+        let is_beaten = self.won.take_if(|won| *won <= epoch).is_some();
         self.term_seen = self.term_seen.max(epoch.term);
         self.content.clear();
-        if self.leads() {
+        if self.leads() || is_beaten {
             self.state = State::Follower;
         }
         if self.leader().is_some() && self.asks() {
@@ -318,12 +318,13 @@ impl Election {
         term <= TERM_MAX && is_near
     }
 
-    /// Whether it is the epoch of one that may not lead, while one leads that may: it was cut off, has led alone meanwhile,
-    /// and comes back. It does not depose; the leader goes on, in a term above both.
+    /// Whether one leads that may, and this is the epoch of one that may not: it was cut off, has led alone meanwhile, and
+    /// comes back. Or of nobody: a server remembers a term over its restart, perhaps one that it asked for in vain. Neither
+    /// deposes; the leader goes on, in a term above both.
     fn is_presumptuous(&self, epoch: Epoch) -> bool {
         let may_not = |peer: &PeerView| peer.heard && peer.boot == epoch.boot && !peer.eligible;
         let led = self.leader().is_some_and(|leader| leader != epoch.leader && self.rank(leader).0);
-        led && self.view.get(&epoch.leader).is_some_and(may_not)
+        led && (epoch.leader == Epoch::NONE.leader || self.view.get(&epoch.leader).is_some_and(may_not))
     }
 
     /// Whether more than half of the live servers other than the leader suspect it: this one does, and of the others

@@ -321,6 +321,36 @@ fn a_higher_epoch_of_one_that_may_not_lead_deposes_nobody_who_may() {
 }
 
 #[test]
+fn a_term_that_is_only_remembered_deposes_nobody_who_leads() {
+    let remembered = |term| Epoch { term, ..Epoch::NONE };
+    let meets = |bench: &mut Bench| {
+        let view = |id: u32, epoch| {
+            (ServerId(id), PeerView { boot: origin(id).boot, heard: true, eligible: true, leaving: false, led: true, epoch })
+        };
+        bench.input(Input::View { live: [view(2, epoch(5, 2)), view(1, remembered(8))].into(), eligible: false });
+        (bench.election.leader(), bench.election.epoch())
+    };
+    assert_eq!(meets(&mut Bench::new(&[2], epoch(5, 2))), (Some(ServerId(2)), epoch(5, 2)));
+    let mut leader = Bench::new(&[], Epoch::NONE);
+    leader.view(&[1], remembered(8));
+    assert_eq!((leader.election.leader(), leader.election.epoch()), (Some(ServerId(ME)), epoch(9, 3)));
+    let leaders = leader.took().into_iter().filter(|output| *output == Output::Leader(None)).count();
+    assert_eq!(leaders, 0, "it has led all the time");
+}
+
+#[test]
+fn one_that_has_won_and_is_overtaken_meanwhile_tries_again() {
+    let mut bench = Bench::new(&[1, 2], Epoch::NONE);
+    bench.is_slow = true;
+    bench.until(State::Electing).tick().tick();
+    assert_eq!(bench.election.deadline(), None, "it has won, and waits for its disk");
+    bench.view(&[1, 2], Epoch { term: 9, ..Epoch::NONE });
+    bench.is_slow = false;
+    bench.until(State::Syncing);
+    assert_eq!(bench.election.epoch(), epoch(10, 3));
+}
+
+#[test]
 fn one_that_may_not_lead_takes_nothing_over_from_a_live_leader() {
     // Neither may lead: 2 leads, and 3 is above it.
     let view = |live: &[u32]| {

@@ -379,7 +379,7 @@ impl Node {
             Timer::Second => {
                 self.load.second();
                 self.forget_passed();
-                self.forget_early();
+                self.forget_unrepeated();
                 self.forget_reads();
                 self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
             }

@@ -33,11 +33,9 @@ use crate::{
 
 /// Posts of one device that wait at a home for an earlier one.
 const EARLY_MAX: u64 = 64;
-/// How long a post is kept for its home though its client does not repeat it: the word that it is stored may have got lost
-/// after the client had heard it. A client repeats what is not settled four times as often.
-const RELAY_SPAN: Duration = Duration::from_secs(20);
-/// For so long. Who still posts has repeated it by then.
-const EARLY_SPAN: Duration = Duration::from_mins(1);
+/// How long a post is kept, for an earlier one or for its home, though its client does not repeat it: that has gone, or the
+/// word that it is stored got lost after the client had heard it. A client repeats what is not settled four times as often.
+const KEPT_SPAN: Duration = Duration::from_secs(20);
 
 /// How long a new home has to pull what we hold, before it is asked about posts among that.
 const RESEND: Duration = Duration::from_millis(250);
@@ -223,10 +221,10 @@ impl Node {
         }
     }
 
-    /// Forgets posts that have waited for an earlier one for too long.
-    pub(super) fn forget_early(&mut self) {
-        self.early.expire(self.now, EARLY_SPAN);
-        self.relays.expire(self.now, RELAY_SPAN);
+    /// Forgets posts that nobody has repeated for long.
+    pub(super) fn forget_unrepeated(&mut self) {
+        self.early.expire(self.now, KEPT_SPAN);
+        self.relays.expire(self.now, KEPT_SPAN);
     }
 
     /// A session is gone, or not where its client is any more: nothing is to be said there of what gets stored.

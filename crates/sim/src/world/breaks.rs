@@ -77,6 +77,7 @@ impl World {
             }
             Fault::Flap(of, on) => {
                 let server = self.servers[*of].id.0 as usize;
+                self.network.be_prompt(*on);
                 // Where much is lost, leaders come and go by themselves.
                 if self.network.is_quiet() {
                     self.checker.observe(&Fact::Flaps { server, on: *on }, self.now)?;
