@@ -73,7 +73,14 @@ struct Happened {
 impl Network {
     /// A network without a cut.
     pub fn new(profile: LinkProfile, rng: Rng) -> Self {
-        Self { profile, cut: Cut::new(), newest_arrival: BTreeMap::new(), rng, is_prompt: false, happened: Happened::default() }
+        Self {
+            profile,
+            cut: Cut::new(),
+            newest_arrival: BTreeMap::new(),
+            rng,
+            is_prompt: false,
+            happened: Happened::default(),
+        }
     }
 
     /// Cuts these paths, and no others, from now on.

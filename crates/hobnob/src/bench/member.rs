@@ -3,25 +3,19 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use hobnob_proto::{
-    hlc::Hlc,
-    ids::{DeviceId, PersonName, RoomName},
-    log::entry::MESSAGE,
+    ids::{DeviceId, RoomName},
     rng::Rng,
     session::{Endpoint, SessionId, keys::KeyPair},
     time::Time,
-    wire::{
-        Frame,
-        frame::{Hi, Post},
-    },
+    wire::Frame,
 };
 
 use crate::bench::{
     follow::{self, Follow, Taken},
+    says::{self, AGAIN},
     tally::Tally,
 };
 
-/// What is not answered is said again after this.
-const AGAIN: Duration = Duration::from_millis(500);
 /// How often an idle session is kept alive, +-20 %: as the real client does.
 const KEEPALIVE: Duration = Duration::from_secs(25);
 /// Posts that go out in one turn at most.
@@ -302,25 +296,12 @@ impl Member {
     fn say_post(&self, seq: u64, turn: &mut Turn<'_>) {
         let Some((body, _)) = self.open.get(&seq) else { return };
         let oldest = self.open.first_key_value().map_or(seq, |(oldest, _)| *oldest);
-        let post = Post {
-            room: self.role.room.clone(),
-            seq,
-            oldest,
-            shown: Hlc::default(),
-            kind: MESSAGE.to_owned(),
-            body: body.clone(),
-            detour: 0,
-            author: None,
-        };
-        self.say(&Frame::Post(post), turn);
+        self.say(&says::post(&self.role.room, (seq, oldest), body), turn);
     }
 
     fn say_hi(&mut self, turn: &mut Turn<'_>) {
         self.again_at = turn.now + AGAIN;
-        let name: PersonName = format!("bench{}", self.role.number).parse().expect("letters and digits are a name");
-        let (device, session) = (self.device, self.number);
-        let hi = Hi { name, device, session, via: "bench".to_owned(), movable: false, standby: None };
-        self.say(&Frame::Hi(hi), turn);
+        self.say(&says::hi(&self.role.number.to_string(), self.device, self.number), turn);
     }
 
     fn say_join(&mut self, turn: &mut Turn<'_>) {

@@ -33,6 +33,7 @@ mod member;
 mod posters;
 mod process;
 mod report;
+mod says;
 mod scene;
 mod server;
 mod socket;

@@ -12,15 +12,13 @@ use std::{
 
 use hobnob_client::Fail;
 use hobnob_proto::{
-    hlc::Hlc,
-    ids::{DeviceId, PersonName, RoomName},
-    log::entry::MESSAGE,
+    ids::{DeviceId, RoomName},
     rng::Rng,
     session::{Datagrams, Endpoint, Event, SessionId, keys::KeyPair},
     time::Time,
     wire::{
         Frame,
-        frame::{Ack, Ask, Hi, Post},
+        frame::{Ack, Ask},
         greeting::Greeting,
     },
 };
@@ -30,12 +28,11 @@ use serde_json::Value;
 use crate::bench::{
     crowd::Target,
     failed, follow, interrupted,
+    says::{self, AGAIN},
     socket::{self, CALL_BYTES_MAX},
     tally::Histogram,
 };
 
-/// What is not answered is said again after this.
-const AGAIN: Duration = Duration::from_millis(500);
 /// A post after this, and then at doubling intervals: later than from a person's client, since as many as may be are under
 /// way at once.
 const POST_AGAIN: Duration = Duration::from_secs(2);
@@ -378,25 +375,12 @@ impl Poster {
     fn say_post(&mut self, seq: u64) {
         let Some(open) = self.open.get(&seq) else { return };
         let oldest = self.open.first_key_value().map_or(seq, |(oldest, _)| *oldest);
-        let post = Post {
-            room: self.role.room.clone(),
-            seq,
-            oldest,
-            shown: Hlc::default(),
-            kind: MESSAGE.to_owned(),
-            body: open.body.clone(),
-            detour: 0,
-            author: None,
-        };
-        self.say(&Frame::Post(post));
+        self.say(&says::post(&self.role.room, (seq, oldest), &open.body));
     }
 
     fn say_hi(&mut self, now: Time) {
         self.hi_at = Some(now);
-        let name: PersonName = format!("bench{:x}", self.device.0).parse().expect("letters and digits are a name");
-        let (device, session) = (self.device, self.number);
-        let hi = Hi { name, device, session, via: "bench".to_owned(), movable: false, standby: None };
-        self.say(&Frame::Hi(hi));
+        self.say(&says::hi(&format!("{:x}", self.device.0), self.device, self.number));
     }
 
     fn say(&mut self, frame: &Frame) {
@@ -414,7 +398,10 @@ fn is_kept(ack: &Ack, copies: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hobnob_proto::ids::{Boot, Origin, ServerId};
+    use hobnob_proto::{
+        hlc::Hlc,
+        ids::{Boot, Origin, ServerId},
+    };
 
     #[test]
     fn stored_is_what_is_on_as_many_disks_as_asked_for() {

@@ -325,7 +325,10 @@ fn a_term_that_is_only_remembered_deposes_nobody_who_leads() {
     let remembered = |term| Epoch { term, ..Epoch::NONE };
     let meets = |bench: &mut Bench| {
         let view = |id: u32, epoch| {
-            (ServerId(id), PeerView { boot: origin(id).boot, heard: true, eligible: true, leaving: false, led: true, epoch })
+            (
+                ServerId(id),
+                PeerView { boot: origin(id).boot, heard: true, eligible: true, leaving: false, led: true, epoch },
+            )
         };
         bench.input(Input::View { live: [view(2, epoch(5, 2)), view(1, remembered(8))].into(), eligible: false });
         (bench.election.leader(), bench.election.epoch())
