@@ -312,15 +312,17 @@ impl Node {
                 self.kept.fences.remove(&record.room);
             }
         }
-        if let By::Leader(epoch) = by
-            && self.epoch() != epoch
-        {
-            return self.count("fence_of_old_epoch");
-        }
         for record in records {
             if self.records.merge(record.clone()) {
                 self.record_changed(&record.room);
             }
+        }
+        if let By::Leader(epoch) = by
+            && self.epoch() != epoch
+        {
+            // A command no more. But it is on the disk and would count after a restart, so it is known now, as what anybody
+            // tells.
+            return self.count("fence_of_old_epoch");
         }
         // Of a room that has moved on meanwhile, its newest.
         let newest: Vec<_> = records.iter().filter_map(|record| self.records.get(&record.room).cloned()).collect();
@@ -509,6 +511,22 @@ mod tests {
         }
         check(4, 3, &[4]);
         check(3, 4, &[3, 4]);
+    }
+
+    #[test]
+    fn a_fence_that_a_leader_made_just_before_it_was_deposed_is_no_command_and_known_all_the_same() {
+        let record = |n: u64| RoomRecord {
+            room: RoomName::lobby(),
+            fence: Fence { epoch: Epoch::NONE, n, home: Origin { id: ServerId(1), boot: Boot(1) } },
+            successors: Vec::new(),
+        };
+        let mut node = server();
+        let deposed = Epoch { term: 4, leader: ServerId(1), boot: Boot(1) };
+        node.fence(vec![record(7)], By::Leader(deposed));
+        node.on_durable(node.kept.written);
+        assert_eq!(node.records.get(&RoomName::lobby()), Some(&record(7)), "a restart would find it, too");
+        assert!(!node.learn_room(record(6)), "what a disk has never goes back");
+        assert_eq!(node.counters().get("fence_of_old_epoch"), Some(&1));
     }
 
     #[test]
