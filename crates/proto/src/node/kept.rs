@@ -19,7 +19,7 @@
 //! Without a store everything counts as durable at once. So it does for terms and fences where the disk cannot be written
 //! to any more: the boot in them keeps them apart from those of every other run. An entry then never counts.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{Node, Output, Stage, Timer, rooms::Upstream};
 use crate::{
@@ -42,8 +42,6 @@ const WAITING_MAX: usize = 65_536;
 const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of entries that are taken in after the disk has failed: they stay in memory, for those who follow here.
 const UNKEPT_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Records of posts that all rooms keep, about 100 bytes each.
-const POSTS_MAX: usize = 65_536;
 /// A disk that has moved nothing for so long stands still.
 const STILL_MAX: Duration = Duration::from_secs(3);
 
@@ -73,40 +71,6 @@ pub(super) struct Kept {
     me_written: u64,
     /// The highest term of our cluster that is written.
     pub(super) term: u64,
-}
-
-/// How many records of posts which rooms have: see [`crate::log::RoomLog::posts_size`].
-#[derive(Debug, Default)]
-pub(super) struct Indexed {
-    rooms: BTreeMap<RoomName, (u64, usize)>,
-    /// Those that have any, the one quiet for longest first.
-    quiet: BTreeSet<(u64, RoomName)>,
-    all: usize,
-    turn: u64,
-}
-
-impl Indexed {
-    /// A room has changed, and has so many.
-    fn touch(&mut self, name: &RoomName, size: usize) {
-        self.turn += 1;
-        let (turn, before) = self.rooms.insert(name.clone(), (self.turn, size)).unwrap_or_default();
-        self.quiet.remove(&(turn, name.clone()));
-        self.quiet.insert((self.turn, name.clone()));
-        self.all = self.all + size - before;
-    }
-
-    /// The room that has been quiet for longest, where all have too many; not the last one that has changed.
-    fn too_much(&mut self) -> Option<RoomName> {
-        let is_much = self.all > POSTS_MAX && self.quiet.len() > 1;
-        is_much.then(|| self.quiet.pop_first()).flatten().map(|(_, name)| name)
-    }
-
-    /// It has so many now.
-    fn shrunk(&mut self, name: &RoomName, size: usize) {
-        if let Some((_, before)) = self.rooms.get_mut(name) {
-            self.all = self.all + size - std::mem::replace(before, size);
-        }
-    }
 }
 
 /// What waits for a write.
@@ -380,18 +344,6 @@ impl Node {
         self.trim_posts(name);
     }
 
-    /// All rooms together keep so many records of posts: those quiet for longest forget theirs first.
-    fn trim_posts(&mut self, name: &RoomName) {
-        let Some(size) = self.rooms.get(name).map(|room| room.log.posts_size()) else { return };
-        self.indexed.touch(name, size);
-        while let Some(quiet) = self.indexed.too_much() {
-            if let Some(room) = self.rooms.get_mut(&quiet) {
-                room.log.shrink_posts(0);
-                self.indexed.shrunk(&quiet, room.log.posts_size());
-            }
-        }
-    }
-
     /// The disk cannot be written to: what is not durable never will be, and rooms go to servers that can write.
     pub(super) fn on_unwritable(&mut self) {
         if !self.kept.writes() {
@@ -543,26 +495,6 @@ mod tests {
         check(UNKEPT_BYTES_MAX, false, false);
         check(UNKEPT_BYTES_MAX - 1, true, false);
         check(UNKEPT_BYTES_MAX, true, true);
-    }
-
-    #[test]
-    fn rooms_quiet_for_longest_forget_their_posts_first() {
-        fn check(spoke: &[(&str, usize)], shrunk: &[&str]) {
-            let (mut indexed, mut gone) = (Indexed::default(), Vec::new());
-            for (name, size) in spoke {
-                indexed.touch(&name.parse().unwrap(), *size);
-                while let Some(name) = indexed.too_much() {
-                    indexed.shrunk(&name, 0);
-                    gone.push(name.to_string());
-                }
-            }
-            assert_eq!(gone, shrunk, "{spoke:?}");
-        }
-        const HALF: usize = POSTS_MAX / 2;
-        check(&[("a", HALF), ("b", HALF)], &[]);
-        check(&[("a", HALF), ("b", HALF), ("c", 1)], &["a"]);
-        check(&[("a", HALF), ("b", HALF), ("a", HALF + 1)], &["b"]);
-        check(&[("a", 3 * HALF)], &[]);
     }
 
     #[test]

@@ -44,6 +44,7 @@ mod followers;
 mod gossip;
 mod handoff;
 mod import;
+mod indexed;
 mod io;
 mod kept;
 mod lead;
@@ -178,7 +179,7 @@ pub struct Node {
     unplaced: Waiting,
     reads: reads::Reads,
     tails: tails::Tails,
-    indexed: kept::Indexed,
+    indexed: indexed::Indexed,
     mending: rot::Mending,
     surveys: floors::Surveys,
     retaining: BTreeMap<RoomName, floors::Retaining>,
@@ -257,7 +258,7 @@ impl Node {
             unplaced: Waiting::default(),
             reads: reads::Reads::default(),
             tails: tails::Tails::default(),
-            indexed: kept::Indexed::default(),
+            indexed: indexed::Indexed::default(),
             mending: rot::Mending::default(),
             surveys: floors::Surveys::default(),
             retaining: BTreeMap::new(),
