@@ -14,7 +14,7 @@ use crate::{Fail, Options, net, output, speaker::Speaker, table::Table, text};
 /// How long `clusters` listens.
 const LISTEN: Duration = Duration::from_secs(1);
 /// How long a server may take to come over to another cluster, and when it is looked at.
-const JOIN: Duration = Duration::from_secs(5);
+const JOIN: Duration = Duration::from_secs(20);
 const JOIN_LOOK: Duration = Duration::from_millis(200);
 
 /// See [`crate::status`].

@@ -13,7 +13,7 @@ use std::{
 use hobnob_proto::{
     client::{self, Client, Command},
     config::{ClientConfig, ServerConfig},
-    ids::{ClusterId, RoomName},
+    ids::{ClusterId, RoomName, ServerId},
     log::VersionVector,
     node::{Input, Node, Output},
     session::keys::Secret,
@@ -35,6 +35,10 @@ struct World {
     /// The only port that broadcasts reach; `None`: all.
     networks: BTreeMap<u16, u8>,
     answers: Vec<Result<String, String>>,
+    /// The posts that are stored, by client and number.
+    stored: BTreeSet<(u16, u64)>,
+    /// Two servers between which nothing passes.
+    cut: Option<[u16; 2]>,
 }
 
 fn addr(port: u16) -> SocketAddr {
@@ -50,6 +54,8 @@ impl World {
             wires: VecDeque::new(),
             networks: BTreeMap::new(),
             answers: Vec::new(),
+            stored: BTreeSet::new(),
+            cut: None,
         }
     }
 
@@ -113,6 +119,9 @@ impl World {
                 client::Output::Event(client::Event::Answer { data, .. }) => {
                     self.answers.push(Ok(data.as_str().unwrap_or_default().to_owned()));
                 }
+                client::Output::Event(client::Event::Acked { seq, stored: true, .. }) => {
+                    self.stored.insert((port, seq));
+                }
                 client::Output::Event(client::Event::AnswerError { why, .. }) => self.answers.push(Err(why)),
                 client::Output::Broadcast { .. } | client::Output::Event(_) => {}
             }
@@ -146,6 +155,10 @@ impl World {
     }
 
     fn deliver(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8]) {
+        let ends = [from.port(), to.port()];
+        if self.cut.is_some_and(|cut| ends == cut || ends == [cut[1], cut[0]]) {
+            return;
+        }
         if to.port() == 0 {
             let network = self.networks.get(&from.port()).copied();
             let ports: Vec<u16> =
@@ -172,6 +185,20 @@ impl World {
         let all = VersionVector::default();
         let entries = self.nodes[&port].entries(&RoomName::lobby(), &all);
         entries.map(|entry| entry.body.to_string()).collect()
+    }
+
+    /// Whether a server knows that server `id` has left its cluster.
+    fn knows_left(&self, port: u16, id: u32) -> bool {
+        self.nodes[&port].members().any(|member| member.id == ServerId(id) && member.left)
+    }
+
+    /// Runs in small steps until a server has gone over.
+    fn run_until_in(&mut self, port: u16, cluster: ClusterId) {
+        let end = self.now + Duration::from_secs(20);
+        while self.cluster(port) != cluster && self.now < end {
+            self.run(Duration::from_micros(100));
+        }
+        assert_eq!(self.cluster(port), cluster);
     }
 }
 
@@ -233,6 +260,122 @@ fn the_servers_that_are_not_brought_along_stay_where_they_are() {
     world.run(Duration::from_secs(20));
     assert_eq!([5001, 5002, 5003].map(|port| world.cluster(port)), [new, old, new]);
     assert_eq!(world.said(5003), texts(&["one", "three"]));
+    assert_eq!(world.said(5002), texts(&["one"]));
+}
+
+#[test]
+fn those_who_stay_know_that_it_has_left_and_do_not_wait_for_its_disk() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let new = world.cluster(5003);
+    world.client(4002, 5002, "test");
+    world.join(4001, new).expect("it may");
+    assert_eq!((world.cluster(5001), world.knows_left(5002, 1)), (new, true));
+    assert!(!world.knows_left(5001, 1) && !world.knows_left(5003, 1));
+    world.post(4002, 1, "alone");
+    world.run(Duration::from_secs(2));
+    assert!(world.stored.contains(&(4002, 1)), "there is one server, and it has it");
+}
+
+#[test]
+fn that_it_has_left_is_said_more_than_once() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let new = world.cluster(5003);
+    world.command(4001, Command::Ask { id: 9, ask: Ask::Join { cluster: new } });
+    world.run_until_in(5001, new);
+    world.wires.retain(|(_, from, to, _)| (from.port(), to.port()) != (5001, 5002));
+    world.run(Duration::from_millis(20));
+    assert!(!world.knows_left(5002, 1), "the first word is lost");
+    world.run(Duration::from_millis(100));
+    assert!(world.knows_left(5002, 1));
+}
+
+#[test]
+fn it_hands_over_what_only_it_holds_before_it_goes() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let new = world.cluster(5003);
+    world.cut = Some([5001, 5002]);
+    world.post(4001, 2, "at the last moment");
+    world.run(Duration::from_millis(20));
+    world.command(4001, Command::Ask { id: 9, ask: Ask::Join { cluster: new } });
+    world.run(Duration::from_millis(300));
+    assert_eq!(world.said(5002), texts(&["one"]));
+    world.cut = None;
+    world.run_until_in(5001, new);
+    assert_eq!(world.said(5002), texts(&["one", "at the last moment"]));
+}
+
+#[test]
+fn who_cannot_hand_over_goes_all_the_same_and_is_a_member_that_is_down() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let (old, new) = (world.cluster(5001), world.cluster(5003));
+    world.cut = Some([5001, 5002]);
+    world.join(4001, new).expect("it may");
+    world.run(Duration::from_secs(5));
+    assert_eq!([5001, 5002].map(|port| world.cluster(port)), [new, old]);
+    assert!(!world.knows_left(5002, 1));
+}
+
+#[test]
+fn a_server_is_brought_back_as_another_boot() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let (old, new) = (world.cluster(5001), world.cluster(5003));
+    let boot = world.nodes[&5001].origin().boot;
+    world.join(4001, new).expect("it may");
+    world.run(Duration::from_secs(5));
+    world.join(4001, old).expect("it may");
+    world.run(Duration::from_secs(5));
+    assert_eq!([5001, 5002, 5003].map(|port| world.cluster(port)), [old, old, new]);
+    assert_eq!([5001, 5002].map(|port| world.nodes[&port].view().live.len()), [2, 2]);
+    assert!(world.nodes[&5001].origin().boot > boot);
+    assert!(world.knows_left(5003, 1) && !world.knows_left(5002, 1));
+}
+
+#[test]
+fn where_the_other_cluster_does_not_answer_any_more_it_stays() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let (old, new) = (world.cluster(5001), world.cluster(5003));
+    world.cut = Some([5001, 5003]);
+    world.join(4001, new).expect("it may try");
+    world.run(Duration::from_secs(10));
+    assert_eq!((world.cluster(5001), world.knows_left(5002, 1)), (old, false));
+    world.post(4001, 2, "still here");
+    world.run(Duration::from_secs(2));
+    assert!(world.stored.contains(&(4001, 2)), "it is a copy again");
+    world.cut = None;
+    world.run(Duration::from_secs(5));
+    world.join(4001, new).expect("it may again");
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.cluster(5001), world.knows_left(5002, 1)), (new, true));
+}
+
+#[test]
+fn who_stays_follows_rooms_that_moved_meanwhile() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let new = world.cluster(5003);
+    world.server(5004, 1, "test", None);
+    world.run(Duration::from_secs(10));
+    world.cut = Some([5001, 5003]);
+    world.join(4001, new).expect("it may try");
+    let home = |world: &World| world.nodes[&5001].view().rooms[0].fence.home.id.0 as u16 + SERVERS;
+    let dead = home(&world);
+    world.nodes.remove(&dead);
+    world.run(Duration::from_secs(10));
+    assert!(home(&world) != dead && home(&world) != 5001);
+    world.client(4002, home(&world), "test");
+    world.post(4002, 1, "moved");
+    world.run(Duration::from_secs(2));
+    assert!(world.said(5001).contains("moved"));
+}
+
+#[test]
+fn its_clients_go_with_it() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let new = world.cluster(5003);
+    world.join(4001, new).expect("it may");
+    world.run(Duration::from_secs(5));
+    world.post(4001, 2, "after");
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.said(5003), texts(&["one", "three", "after"]));
     assert_eq!(world.said(5002), texts(&["one"]));
 }
 

@@ -58,6 +58,10 @@ impl Client {
                     if let Some(primary) = &mut self.primary {
                         primary.cluster = cluster;
                     }
+                    if self.standby.as_ref().is_some_and(|standby| standby.cluster != cluster) {
+                        // Our server has gone over to another cluster: there it is not dead.
+                        self.deserted_by_standby(now);
+                    }
                 }
                 self.listed(session, &up, servers, now);
             }

@@ -191,6 +191,9 @@ impl Node {
         if cluster == self.cluster_id() {
             return Ok(format!("server {me} is in the cluster {cluster}"));
         }
+        if self.joins() == Some(cluster) {
+            return Ok(format!("server {me} goes over to the cluster {cluster}"));
+        }
         if self.stage != Stage::Serving || self.leaving.is_some() {
             return Err("this server is not ready: try again in a moment".to_owned());
         }
@@ -200,9 +203,9 @@ impl Node {
                  answer; where no broadcast passes, start this server with --peer and the address of one of them"
             ));
         };
-        match foreign.contact.clone() {
-            Some(contact) => {
-                self.come_over(&contact);
+        match foreign.contact {
+            Some(_) => {
+                self.leave(super::leave::Why::Joins(cluster));
                 Ok(format!("server {me} goes over to the cluster {cluster}"))
             }
             None if foreign.proven => Err("that cluster is only starting: try again in a moment".to_owned()),

@@ -79,6 +79,8 @@ pub(super) struct Connecting {
     to: Origin,
     /// Of which cluster: another than ours where we come over.
     cluster: Cluster,
+    /// As which boot of ours.
+    boot: Boot,
     /// Which of the sessions that we have opened it is.
     n: u64,
 }
@@ -245,12 +247,12 @@ impl Node {
         }
         let key = keys::cluster_key(self.config.secret.as_ref(), &self.config.cluster, cluster.id);
         self.opened += 1;
-        let (id, boot, n) = (self.me.id, self.me.boot, self.opened);
+        let (id, boot, n) = (self.me.id, self.boot_for(cluster.id), self.opened);
         let memory = !self.kept.has_store();
         let greeting = Greeting::Server { id, boot, cluster: cluster.id, n, to: Some(to), memory };
         let payload = greeting.to_payload();
         let session = self.endpoint.connect(addr, &key, &key.public, suite, &payload, self.now);
-        self.connecting.insert(session, Connecting { to, cluster, n });
+        self.connecting.insert(session, Connecting { to, cluster, boot, n });
     }
 
     /// Somebody opens a session to us. Until it is up, it has no effect.
@@ -324,6 +326,8 @@ impl Node {
                     return self.count("greeting_not_for_us");
                 }
                 if cluster != self.cluster.id {
+                    self.say_farewell();
+                    self.me.boot = expected.boot;
                     self.adopt(expected.cluster);
                 }
                 self.server_up(session, role, expected.n, origin, memory);
@@ -391,6 +395,7 @@ impl Node {
             self.members.clear();
             self.kept.term = 0;
             self.persist(Write::Cluster(cluster.id));
+            self.has_gone_over();
         }
         self.records.clear();
         self.sync = None;
@@ -405,6 +410,8 @@ impl Node {
         }
         self.begin();
         if came_over {
+            // Those who stayed behind may call our clients over.
+            self.tell_servers();
             self.event(Event::Adopted { cluster: cluster.id });
         }
     }

@@ -11,15 +11,22 @@
 //!   | Members: I have left -> all        |
 //! ```
 //!
+//! Who is brought over to another cluster leaves its own in the same way, but takes its clients along, and says that it has
+//! left as soon as a session with the other cluster stands: until then it may have to stay.
+//!
 //! Rooms go before clients, so that those find them open where they come to. Who cannot finish within 10 s, or is the last
-//! one, stops without having left: a member that is down.
+//! one, stops (or goes over) without having left: a member that is down.
+
+use std::net::SocketAddr;
 
 use super::{
-    Node, Stage, Stop, Timer,
+    Node, Output, Stage, Stop, Timer,
     copies::{Copies, Enough},
+    peers::Peer,
 };
 use crate::{
-    ids::{Origin, ServerId},
+    discovery::Foreign,
+    ids::{Boot, ClusterId, Origin, ServerId},
     limits,
     time::{Duration, Time},
     wire::{
@@ -41,6 +48,8 @@ const SUCCESSION_MAX: Duration = Duration::from_secs(3);
 const CLIENTS_MAX: Duration = Duration::from_secs(1);
 /// How often the others are told that we have left: a single datagram may be lost.
 const GOODBYES: u32 = 3;
+/// How long a server of another cluster is called that we are to come over to.
+const GO_OVER_MAX: Duration = Duration::from_secs(5);
 
 /// Why a server leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +58,8 @@ pub(super) enum Why {
     Asked,
     /// An operator has retired it.
     Retired,
+    /// An operator brings it over to this cluster.
+    Joins(ClusterId),
 }
 
 /// How far leaving has come.
@@ -77,6 +88,21 @@ enum Step {
     Copies(Copies),
     /// Has said so often that it has left.
     Gone(u32),
+    /// Calls the other cluster.
+    Over {
+        /// Since when.
+        since: Time,
+        /// Whether others hold all that it held: else it is not said to have left.
+        may_say: bool,
+    },
+}
+
+/// A word for somebody with whom we have no session any more.
+#[derive(Debug)]
+pub(super) struct Goodbye {
+    at: Time,
+    to: SocketAddr,
+    sealed: Vec<u8>,
 }
 
 /// Whom the leader lets leave now.
@@ -98,9 +124,9 @@ impl Leaving {
 }
 
 impl Node {
-    /// Starts to leave.
+    /// Starts to leave. Who is to stop does not go over to another cluster any more.
     pub(super) fn leave(&mut self, why: Why) {
-        if self.leaving.is_some() {
+        if self.leaving.is_some() && self.joins().is_none() {
             return;
         }
         if self.stage != Stage::Serving || self.heartbeat.live().next().is_none() {
@@ -112,20 +138,37 @@ impl Node {
         self.step_leave();
     }
 
-    /// Stops, where nobody is there to take anything over.
+    /// Stops, or goes over, where nobody is there to take anything over.
     fn leave_alone(&mut self, why: Why) {
         let messages = self.rooms.values().any(|room| !room.log.is_empty());
-        self.stop(if why == Why::Retired { Stop::Retired } else { Stop::LeftAlone { messages } });
+        match why {
+            Why::Asked => self.stop(Stop::LeftAlone { messages }),
+            Why::Retired => self.stop(Stop::Retired),
+            Why::Joins(_) => {
+                let step = Step::Over { since: self.now, may_say: false };
+                self.leaving = Some(Leaving { why, since: self.now, granted: None, asked: None, step });
+                self.step_leave();
+            }
+        }
+    }
+
+    /// To which cluster an operator brings us over.
+    pub(super) fn joins(&self) -> Option<ClusterId> {
+        match self.leaving.as_ref()?.why {
+            Why::Joins(cluster) => Some(cluster),
+            Why::Asked | Why::Retired => None,
+        }
     }
 
     /// Whether clients are being sent away, or have been: nobody is to find us any more.
     pub(super) fn is_closing(&self) -> bool {
-        self.leaving.as_ref().is_some_and(|leaving| !matches!(leaving.step, Step::Rooms))
+        self.joins().is_none() && self.leaving.as_ref().is_some_and(|leaving| !matches!(leaving.step, Step::Rooms))
     }
 
     /// Whether nobody may count on our copies any more.
     pub(super) fn is_no_copy(&self) -> bool {
-        self.leaving.as_ref().is_some_and(|leaving| matches!(leaving.step, Step::Copies(_) | Step::Gone(_)))
+        let is_none = |step: &Step| matches!(step, Step::Copies(_) | Step::Gone(_) | Step::Over { may_say: true, .. });
+        self.leaving.as_ref().is_some_and(|leaving| is_none(&leaving.step))
     }
 
     /// Something has happened that leaving may have waited for.
@@ -138,12 +181,18 @@ impl Node {
     /// The next step, until it is done.
     pub(super) fn step_leave(&mut self) {
         let Some(leaving) = &self.leaving else { return };
+        if let (Why::Joins(cluster), Step::Over { since, .. }) = (leaving.why, &leaving.step) {
+            return self.go_over(cluster, *since);
+        }
         let why = leaving.why;
         if self.heartbeat.live().next().is_none() {
             return self.leave_alone(why);
         }
         if self.now.since(leaving.since) > LEAVE_MAX {
-            return self.stop(Stop::LeftUnfinished);
+            return match why {
+                Why::Joins(_) => self.leave_for(Step::Over { since: self.now, may_say: false }),
+                Why::Asked | Why::Retired => self.stop(Stop::LeftUnfinished),
+            };
         }
         let is_gone = matches!(leaving.step, Step::Gone(_));
         self.timers.set(Timer::Leave, self.now + STEP);
@@ -160,6 +209,7 @@ impl Node {
             Step::Clients { since } => self.leave_clients(since),
             Step::Copies(_) => self.leave_copies(),
             Step::Gone(_) => self.say_goodbye(),
+            Step::Over { .. } => {}
         }
     }
 
@@ -192,17 +242,21 @@ impl Node {
     fn leave_rooms(&mut self) {
         let is_home = self.records.iter().any(|record| record.fence.home == self.me);
         if !is_home && !self.is_handing_over() {
-            self.leave_for(Step::Clients { since: self.now });
+            let step = if self.joins().is_some() { self.copies_step() } else { Step::Clients { since: self.now } };
+            self.leave_for(step);
         }
+    }
+
+    /// What we acknowledged so far, others must hold; of what comes from now on we are no copy.
+    fn copies_step(&self) -> Step {
+        let rooms = self.rooms.iter().filter(|(_, room)| !room.log.is_empty());
+        Step::Copies(Copies::new(rooms.map(|(name, room)| (name.clone(), room.held().clone()))))
     }
 
     /// Sends the clients away, until all have gone or have had time enough.
     fn leave_clients(&mut self, since: Time) {
         if self.devices.is_empty() || self.now.since(since) >= CLIENTS_MAX {
-            // What we acknowledged so far, others must hold; of what comes from now on we are no copy.
-            let rooms = self.rooms.iter().filter(|(_, room)| !room.log.is_empty());
-            let copies = Copies::new(rooms.map(|(name, room)| (name.clone(), room.held().clone())));
-            return self.leave_for(Step::Copies(copies));
+            return self.leave_for(self.copies_step());
         }
         if self.leaving.as_mut().is_some_and(|leaving| leaving.asks(self.now)) {
             self.send_clients_away();
@@ -212,11 +266,15 @@ impl Node {
     /// Asks what others hold, until that is all.
     fn leave_copies(&mut self) {
         let (enough, now) = (self.enough_copies(), self.now);
+        let last = match self.joins() {
+            Some(_) => Step::Over { since: now, may_say: true },
+            None => Step::Gone(0),
+        };
         let Some(leaving) = &mut self.leaving else { return };
         let Step::Copies(copies) = &mut leaving.step else { return };
         let lacking = copies.lacking(&enough);
         if lacking.is_empty() {
-            return self.leave_for(Step::Gone(0));
+            return self.leave_for(last);
         }
         if !leaving.asks(now) {
             return;
@@ -334,5 +392,67 @@ impl Node {
         }
         let me = Member { left: true, ..self.myself() };
         self.tell_all(&Frame::Members { members: vec![me] });
+    }
+
+    // ---- over to another cluster
+
+    /// Calls the other cluster, until a session with it stands: then we are of that one. Where none does, we stay.
+    fn go_over(&mut self, cluster: ClusterId, since: Time) {
+        if self.now.since(since) > GO_OVER_MAX {
+            self.leaving = None;
+            self.count("join_unanswered");
+            // It is a copy again; where rooms moved meanwhile, the digests of the logs tell.
+            return self.update_view();
+        }
+        self.timers.set(Timer::Leave, self.now + STEP);
+        let known = self.discovery.foreign(self.now).find(|foreign| foreign.cluster == cluster);
+        if let Some(contact) = known.and_then(|Foreign { contact, .. }| contact.clone()) {
+            self.come_over(&contact);
+        }
+    }
+
+    /// As whom we call a server of a cluster. Who goes over because an operator says so has left its own for good in the
+    /// boot that it had, and may be brought back.
+    pub(super) fn boot_for(&mut self, cluster: ClusterId) -> Boot {
+        let goes_over = matches!(&self.leaving, Some(Leaving { why: Why::Joins(to), step: Step::Over { .. }, .. })
+            if *to == cluster);
+        let secs = self.cluster_millis() / 1000;
+        if goes_over { Boot::new(secs, Some(self.me.boot), &mut self.rng) } else { self.me.boot }
+    }
+
+    /// Tells all whom we have a session with that we have left: at once, and again in a moment, when there are no such
+    /// sessions any more.
+    pub(super) fn say_farewell(&mut self) {
+        if !matches!(self.leaving, Some(Leaving { step: Step::Over { may_say: true, .. }, .. })) {
+            return;
+        }
+        let me = Member { left: true, ..self.myself() };
+        let line = Frame::Members { members: vec![me] }.to_line();
+        let sessions: Vec<_> = self.peers.values().filter_map(Peer::session).collect();
+        self.goodbyes.clear();
+        for n in 0..GOODBYES {
+            let at = self.now + STEP * n;
+            let sealed = sessions.iter().filter_map(|session| self.endpoint.seal(*session, line.as_bytes()));
+            self.goodbyes.extend(sealed.map(|(to, sealed)| Goodbye { at, to, sealed }));
+        }
+        self.send_goodbyes();
+    }
+
+    /// Sends those that are due.
+    pub(super) fn send_goodbyes(&mut self) {
+        while let Some(Goodbye { to, sealed, .. }) = self.goodbyes.pop_front_if(|goodbye| goodbye.at <= self.now) {
+            self.out.push_back(Output::Send { to, bytes: sealed });
+        }
+        if let Some(next) = self.goodbyes.front() {
+            self.timers.set(Timer::Goodbye, next.at);
+        }
+    }
+
+    /// We are of another cluster now: who was to be brought over has been.
+    pub(super) fn has_gone_over(&mut self) {
+        if self.joins().is_some() {
+            self.leaving = None;
+            self.timers.clear(&Timer::Leave);
+        }
     }
 }

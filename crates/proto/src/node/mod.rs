@@ -99,6 +99,8 @@ enum Timer {
     Second,
     /// The next step of leaving.
     Leave,
+    /// Those whom we have left are told so again.
+    Goodbye,
 }
 
 /// Who is at the other end of a session.
@@ -190,6 +192,8 @@ pub struct Node {
     orphans: BTreeMap<RoomName, Time>,
     leaving: Option<leave::Leaving>,
     granted: Option<leave::Granted>,
+    /// For those whom we have left for another cluster, by time.
+    goodbyes: VecDeque<leave::Goodbye>,
     imports: BTreeMap<SessionId, import::Importing>,
     balance: Balance,
     load: Load,
@@ -268,6 +272,7 @@ impl Node {
             orphans: BTreeMap::new(),
             leaving: None,
             granted: None,
+            goodbyes: VecDeque::new(),
             imports: BTreeMap::new(),
             balance: Balance::default(),
             load: Load::default(),
@@ -385,6 +390,7 @@ impl Node {
                 self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
             }
             Timer::Leave => self.step_leave(),
+            Timer::Goodbye => self.send_goodbyes(),
         }
     }
 

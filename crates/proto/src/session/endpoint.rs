@@ -291,6 +291,16 @@ impl Endpoint {
         }
     }
 
+    /// Seals a line at once: a last word in a session that is closed before the next [`Self::flush`], and where that goes.
+    /// What else the session has to say does not go with it. `None` where it is not up.
+    pub fn seal(&mut self, session: SessionId, line: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let state =
+            self.sessions.get_mut(&session).filter(|state| state.is_up() && line.len() <= limits::FRAME_BYTES_MAX)?;
+        let mut out = Datagrams::default();
+        state.sealed.as_mut()?.seal(line, state.addr, &mut out, self.warm.of(session));
+        out.iter().next().map(|(to, sealed)| (to, sealed.to_vec()))
+    }
+
     /// Seals what was sent, as many lines to a packet as fit, and hands over all datagrams. Ends the turn: what a turn may
     /// cost is rationed.
     pub fn flush(&mut self, now: Time, out: &mut Datagrams) {
