@@ -2,12 +2,13 @@
 //!
 //! Judged from outside, while the network is quiet otherwise, at each server that stays up. A probation takes
 //! [`PROBATION_MIN`] at least, so a run of the flapping server that was shorter has served none. Its first death is one
-//! change; each time that it has served, it may take over, and die, which are two more.
+//! change; each time that it has served, it may take over, and die, which are two more. Whoever goes over to another cluster
+//! meets the leader of that one: that is no change.
 
 use std::collections::BTreeMap;
 
 use hobnob_proto::{
-    ids::ServerId,
+    ids::{ClusterId, ServerId},
     time::{Duration, Time},
 };
 
@@ -30,7 +31,7 @@ struct Flapping {
 /// The invariant.
 #[derive(Debug, Default)]
 pub struct LittleChange {
-    leaders: BTreeMap<Process, ServerId>,
+    leaders: BTreeMap<Process, (Option<ClusterId>, ServerId)>,
     flapping: Option<Flapping>,
     /// A leader has changed while a server flapped.
     counted: bool,
@@ -63,12 +64,12 @@ impl Invariant for LittleChange {
                     flapping.served += u32::from(has_served);
                 }
             }
-            Fact::Accepted { server, epoch, .. } => {
-                let before = self.leaders.insert(*server, epoch.leader);
+            Fact::Accepted { server, cluster, epoch } => {
+                let before = self.leaders.insert(*server, (*cluster, epoch.leader));
                 let Some(flapping) = self.flapping.as_mut().filter(|flapping| flapping.of != server.of) else {
                     return Ok(());
                 };
-                if before.is_none_or(|before| before == epoch.leader) {
+                if before.is_none_or(|(of, leader)| of != *cluster || leader == epoch.leader) {
                     return Ok(());
                 }
                 let serves = flapping.since.is_some_and(|since| now.since(since) >= PROBATION_MIN);
@@ -100,6 +101,20 @@ mod tests {
     fn accepted(of: usize, term: u64, leader: u32) -> Fact<'static> {
         let epoch = Epoch { leader: ServerId(leader), ..epoch(term) };
         Fact::Accepted { server: process(of), cluster: None, epoch }
+    }
+
+    #[test]
+    fn to_go_over_to_another_cluster_is_no_change() {
+        let accepted = |term: u64, cluster| match accepted(1, term, 1 + (term % 2) as u32) {
+            Fact::Accepted { server, epoch, .. } => Fact::Accepted { server, cluster: Some(ClusterId(cluster)), epoch },
+            other => other,
+        };
+        let flaps = |cluster: fn(u64) -> u128| {
+            let changes = (1..20).map(|term| accepted(term, cluster(term)));
+            [Fact::Flaps { server: 3, on: true }].into_iter().chain(changes).collect::<Vec<_>>()
+        };
+        assert_eq!(first_bad(&mut LittleChange::default(), &flaps(u128::from)), None);
+        assert_eq!(first_bad(&mut LittleChange::default(), &flaps(|_| 1)), Some(4));
     }
 
     /// Server 3 is up for so many seconds each time, leads at once, and dies.
