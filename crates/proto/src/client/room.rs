@@ -108,8 +108,8 @@ impl Room {
         }
     }
 
-    /// A room to be copied from `from` on: every entry is given out, each origin's in order. It waits for what is missing
-    /// for as long as it takes.
+    /// A room to be copied from `from` on: every entry is given out, each origin's in order, and what turns up
+    /// in the place of a marker behind that. It waits for what is missing for as long as it takes.
     pub(super) fn copied(name: RoomName, from: Start) -> Self {
         Self { copies: true, ..Self::new(name, from) }
     }
@@ -221,7 +221,7 @@ impl Room {
 
     /// Shows what has no hole before it, or holds it back while there is history to come.
     fn release(&mut self, mut released: Vec<Entry>, now: Time, events: &mut VecDeque<Event>) {
-        for entry in released.iter().filter(|entry| entry.is_lost() && !self.copies) {
+        for entry in released.iter().filter(|entry| entry.is_lost()) {
             if self.lost.len() < LOST_MAX {
                 self.lost.insert((entry.origin, entry.seq));
             }
@@ -354,6 +354,23 @@ mod tests {
         let late = ["line 1, false", "lost, false", "line 3, false", "line 2, true"];
         check(&[real(1), lost.clone(), real(3), real(2), real(2)], &late);
         check(&[real(1), real(2), lost, real(3)], &all);
+    }
+
+    #[test]
+    fn who_copies_a_room_is_given_the_marker_and_what_takes_its_place_meanwhile() {
+        let (origin, now) = (Origin { id: ServerId(1), boot: Boot(1) }, Time::ZERO);
+        let real = |seq| Entry { kind: "message".into(), client_seq: seq, ..marker(origin, seq) };
+        let (mut events, mut room) = (VecDeque::new(), Room::copied(RoomName::lobby(), Start::Last(9)));
+        room.moved(now);
+        room.joined(&VersionVector::default(), &[(origin, 3)].into_iter().collect(), 1, now, &mut events);
+        for entry in [real(1), marker(origin, 2), real(2), real(2), real(1), real(3)] {
+            room.entry(entry, now, &mut events);
+        }
+        let given = events.iter().filter_map(|event| match event {
+            Event::Message { entry, .. } => Some((entry.seq, entry.is_lost())),
+            _ => None,
+        });
+        assert_eq!(given.collect::<Vec<_>>(), [(1, false), (2, true), (2, false), (3, false)]);
     }
 
     fn marker(origin: Origin, seq: u64) -> Entry {

@@ -410,6 +410,7 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::{Boot, ServerId};
 
     #[test]
     fn a_session_and_all_sessions_ask_so_much_and_no_more() {
@@ -435,5 +436,16 @@ mod tests {
         check(1, 999, READS_PER_SESSION_MAX);
         check(3, 999, 3 * READS_PER_SESSION_MAX);
         check(999, 999, READS_MAX - READS_FOR_POSTS);
+    }
+
+    #[test]
+    fn what_we_ask_about_rotten_entries_keeps_nobody_else_from_asking() {
+        let (mut reads, origin) = (Reads::default(), Origin { id: ServerId(1), boot: Boot(1) });
+        for seq in 1..=2 * READS_MAX as u64 {
+            let asker = Asker::Again(origin, seq);
+            let pending = Pending { at: Time::ZERO, room: RoomName::lobby(), session: SessionId(0), asker };
+            reads.pending.insert(seq, pending);
+        }
+        assert!(reads.has_place_for(SessionId(0), false) && reads.has_place_for(SessionId(1), false));
     }
 }

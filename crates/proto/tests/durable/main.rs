@@ -7,6 +7,7 @@ mod acks;
 mod common;
 mod imports;
 mod lost;
+mod markers;
 mod posts;
 mod restarts;
 mod tails;

@@ -116,7 +116,7 @@ pub(crate) struct World {
     /// What became of lines that were imported.
     pub(crate) imported: Vec<(u64, Outcome)>,
     /// What else people were told.
-    heard: Vec<(u16, client::Event)>,
+    pub(crate) heard: Vec<(u16, client::Event)>,
     runs: u8,
     /// Whether nothing from servers to this one arrives.
     pub(crate) deaf: Option<u32>,
