@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Node, Stage, Timer, detours, rooms::Upstream, waiting};
+use super::{Node, Stage, Timer, detours, leave, rooms::Upstream, waiting};
 use crate::{
     limits,
     session::{Census, Talk},
@@ -77,6 +77,7 @@ impl Node {
             Queue::lasting("sessions that are waited with", self.waited.len(), sessions),
             Queue::lasting("rooms to be placed", self.placing.len(), rooms + self.records.iter().count()),
             Queue::lasting("rooms without a home", self.orphans.len(), rooms + self.records.iter().count()),
+            Queue::draining("goodbyes", self.goodbyes.len(), limits::SERVERS_MAX * leave::GOODBYES as usize),
             Queue::lasting("timers", self.timers.len(), timed),
             Queue::lasting("session timers", self.timers.count(is_of_session), sessions * 3),
         ];

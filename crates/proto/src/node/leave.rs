@@ -47,7 +47,7 @@ const SUCCESSION_MAX: Duration = Duration::from_secs(3);
 /// How long clients that do not go are served.
 const CLIENTS_MAX: Duration = Duration::from_secs(1);
 /// How often the others are told that we have left: a single datagram may be lost.
-const GOODBYES: u32 = 3;
+pub(super) const GOODBYES: u32 = 3;
 /// How long a server of another cluster is called that we are to come over to.
 const GO_OVER_MAX: Duration = Duration::from_secs(5);
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hobnob_proto::{
     client,
-    ids::RoomName,
+    ids::{ClusterId, RoomName},
     node::{Input, Stop},
 };
 
@@ -264,4 +264,43 @@ fn one_that_the_leader_does_not_hear_leaves_as_others_do() {
     check(3, 1);
     check(3, 2);
     check(4, 2);
+}
+
+/// The cluster that a server at this port founds where it hears nobody.
+fn founded_by(port: u16) -> ClusterId {
+    let mut world = World::new();
+    world.start(port, None, None);
+    world.nodes[&port].cluster_id()
+}
+
+#[test]
+fn who_comes_over_to_another_cluster_remembers_who_has_come_back() {
+    // Nobody has spoken anywhere, so whoever was there before goes over to the cluster with the lower id.
+    let mut ports = [6_001, 6_002, 6_003];
+    ports.sort_unstable_by_key(|port| std::cmp::Reverse(founded_by(*port)));
+    let [stays, flaps, flaps_again] = ports;
+    let mut world = World::new();
+    world.start(stays, Some(1), None);
+    world.run(secs(3));
+    world.start(flaps, Some(2), None);
+    world.run(secs(3));
+    assert_eq!(world.nodes[&stays].cluster_id(), founded_by(flaps));
+    assert_eq!(world.nodes[&stays].view().leader.map(|id| id.0), Some(2));
+    world.nodes.remove(&flaps);
+    world.run(secs(3));
+    world.cut_ports(flaps_again, &[stays]);
+    world.start(flaps_again, Some(2), None);
+    world.run(secs(2));
+    world.heal();
+    let met = |world: &World| world.nodes[&stays].view().live.len() == 2;
+    while !met(&world) {
+        world.run(Duration::from_millis(50));
+    }
+    assert_eq!(world.nodes[&stays].cluster_id(), founded_by(flaps_again));
+    world.run(secs(3));
+    for port in [stays, flaps_again] {
+        let view = world.nodes[&port].view();
+        assert_eq!(view.probation.iter().map(|id| id.0).collect::<Vec<_>>(), [2]);
+        assert_eq!(view.leader.map(|id| id.0), Some(1), "who flaps does not lead at once");
+    }
 }
