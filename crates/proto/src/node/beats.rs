@@ -207,7 +207,7 @@ impl Node {
         }
         if self.is_live(origin) {
             for (id, left) in probation {
-                self.probations.told(id, Duration::from_millis(left.into()), self.now);
+                self.probations.told(origin.id, id, Duration::from_millis(left.into()), self.now);
             }
         }
         if leads && self.is_live(origin) && self.election.leader() == Some(id) {

@@ -34,6 +34,8 @@ const FORGIVEN_AFTER: Duration = Duration::from_mins(5);
 const SETTLED: Duration = Duration::from_secs(2);
 /// Servers that are remembered; beyond that the one whose probation ended first is forgotten.
 const REMEMBERED_MAX: usize = 4 * limits::SERVERS_MAX;
+/// Words of others that are remembered.
+const TOLD_MAX: usize = limits::SERVERS_MAX * REMEMBERED_MAX;
 /// Doublings until the longest is reached, and more.
 const FLAPS_MAX: u32 = 10;
 
@@ -55,8 +57,8 @@ struct Record {
 #[derive(Debug, Default)]
 pub(super) struct Probations {
     records: BTreeMap<ServerId, Record>,
-    /// When the probations end that others impose.
-    told: BTreeMap<ServerId, Time>,
+    /// When the probations end that others impose: on whom, and who does.
+    told: BTreeMap<(ServerId, ServerId), Time>,
 }
 
 impl Probations {
@@ -97,19 +99,20 @@ impl Probations {
         }
     }
 
-    /// A live server says that it has put `id` on probation, for so much longer.
-    pub(super) fn told(&mut self, id: ServerId, left: Duration, now: Time) {
+    /// A live server says that it has put `id` on probation, for so much longer. Its newest word counts: the one before may
+    /// have waited while we stood still, and would end that much later here than elsewhere.
+    pub(super) fn told(&mut self, by: ServerId, id: ServerId, left: Duration, now: Time) {
         self.told.retain(|_, until| *until > now);
-        if left > Duration::ZERO && (self.told.contains_key(&id) || self.told.len() < REMEMBERED_MAX) {
-            let until = self.told.entry(id).or_insert(now);
-            *until = (*until).max(now + left.min(LONGEST));
+        if left > Duration::ZERO && (self.told.contains_key(&(id, by)) || self.told.len() < TOLD_MAX) {
+            self.told.insert((id, by), now + left.min(LONGEST));
         }
     }
 
     /// Whether `id` is on probation, by whomever.
     pub(super) fn is_on(&self, id: ServerId, now: Time) -> bool {
         let ours = self.records.get(&id).map(|record| record.until);
-        ours.into_iter().chain(self.told.get(&id).copied()).any(|until| until > now)
+        let told = self.told.range((id, ServerId(0))..=(id, ServerId(u32::MAX))).map(|(_, until)| *until);
+        ours.into_iter().chain(told).any(|until| until > now)
     }
 
     /// The probations that we impose, and for how many milliseconds more.
@@ -268,22 +271,31 @@ mod tests {
     #[test]
     fn the_longest_that_is_told_binds_and_ends_by_itself() {
         let mut probations = Probations::default();
-        probations.told(ServerId(9), Duration::from_secs(20), at(0));
-        probations.told(ServerId(9), Duration::from_secs(5), at(0));
+        probations.told(ServerId(2), ServerId(9), Duration::from_secs(20), at(0));
+        probations.told(ServerId(3), ServerId(9), Duration::from_secs(5), at(0));
         assert!(probations.is_on(ServerId(9), at(19)) && !probations.is_on(ServerId(9), at(20)));
         assert_eq!(probations.imposed(at(1)), [], "what was only heard is not told on");
-        probations.told(ServerId(9), Duration::from_secs(100_000), at(30));
+        probations.told(ServerId(2), ServerId(9), Duration::from_secs(100_000), at(30));
         assert!(!probations.is_on(ServerId(9), at(330)));
+    }
+
+    #[test]
+    fn the_newest_word_of_each_counts_since_those_before_may_have_waited() {
+        let mut probations = Probations::default();
+        for left in [20, 17, 15] {
+            probations.told(ServerId(2), ServerId(9), Duration::from_secs(left), at(5));
+        }
+        assert!(probations.is_on(ServerId(9), at(19)) && !probations.is_on(ServerId(9), at(20)));
     }
 
     #[test]
     fn strangers_do_not_fill_the_memory() {
         let mut probations = Probations::default();
-        for id in 0..1000 {
-            probations.told(ServerId(id), LONGEST, at(0));
+        for id in 0..3_000 {
+            probations.told(ServerId(id), ServerId(id), LONGEST, at(0));
             probations.alive(ME, origin(id, 1), &[], at(0));
             probations.dead(ServerId(id), at(0));
         }
-        assert!(probations.told.len() <= REMEMBERED_MAX && probations.records.len() <= REMEMBERED_MAX);
+        assert!(probations.told.len() <= TOLD_MAX && probations.records.len() <= REMEMBERED_MAX);
     }
 }
