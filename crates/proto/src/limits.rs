@@ -1,6 +1,6 @@
 //! Every bound of the protocol, in one place.
 
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// Servers between two that do not hear each other, over which they know of each other, and what one says is passed on to
 /// the other. It bounds how often news of a server that has died may go in a circle.
@@ -23,6 +23,8 @@ pub const HANDSHAKE_PADDED_BYTES_MIN: usize = 256;
 pub const HANDSHAKE_SPAN_MAX: Duration = Duration::from_secs(3);
 /// How long a session may be silent: three keepalives of 25 s.
 pub const SILENCE_MAX: Duration = Duration::from_secs(75);
+/// How long the datagram of a keepalive is: nothing but a ping, of the first 99,999 of a client.
+pub const KEEPALIVE_BYTES: RangeInclusive<usize> = 48..=52;
 /// How far behind the newest packet of a session an older one may arrive, in packets.
 pub const REPLAY_WINDOW: u64 = 1_024;
 /// Bytes of lines that wait in a session until its handshake is done.

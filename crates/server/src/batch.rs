@@ -7,6 +7,7 @@
 use std::{io, net::SocketAddr};
 
 use hobnob_proto::session::Datagrams;
+use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 #[cfg(target_os = "linux")]
@@ -19,7 +20,7 @@ pub(crate) use self::portable::Batch;
 mod portable {
     use hobnob_proto::limits;
 
-    use super::{Datagrams, SocketAddr, UdpSocket, io};
+    use super::{Datagrams, SockRef, SocketAddr, UdpSocket, io};
 
     /// Sends and receives, one by one.
     #[derive(Debug)]
@@ -39,11 +40,11 @@ mod portable {
         pub(crate) fn send<'a>(
             &mut self,
             datagrams: &Datagrams,
-            socket: impl Fn(SocketAddr) -> io::Result<&'a UdpSocket>,
+            socket: impl Fn(SocketAddr) -> io::Result<SockRef<'a>>,
             mut failed: impl FnMut(&io::Error),
         ) {
             for (to, bytes) in datagrams.iter() {
-                if let Err(error) = socket(to).and_then(|socket| socket.try_send_to(bytes, to)) {
+                if let Err(error) = socket(to).and_then(|socket| socket.send_to(bytes, &to.into())) {
                     failed(&error);
                 }
             }
@@ -65,6 +66,19 @@ mod portable {
                 }
             }
         }
+
+        /// The same of a socket that nobody waits for; how many it were. Here there is none.
+        #[cfg(not(target_os = "linux"))]
+        #[allow(clippy::unused_self, reason = "the other way of receiving needs it")]
+        pub(crate) fn receive_from(
+            &mut self,
+            _socket: &SockRef<'_>,
+            _max: usize,
+            _take: impl FnMut(SocketAddr, &[u8]),
+            _failed: impl FnMut(&io::Error),
+        ) -> usize {
+            0
+        }
     }
 }
 
@@ -73,12 +87,15 @@ mod linux {
     use std::{io::IoSlice, io::IoSliceMut, os::fd::AsRawFd as _};
 
     use hobnob_proto::{limits, session::Run};
-    use nix::sys::socket::{
-        ControlMessage, MsgFlags, MultiHeaders, SockaddrLike as _, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
+    use nix::{
+        errno::Errno,
+        sys::socket::{
+            ControlMessage, MsgFlags, MultiHeaders, SockaddrLike as _, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
+        },
     };
     use tokio::io::Interest;
 
-    use super::{Datagrams, SocketAddr, UdpSocket, io};
+    use super::{Datagrams, SockRef, SocketAddr, UdpSocket, io};
 
     /// Datagrams that one run has at most: the kernel takes 64 (128 since 6.9).
     const RUN_MAX: usize = 64;
@@ -96,6 +113,8 @@ mod linux {
         sent: MultiHeaders<SockaddrStorage>,
         received: MultiHeaders<SockaddrStorage>,
         buffer: Vec<u8>,
+        /// What the last call has received: from where, and how much.
+        found: Vec<(Option<SocketAddr>, usize)>,
         /// Whether the system cuts runs into datagrams; not where a network card cannot.
         cuts: bool,
     }
@@ -107,6 +126,7 @@ mod linux {
                 sent: MultiHeaders::preallocate(CALL_MAX, None),
                 received: MultiHeaders::preallocate(RECEIVED_MAX, None),
                 buffer: vec![0; RECEIVED_MAX * BUFFER_BYTES],
+                found: Vec::with_capacity(RECEIVED_MAX),
                 cuts: true,
             }
         }
@@ -115,7 +135,7 @@ mod linux {
         pub(crate) fn send<'a>(
             &mut self,
             datagrams: &Datagrams,
-            socket: impl Fn(SocketAddr) -> io::Result<&'a UdpSocket>,
+            socket: impl Fn(SocketAddr) -> io::Result<SockRef<'a>>,
             mut failed: impl FnMut(&io::Error),
         ) {
             let mut singles: Vec<(SocketAddr, &[u8])> = Vec::with_capacity(CALL_MAX);
@@ -153,29 +173,17 @@ mod linux {
         ) {
             let mut left = max;
             while left > 0 {
-                let Self { received, buffer, .. } = self;
                 let wanted = left.min(RECEIVED_MAX);
-                let mut found = [(None, 0); RECEIVED_MAX];
+                let mut count = 0;
                 let call = || {
-                    let mut slices: Vec<_> =
-                        buffer.chunks_mut(BUFFER_BYTES).take(wanted).map(|chunk| [IoSliceMut::new(chunk)]).collect();
-                    let results = recvmmsg(socket.as_raw_fd(), received, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
-                    let mut count = 0;
-                    for (place, result) in found.iter_mut().zip(results) {
-                        *place = (result.address.and_then(address), result.bytes);
-                        count += 1;
-                    }
-                    Ok(count)
+                    count = self.receive_some(&SockRef::from(socket), wanted)?;
+                    // There is nothing left: so the runtime is to wait for more, without another call to find that out.
+                    if count < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
                 };
-                match socket.try_io(Interest::READABLE, call) {
-                    Ok(count) => {
-                        for ((from, len), bytes) in found.iter().zip(self.buffer.chunks(BUFFER_BYTES)).take(count) {
-                            if let Some(from) = from {
-                                take(*from, &bytes[..(*len).min(BUFFER_BYTES)]);
-                            }
-                        }
-                        left -= count.min(left);
-                    }
+                let result = socket.try_io(Interest::READABLE, call);
+                self.hand_over(count, &mut take);
+                match result {
+                    Ok(()) => left -= count,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                     Err(error) => {
                         failed(&error);
@@ -185,19 +193,65 @@ mod linux {
             }
         }
 
+        /// The same of a socket that nobody waits for; how many it were.
+        pub(crate) fn receive_from(
+            &mut self,
+            socket: &SockRef<'_>,
+            max: usize,
+            mut take: impl FnMut(SocketAddr, &[u8]),
+            mut failed: impl FnMut(&io::Error),
+        ) -> usize {
+            let mut taken = 0;
+            while taken < max {
+                let wanted = (max - taken).min(RECEIVED_MAX);
+                match self.receive_some(socket, wanted) {
+                    Ok(count) => {
+                        self.hand_over(count, &mut take);
+                        taken += count;
+                        if count < wanted {
+                            break;
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) => {
+                        failed(&error);
+                        break;
+                    }
+                }
+            }
+            taken
+        }
+
+        /// One call; how many have come.
+        fn receive_some(&mut self, socket: &SockRef<'_>, wanted: usize) -> io::Result<usize> {
+            let Self { received, buffer, found, .. } = self;
+            let mut slices: Vec<_> =
+                buffer.chunks_mut(BUFFER_BYTES).take(wanted).map(|chunk| [IoSliceMut::new(chunk)]).collect();
+            let results = recvmmsg(socket.as_raw_fd(), received, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
+            found.clear();
+            found.extend(results.map(|result| (result.address.and_then(address), result.bytes)));
+            Ok(found.len())
+        }
+
+        /// Hands over what that call has found.
+        fn hand_over(&self, count: usize, take: &mut impl FnMut(SocketAddr, &[u8])) {
+            for ((from, len), bytes) in self.found.iter().zip(self.buffer.chunks(BUFFER_BYTES)).take(count) {
+                if let Some(from) = from {
+                    take(*from, &bytes[..(*len).min(BUFFER_BYTES)]);
+                }
+            }
+        }
+
         /// Sends a run in one call; whether that could be done.
-        fn send_run<'a>(&mut self, run: &Run<'_>, socket: impl Fn(SocketAddr) -> io::Result<&'a UdpSocket>) -> bool {
+        fn send_run<'a>(&mut self, run: &Run<'_>, socket: impl Fn(SocketAddr) -> io::Result<SockRef<'a>>) -> bool {
             let (Ok(socket), Ok(segment)) = (socket(run.to), u16::try_from(run.segment)) else { return false };
             let to = SockaddrStorage::from(run.to);
-            let call = || {
-                let slices = [IoSlice::new(run.bytes)];
-                let messages = [ControlMessage::UdpGsoSegments(&segment)];
-                Ok(sendmsg(socket.as_raw_fd(), &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&to))?)
-            };
-            match socket.try_io(Interest::WRITABLE, call) {
+            let slices = [IoSlice::new(run.bytes)];
+            let messages = [ControlMessage::UdpGsoSegments(&segment)];
+            match sendmsg(socket.as_raw_fd(), &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&to)) {
                 Ok(_) => true,
                 // No room now: it is tried once more, one by one, and then dropped.
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => false,
+                Err(Errno::EAGAIN) => false,
                 Err(error) => {
                     tracing::debug!(%error, "runs cannot be sent in one call: sends each datagram from now on");
                     self.cuts = false;
@@ -210,13 +264,13 @@ mod linux {
         fn send_singles<'a>(
             &mut self,
             singles: &mut Vec<(SocketAddr, &[u8])>,
-            socket: impl Fn(SocketAddr) -> io::Result<&'a UdpSocket>,
+            socket: impl Fn(SocketAddr) -> io::Result<SockRef<'a>>,
             failed: &mut impl FnMut(&io::Error),
         ) -> bool {
             let mut rest = &singles[..];
             let mut full = false;
             while let Some((to, _)) = rest.first() {
-                let sent = socket(*to).and_then(|socket| self.send_some(socket, rest));
+                let sent = socket(*to).and_then(|socket| self.send_some(&socket, rest));
                 match sent {
                     Ok(count) => rest = &rest[count.clamp(1, rest.len())..],
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -238,14 +292,12 @@ mod linux {
         }
 
         /// One call; how many of them went.
-        fn send_some(&mut self, socket: &UdpSocket, singles: &[(SocketAddr, &[u8])]) -> io::Result<usize> {
-            let sent = &mut self.sent;
-            socket.try_io(Interest::WRITABLE, || {
-                let slices: Vec<_> = singles.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
-                let addrs: Vec<_> = singles.iter().map(|(to, _)| Some(SockaddrStorage::from(*to))).collect();
-                let none: [ControlMessage<'_>; 0] = [];
-                Ok(sendmmsg(socket.as_raw_fd(), sent, &slices, addrs, none, MsgFlags::MSG_DONTWAIT)?.count())
-            })
+        fn send_some(&mut self, socket: &SockRef<'_>, singles: &[(SocketAddr, &[u8])]) -> io::Result<usize> {
+            let slices: Vec<_> = singles.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
+            let addrs: Vec<_> = singles.iter().map(|(to, _)| Some(SockaddrStorage::from(*to))).collect();
+            let none: [ControlMessage<'_>; 0] = [];
+            let results = sendmmsg(socket.as_raw_fd(), &mut self.sent, &slices, addrs, none, MsgFlags::MSG_DONTWAIT)?;
+            Ok(results.count())
         }
     }
 
@@ -285,10 +337,9 @@ mod tests {
                     };
                     let sockets = [UdpSocket::bind(host).await.unwrap(), UdpSocket::bind(host).await.unwrap()];
                     let to = [sockets[0].local_addr().unwrap(), sockets[1].local_addr().unwrap()];
-                    sender.writable().await.unwrap();
                     let mut batch = <$batch>::new();
                     let mut failures = 0;
-                    batch.send(&fill(lengths, to, shared), |_| Ok(&sender), |_| failures += 1);
+                    batch.send(&fill(lengths, to, shared), |_| Ok(SockRef::from(&sender)), |_| failures += 1);
                     let mut seen = vec![Vec::new(); 2];
                     let from = sender.local_addr().unwrap();
                     let end = std::time::Instant::now() + Duration::from_secs(10);
@@ -332,7 +383,6 @@ mod tests {
     async fn what_cannot_be_sent_does_not_stop_the_rest() {
         let (sender, receiver) =
             (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
-        sender.writable().await.unwrap();
         let to = receiver.local_addr().unwrap();
         let nowhere: SocketAddr = "255.255.255.255:9".parse().unwrap();
         let mut datagrams = Datagrams::default();
@@ -341,7 +391,7 @@ mod tests {
         }
         let (mut failures, mut seen) = (0, Vec::new());
         let mut batch = Batch::new();
-        batch.send(&datagrams, |_| Ok(&sender), |_| failures += 1);
+        batch.send(&datagrams, |_| Ok(SockRef::from(&sender)), |_| failures += 1);
         while seen.len() < 2 {
             receiver.readable().await.unwrap();
             batch.receive(&receiver, 10, |_, bytes| seen.push(bytes[0]), |_| {});

@@ -13,11 +13,13 @@ use std::{
 };
 
 use hobnob_proto::{
+    limits::KEEPALIVE_BYTES,
     node::{Event, Input, Node, Output},
     rng::Rng,
     session::Datagrams,
     store::Restored,
 };
+use socket2::SockRef;
 use tokio::time::sleep_until;
 
 use crate::{
@@ -120,7 +122,6 @@ impl Driver {
 
     /// Runs until the node stops, or is told to stop at once, or its store has failed and can be written to again.
     pub(crate) async fn run(mut self) -> End {
-        self.until_writable().await;
         self.tell_network();
         let mut next_tick = self.clock.now();
         loop {
@@ -146,7 +147,9 @@ impl Driver {
                 return End::Reopened(Box::new(Reopened { store, restored, around: self.around, rng: self.rng }));
             }
             let Around { sockets, control, network } = &mut self.around;
-            let wake_at = self.clock.instant(next_tick.max(self.node.deadline())).min(network.next().into());
+            let due = next_tick.max(self.node.deadline());
+            let due = sockets.session.backs.next().map_or(due, |next| next.min(due));
+            let wake_at = self.clock.instant(due).min(network.next().into());
             let wake = tokio::select! {
                 () = readable(sockets) => Wake::Turn,
                 () = sleep_until(wake_at) => Wake::Turn,
@@ -162,30 +165,24 @@ impl Driver {
         }
     }
 
-    /// Waits until the runtime knows that the sockets can be written to; before that it would drop what is sent first.
-    async fn until_writable(&self) {
-        for socket in self.around.sockets.session.iter() {
-            if let Err(error) = socket.writable().await {
-                tracing::warn!(%error, "a socket cannot be written to");
-            }
-        }
-    }
-
     /// Hands a batch from each socket to the node.
     fn drain(&mut self) {
         let Self { node, around: Around { sockets, .. }, clock, errors, batch, .. } = self;
-        let sessions = sockets.session.iter().map(|socket| (socket, SESSION_BATCH));
-        let discovery = sockets.discovery.iter().map(|discovery| (&discovery.socket, DISCOVERY_BATCH));
-        for (socket, max) in sessions.chain(discovery) {
-            let take = |mut from: SocketAddr, bytes: &[u8]| {
-                // The flow that a packet belonged to is no part of its sender's address.
-                if let SocketAddr::V6(from) = &mut from {
-                    from.set_flowinfo(0);
-                }
-                node.handle(Input::Datagram { from, bytes }, clock.now());
+        let mut failed = |error: &io::Error| count(errors, "receive", error);
+        let mut take = |from, bytes: &[u8]| hand_over(node, from, bytes, clock);
+        let mut keepalives = 0;
+        for socket in sockets.session.iter() {
+            let take = |from, bytes: &[u8]| {
+                keepalives += usize::from(KEEPALIVE_BYTES.contains(&bytes.len()));
+                take(from, bytes);
             };
-            batch.receive(socket, max, take, |error| count(errors, "receive", error));
+            batch.receive(socket, SESSION_BATCH, take, &mut failed);
         }
+        for discovery in &sockets.discovery {
+            batch.receive(&discovery.socket, DISCOVERY_BATCH, &mut take, &mut failed);
+        }
+        let take_waiting = |back: &SockRef<'_>| batch.receive_from(back, SESSION_BATCH, &mut take, &mut failed);
+        sockets.session.backs.mind(keepalives, SESSION_BATCH, clock.now(), take_waiting);
     }
 
     /// Sends all that sessions have to say, once in a turn: in pieces, each of which the system copies while the processor
@@ -306,6 +303,15 @@ impl Driver {
             let _nobody_listens = events.send(event);
         }
     }
+}
+
+/// Hands a datagram to the node.
+fn hand_over(node: &mut Node, mut from: SocketAddr, bytes: &[u8], clock: &Clock) {
+    // The flow that a packet belonged to is no part of its sender's address.
+    if let SocketAddr::V6(from) = &mut from {
+        from.set_flowinfo(0);
+    }
+    node.handle(Input::Datagram { from, bytes }, clock.now());
 }
 
 /// Waits for the next word of the store; for ever where there is none.

@@ -27,6 +27,7 @@ use crate::{
     udp::{DiscoveryError, Session, Sockets},
 };
 
+mod back;
 pub mod background;
 mod batch;
 mod clock;

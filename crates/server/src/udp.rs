@@ -1,4 +1,4 @@
-//! The sockets of a server: two for sessions (IPv4 and IPv6, on one port), and up to two for each interface for discovery.
+//! The sockets of a server: two for sessions (IPv4 and IPv6, on one port; with one behind each, see `back`), and up to two for each interface for discovery.
 //!
 //! Discovery sockets of all servers of a host share one port (`SO_REUSEADDR`, on macOS and BSD `SO_REUSEPORT` too): each of them gets a copy of every
 //! broadcast, but a unicast would reach only one of them, so nothing is ever sent to that port but broadcasts. Bound to
@@ -16,7 +16,10 @@ use hobnob_proto::discovery::interfaces::{Choice, GROUP};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
-use crate::{Error, PORT_DEFAULT};
+use crate::{
+    Error, PORT_DEFAULT,
+    back::{Back, Backs},
+};
 
 /// How many ports beyond the default one are tried.
 const PORTS_TRIED: u16 = 100;
@@ -40,6 +43,8 @@ pub(crate) struct Sockets {
 pub(crate) struct Session {
     v4: Option<UdpSocket>,
     v6: Option<UdpSocket>,
+    /// The socket beside each of them, where the system can do that.
+    pub(crate) backs: Backs,
     port: u16,
 }
 
@@ -94,7 +99,6 @@ impl Sockets {
     pub(crate) fn broadcast(&self, bytes: &[u8], mut failed: impl FnMut(&io::Error)) {
         for discovery in &self.discovery {
             for to in &discovery.place.to {
-                // Past the runtime, which holds back what is sent before it has polled a new socket.
                 if let Err(error) = SockRef::from(&discovery.socket).send_to(bytes, &(*to).into()) {
                     failed(&error);
                 }
@@ -172,7 +176,9 @@ impl Session {
             (v4, v6) => {
                 let (v4, v6) = (v4.ok(), v6.ok());
                 let bound = v4.iter().chain(&v6).find_map(|socket| socket.local_addr().ok());
-                Ok(Self { v4, v6, port: bound.map_or(port, |addr| addr.port()) })
+                let [back_v4, back_v6] = [&v4, &v6].map(|front| open_back(front.as_ref()?));
+                let backs = Backs::new(back_v4, back_v6);
+                Ok(Self { v4, v6, backs, port: bound.map_or(port, |addr| addr.port()) })
             }
         }
     }
@@ -189,13 +195,15 @@ impl Session {
 
     /// Sends a datagram.
     pub(crate) fn send(&self, to: SocketAddr, bytes: &[u8]) -> io::Result<()> {
-        self.towards(to)?.try_send_to(bytes, to).map(|_| ())
+        self.towards(to)?.send_to(bytes, &to.into()).map(|_| ())
     }
 
     /// The socket that sends to such an address.
-    pub(crate) fn towards(&self, to: SocketAddr) -> io::Result<&UdpSocket> {
-        let socket = if to.is_ipv4() { &self.v4 } else { &self.v6 };
-        socket.as_ref().ok_or_else(|| io::ErrorKind::Unsupported.into())
+    pub(crate) fn towards(&self, to: SocketAddr) -> io::Result<SockRef<'_>> {
+        let (front, back) = if to.is_ipv4() { (&self.v4, &self.backs.v4) } else { (&self.v6, &self.backs.v6) };
+        // Past the runtime, which would hold back what is sent before it has polled a new socket.
+        let socket = back.as_ref().map(Back::socket).or_else(|| front.as_ref().map(SockRef::from));
+        socket.ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 }
 
@@ -207,11 +215,20 @@ fn unless_taken(opened: io::Result<UdpSocket>) -> io::Result<io::Result<UdpSocke
     }
 }
 
-/// Opens a session socket on that very port. No `SO_REUSEADDR`: a second server on the port would steal packets.
+/// Opens a session socket on that very port, for itself alone: a second server on the port would steal packets.
 fn open_session(ip: IpAddr, port: u16) -> io::Result<UdpSocket> {
     let socket = new_socket(ip.is_ipv6())?;
     socket.bind(&SocketAddr::from((ip, port)).into())?;
     UdpSocket::from_std(socket.into())
+}
+
+/// Opens the socket beside a session socket; `None` where that is refused.
+fn open_back(front: &UdpSocket) -> Option<Back> {
+    let open = || {
+        let addr = front.local_addr()?;
+        Back::beside(&SockRef::from(front), addr, new_socket(addr.is_ipv6())?)
+    };
+    open().inspect_err(|error| tracing::debug!(%error, "no second socket: the first does all")).ok()
 }
 
 /// Where discovery sockets are wanted.
@@ -317,6 +334,33 @@ mod tests {
         let session = session(Some(0), true).unwrap();
         let ports: Vec<u16> = session.iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         assert!(!ports.is_empty() && ports.iter().all(|port| *port == session.port()), "{ports:?}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn keepalives_come_in_through_the_back_while_it_takes_them() {
+        fn lengths(socket: &SockRef<'_>) -> Vec<usize> {
+            let mut buffer = [std::mem::MaybeUninit::uninit(); 128];
+            std::iter::from_fn(|| socket.recv(&mut buffer).ok()).collect()
+        }
+        let session = session(Some(0), true).unwrap();
+        for (front, back) in session.iter().zip([&session.backs.v4, &session.backs.v6]) {
+            let to = front.local_addr().unwrap();
+            let back = back.as_ref().expect("Linux can do that");
+            let stranger = std::net::UdpSocket::bind((to.ip(), 0)).unwrap();
+            let check = |does, expected: [&[usize]; 2]| {
+                back.take_keepalives(does).unwrap();
+                for len in [47, 48, 52, 53, 100] {
+                    stranger.send_to(&[b'x'; 100][..len], to).unwrap();
+                }
+                assert_eq!([lengths(&SockRef::from(front)), lengths(&back.socket())], expected, "{to} {does}");
+            };
+            check(false, [&[47, 48, 52, 53, 100], &[]]);
+            check(true, [&[47, 53, 100], &[48, 52]]);
+            check(false, [&[47, 48, 52, 53, 100], &[]]);
+            session.send(stranger.local_addr().unwrap(), b"hello").unwrap();
+            assert_eq!(stranger.recv_from(&mut [0; 16]).unwrap(), (5, to), "it is sent from the same port");
+        }
     }
 
     #[tokio::test]

@@ -4,7 +4,14 @@
 
 use std::{net::UdpSocket, time::Duration};
 
-use hobnob_proto::node::{Event, Stop};
+use hobnob_proto::{
+    discovery::packet::{self, Nonce, Packet},
+    node::{Event, Stop},
+    rng::Rng,
+    session::{self, Datagrams, Endpoint, keys::KeyPair},
+    time::Time,
+    wire::{Frame, greeting::Greeting},
+};
 use hobnob_server::{
     Error, Exit, Options, background,
     control::{self, Order},
@@ -83,4 +90,57 @@ async fn two_servers_that_share_a_discovery_port_hear_each_other() {
     let (exit, ()) = tokio::join!(run(options(port), control.with_events(events)), watch);
     assert_eq!(exit.unwrap(), Exit::AtOnce);
     drop(first);
+}
+
+#[tokio::test]
+async fn every_keepalive_is_answered_however_many_come() {
+    let (_running, ready) =
+        timeout(LIMIT, background::spawn(options(free_port()))).await.expect("it serves").unwrap().unwrap();
+    let (socket, server) = (UdpSocket::bind("127.0.0.1:0").unwrap(), ready.addr().unwrap());
+    socket.connect(server).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    let (mut rng, mut buffer) = (Rng::from_seed([1; 32]), [0; 2_048]);
+    socket.send(&packet::find(None, Nonce::random(&mut rng))).unwrap();
+    let len = socket.recv(&mut buffer).unwrap();
+    let Ok(Packet::Here { facts, .. }) = packet::parse(&buffer[..len]) else { panic!("it says who it is") };
+    let key = KeyPair::generate(&mut rng);
+    let mut endpoint = Endpoint::new(None, rng.fork());
+    let greeting = Greeting::client(None, &key.public).to_payload();
+    let id = endpoint.connect(server, &key, &facts.key, facts.suite, &greeting, Time::ZERO);
+    let flush = |endpoint: &mut Endpoint| {
+        let mut datagrams = Datagrams::default();
+        endpoint.flush(Time::ZERO, &mut datagrams);
+        datagrams.iter().for_each(|(_, bytes)| assert_eq!(socket.send(bytes).unwrap(), bytes.len()));
+    };
+    // Takes what comes next, and says which pings it answers.
+    let mut hear = |endpoint: &mut Endpoint| {
+        flush(endpoint);
+        let len = socket.recv(&mut buffer).expect("all is answered");
+        endpoint.handle(server, &buffer[..len], Time::ZERO);
+        std::iter::from_fn(|| endpoint.poll_event()).filter_map(pong).collect::<Vec<_>>()
+    };
+    while endpoint.heard(id).is_none() {
+        hear(&mut endpoint);
+    }
+    // One alone, more than are many again and again, and one alone again.
+    for pings in [1..=1, 2..=100, 101..=200, 201..=300, 301..=301] {
+        for n in pings.clone() {
+            endpoint.send(id, Frame::Ping { n }.to_line().as_bytes());
+            flush(&mut endpoint);
+        }
+        let mut answered = Vec::new();
+        while answered.len() < pings.clone().count() {
+            answered.extend(hear(&mut endpoint));
+        }
+        answered.sort_unstable();
+        assert_eq!(answered, pings.collect::<Vec<_>>());
+    }
+}
+
+fn pong(event: session::Event) -> Option<u64> {
+    let session::Event::Line { line, .. } = event else { return None };
+    match Frame::from_line(&line) {
+        Some(Frame::Pong { n }) => Some(n),
+        _ => None,
+    }
 }

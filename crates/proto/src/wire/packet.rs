@@ -217,6 +217,13 @@ fn suite_of(byte: u8) -> Option<Suite> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::Frame;
+
+    #[test]
+    fn a_keepalive_is_told_by_its_length() {
+        let bytes = |n| SEALED_HEAD_BYTES + Frame::Ping { n }.to_line().len() + TAG_BYTES;
+        assert_eq!(bytes(1)..=bytes(99_999), limits::KEEPALIVE_BYTES);
+    }
 
     #[test]
     fn packets_survive_their_bytes() {
