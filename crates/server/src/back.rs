@@ -24,8 +24,8 @@ pub(crate) use self::linux::Back;
 pub(crate) use self::nowhere::Back;
 
 /// How long keepalives wait while there are many.
-const REST: Duration = Duration::from_millis(5);
-/// They are many once so many have come within that span: three or four in each [`REST`].
+const REST: Duration = Duration::from_millis(10);
+/// They are many once so many have come within that span: six or seven in each [`REST`].
 const MANY: (usize, Duration) = (64, Duration::from_millis(100));
 /// They are not many any more once so few have come in one.
 const FEW: usize = 1;
@@ -215,13 +215,13 @@ mod tests {
         assert_eq!(pace.next, None);
         assert!(pace.came(1, at(200_000)));
         assert!(!pace.came(100, at(201_000)), "they do already");
-        assert_eq!(pace.next, Some(at(205_000)));
-        assert!(!pace.waited(2, 256, at(205_100)));
-        assert_eq!(pace.next, Some(at(210_100)));
-        assert!(!pace.waited(256, 256, at(210_200)));
-        assert_eq!(pace.next, Some(at(210_200)), "there may be more of them");
-        assert!(pace.waited(1, 256, at(215_000)));
+        assert_eq!(pace.next, Some(at(210_000)));
+        assert!(!pace.waited(2, 256, at(210_100)));
+        assert_eq!(pace.next, Some(at(220_100)));
+        assert!(!pace.waited(256, 256, at(220_200)));
+        assert_eq!(pace.next, Some(at(220_200)), "there may be more of them");
+        assert!(pace.waited(1, 256, at(230_000)));
         assert_eq!(pace.next, None);
-        assert!(!pace.came(63, at(216_000)));
+        assert!(!pace.came(63, at(231_000)));
     }
 }

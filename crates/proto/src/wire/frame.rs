@@ -534,6 +534,7 @@ impl Frame {
             Self::Entry(entry) => return lines::entry(entry),
             Self::Post(post) => return lines::post(post),
             Self::Ack(ack) => return lines::ack(ack),
+            Self::Pong { n } => return lines::pong(*n),
             _ => {}
         }
         let mut line = serde_json::to_string(self).expect("frames have string keys and no failing parts");
@@ -552,6 +553,7 @@ impl Frame {
             Some(br#"{"t":"po"#) => read::post(line).map(Self::Post),
             Some(br#"{"t":"ac"#) => read::ack(line).map(Self::Ack),
             Some(br#"{"t":"be"#) => beat_line::read(line).map(Self::Beat),
+            Some(br#"{"t":"pi"#) => read::ping(line).map(|n| Self::Ping { n }),
             _ => None,
         };
         if usual.is_some() {

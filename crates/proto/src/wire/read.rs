@@ -87,6 +87,15 @@ pub(super) fn ack(line: &[u8]) -> Option<Ack> {
     Some(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to })
 }
 
+/// The number of [`Frame::Ping`](super::Frame::Ping), if it is one in its usual form.
+pub(super) fn ping(line: &[u8]) -> Option<u64> {
+    let mut reader = Reader(line);
+    reader.skip(br#"{"t":"ping","n":"#)?;
+    let n = reader.number(BOUND)?;
+    reader.end()?;
+    Some(n)
+}
+
 impl Reader<'_> {
     fn hlc(&mut self) -> Option<Hlc> {
         self.skip(b"[")?;
@@ -138,18 +147,20 @@ mod tests {
         wire::{Frame, number::BOOT_BOUND},
     };
 
-    const LINES: [&str; 5] = [
+    const LINES: [&str; 6] = [
         r#"{"t":"entry","r":"tea","o":[1,1882552126147351],"s":10,"h":[1795341731000,0],"f":"anna","p":"AQEBAQEBAQEBAQEBAQEBAQ","d":"AAAAAAAAAAE","c":3,"k":"message","b":"größer 茶","x":"AgICAgICAgICAgICAgICAg"}"#,
         r#"{"t":"post","room":"tea","seq":3,"oldest":2,"shown":[0,0],"kind":"message","body":"hello"}"#,
         r#"{"t":"post","room":"tea","seq":3,"oldest":2,"shown":[9,1],"kind":"message","body":"hello","author":{"name":"anna","person":"AQEBAQEBAQEBAQEBAQEBAQ","device":"AAAAAAAAAAE","vouched":[1795341731000,4294967295]}}"#,
         r#"{"t":"ack","room":"tea","seq":3,"origin":[1,7],"entry":9007199254740991,"hlc":[5,0],"copies":2,"stored":true,"durable":false}"#,
         r#"{"t":"ack","room":"tea","seq":3,"origin":[4294967295,7],"entry":10,"hlc":[5,0],"copies":0,"stored":false,"durable":true,"to":["AQEBAQEBAQEBAQEBAQEBAQ","AAAAAAAAAAE"]}"#,
+        r#"{"t":"ping","n":17}"#,
     ];
 
     /// What is read here, and whether anything is: it has to be what serde reads, or nothing.
     fn check(line: &[u8]) -> bool {
         let read = entry(line).map(Frame::Entry).or_else(|| post(line).map(Frame::Post));
-        let Some(read) = read.or_else(|| ack(line).map(Frame::Ack)) else { return false };
+        let read = read.or_else(|| ack(line).map(Frame::Ack));
+        let Some(read) = read.or_else(|| ping(line).map(|n| Frame::Ping { n })) else { return false };
         let expected = serde_json::from_slice::<Frame>(line);
         assert_eq!(
             format!("{:?}", Ok::<_, String>(read)),
@@ -209,7 +220,9 @@ mod tests {
                 Frame::Ack(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to })
             },
         );
-        prop_oneof![entry, post, ack]
+        let ping = number(BOUND).prop_map(|n| Frame::Ping { n });
+        let pong = number(BOUND).prop_map(|n| Frame::Pong { n });
+        prop_oneof![entry, post, ack, ping, pong]
     }
 
     proptest! {
