@@ -553,6 +553,7 @@ impl Frame {
             Some(br#"{"t":"po"#) => read::post(line).map(Self::Post),
             Some(br#"{"t":"ac"#) => read::ack(line).map(Self::Ack),
             Some(br#"{"t":"be"#) => beat_line::read(line).map(Self::Beat),
+            Some(br#"{"t":"cu"#) => read::cursor(line).map(|rooms| Self::Cursor { rooms }),
             Some(br#"{"t":"pi"#) => read::ping(line).map(|n| Self::Ping { n }),
             _ => None,
         };

@@ -4,11 +4,11 @@
 
 use crate::{
     hlc::Hlc,
-    ids::{DeviceId, PersonId},
-    log::{Entry, Hash},
+    ids::{DeviceId, Origin, PersonId, RoomName},
+    log::{Entry, Hash, VersionVector},
     text,
     wire::{
-        frame::{Ack, Author, Post},
+        frame::{Ack, Author, Post, Vectors},
         number::BOUND,
         reader::Reader,
     },
@@ -87,6 +87,27 @@ pub(super) fn ack(line: &[u8]) -> Option<Ack> {
     Some(Ack { room, seq, origin, entry, hlc, copies, stored, durable, to })
 }
 
+/// The vectors of [`Frame::Cursor`](super::Frame::Cursor), if it is one in its usual form: rooms and origins in their order.
+pub(super) fn cursor(line: &[u8]) -> Option<Vectors> {
+    let mut reader = Reader(line);
+    reader.skip(br#"{"t":"cursor","rooms":{"#)?;
+    let mut rooms = Vectors::new();
+    loop {
+        let room: RoomName = reader.text()?.parse().ok()?;
+        if rooms.last_key_value().is_some_and(|(last, _)| *last >= room) {
+            return None;
+        }
+        reader.skip(b":")?;
+        rooms.insert(room, reader.vector()?);
+        if reader.has(b"}") {
+            break;
+        }
+        reader.skip(b",")?;
+    }
+    reader.end()?;
+    Some(rooms)
+}
+
 /// The number of [`Frame::Ping`](super::Frame::Ping), if it is one in its usual form.
 pub(super) fn ping(line: &[u8]) -> Option<u64> {
     let mut reader = Reader(line);
@@ -104,6 +125,26 @@ impl Reader<'_> {
         let counter = self.small()?;
         self.skip(b"]")?;
         Some(Hlc { millis, counter })
+    }
+
+    fn vector(&mut self) -> Option<VersionVector> {
+        self.skip(b"{")?;
+        let mut seqs: Vec<(Origin, u64)> = Vec::with_capacity(1);
+        while !self.has(b"}") {
+            if !seqs.is_empty() {
+                self.skip(b",")?;
+            }
+            self.skip(b"\"")?;
+            let id = self.id()?;
+            self.skip(b".")?;
+            let origin = Origin { id, boot: self.boot()? };
+            self.skip(b"\":")?;
+            if seqs.last().is_some_and(|(last, _)| *last >= origin) {
+                return None;
+            }
+            seqs.push((origin, self.number(BOUND)?));
+        }
+        Some(seqs.into_iter().collect())
     }
 
     fn person(&mut self) -> Option<PersonId> {
@@ -143,24 +184,27 @@ mod tests {
 
     use super::*;
     use crate::{
-        ids::{Boot, Origin, PersonName, RoomName, ServerId},
+        ids::{Boot, PersonName, ServerId},
         wire::{Frame, number::BOOT_BOUND},
     };
 
-    const LINES: [&str; 6] = [
+    const LINES: [&str; 8] = [
         r#"{"t":"entry","r":"tea","o":[1,1882552126147351],"s":10,"h":[1795341731000,0],"f":"anna","p":"AQEBAQEBAQEBAQEBAQEBAQ","d":"AAAAAAAAAAE","c":3,"k":"message","b":"größer 茶","x":"AgICAgICAgICAgICAgICAg"}"#,
         r#"{"t":"post","room":"tea","seq":3,"oldest":2,"shown":[0,0],"kind":"message","body":"hello"}"#,
         r#"{"t":"post","room":"tea","seq":3,"oldest":2,"shown":[9,1],"kind":"message","body":"hello","author":{"name":"anna","person":"AQEBAQEBAQEBAQEBAQEBAQ","device":"AAAAAAAAAAE","vouched":[1795341731000,4294967295]}}"#,
         r#"{"t":"ack","room":"tea","seq":3,"origin":[1,7],"entry":9007199254740991,"hlc":[5,0],"copies":2,"stored":true,"durable":false}"#,
         r#"{"t":"ack","room":"tea","seq":3,"origin":[4294967295,7],"entry":10,"hlc":[5,0],"copies":0,"stored":false,"durable":true,"to":["AQEBAQEBAQEBAQEBAQEBAQ","AAAAAAAAAAE"]}"#,
         r#"{"t":"ping","n":17}"#,
+        r#"{"t":"cursor","rooms":{"a":{},"té":{"1.7":9007199254740991,"1.1882552126147351":1,"2.6":0}}}"#,
+        r#"{"t":"cursor","rooms":{"tea":{"4294967295.4503599627370495":12}}}"#,
     ];
 
     /// What is read here, and whether anything is: it has to be what serde reads, or nothing.
     fn check(line: &[u8]) -> bool {
         let read = entry(line).map(Frame::Entry).or_else(|| post(line).map(Frame::Post));
         let read = read.or_else(|| ack(line).map(Frame::Ack));
-        let Some(read) = read.or_else(|| ping(line).map(|n| Frame::Ping { n })) else { return false };
+        let read = read.or_else(|| ping(line).map(|n| Frame::Ping { n }));
+        let Some(read) = read.or_else(|| cursor(line).map(|rooms| Frame::Cursor { rooms })) else { return false };
         let expected = serde_json::from_slice::<Frame>(line);
         assert_eq!(
             format!("{:?}", Ok::<_, String>(read)),
@@ -222,7 +266,9 @@ mod tests {
         );
         let ping = number(BOUND).prop_map(|n| Frame::Ping { n });
         let pong = number(BOUND).prop_map(|n| Frame::Pong { n });
-        prop_oneof![entry, post, ack, ping, pong]
+        let vector = prop::collection::vec((origin(), number(BOUND)), 0..4).prop_map(VersionVector::from_iter);
+        let cursor = prop::collection::btree_map(room(), vector, 0..4).prop_map(|rooms| Frame::Cursor { rooms });
+        prop_oneof![entry, post, ack, ping, pong, cursor]
     }
 
     proptest! {
@@ -238,6 +284,19 @@ mod tests {
             if let Some(read) = expected {
                 prop_assert_eq!(format!("{read:?}"), format!("{frame:?}"));
             }
+        }
+    }
+
+    #[test]
+    fn what_is_said_twice_is_left_to_serde() {
+        for rooms in [
+            r#"{"a":{"1.7":5,"1.7":4}}"#,
+            r#"{"a":{"1.7":5,"1.7":0}}"#,
+            r#"{"a":{"2.7":5,"1.7":4}}"#,
+            r#"{"a":{"1.7":5},"a":{"1.7":4}}"#,
+            "{}",
+        ] {
+            assert!(!check(format!(r#"{{"t":"cursor","rooms":{rooms}}}"#).as_bytes()), "{rooms}");
         }
     }
 
