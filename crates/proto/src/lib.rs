@@ -12,6 +12,7 @@ pub mod election;
 pub mod heartbeat;
 pub mod hlc;
 pub mod ids;
+mod lent;
 pub mod limits;
 pub mod log;
 pub mod node;

@@ -34,12 +34,19 @@ pub fn push_number(text: &mut String, number: u64) {
 
 /// A number as text, at the end of the buffer.
 pub fn decimal(mut number: u64, buffer: &mut [u8; 20]) -> &[u8] {
-    let mut first = buffer.len() - 1;
-    while number >= 10 {
+    let mut first = buffer.len();
+    while number >= 100 {
+        let pair = (number % 100) as u8;
+        number /= 100;
+        first -= 2;
+        buffer[first..first + 2].copy_from_slice(&[b'0' + pair / 10, b'0' + pair % 10]);
+    }
+    if number >= 10 {
+        first -= 1;
         buffer[first] = b'0' + (number % 10) as u8;
         number /= 10;
-        first -= 1;
     }
+    first -= 1;
     buffer[first] = b'0' + number as u8;
     &buffer[first..]
 }

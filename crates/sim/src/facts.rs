@@ -77,8 +77,8 @@ pub enum Fact<'a> {
         at: At,
         /// The hash of the packet that arrived; `None` where none did.
         packet: Option<u64>,
-        /// Whether it is exactly one that somebody has sealed.
-        sealed: bool,
+        /// The number of the packet among all that were sealed, where it is exactly one of them. They are numbered from 0.
+        sealed: Option<u32>,
         /// How many packets were opened.
         packets: u64,
     },

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
+    ops::Deref,
     rc::Rc,
 };
 
@@ -23,6 +24,7 @@ use crate::{
     facts::{Dot, Process, dot},
     oracle::Told,
     profile::WallProfile,
+    trace::Fnv,
     watch::Watch,
     world::operators::Retiring,
 };
@@ -41,8 +43,46 @@ pub const SOCKET_DATAGRAMS_MAX: usize = 200;
 /// What strangers go by in facts begins here.
 const STRANGERS: usize = 100;
 
-/// A datagram on its way; its copies share it.
-pub type Datagram = Rc<Vec<u8>>;
+/// A datagram on its way; its copies share it, those too that an outsider sends again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datagram(Rc<Sent>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Sent {
+    hash: u64,
+    number: Option<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Datagram {
+    /// One of these bytes, of which nobody has sealed anything.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        Self(Rc::new(Sent { hash: Fnv::of_packet(&bytes), number: None, bytes }))
+    }
+
+    /// A packet that somebody has sealed just now, with its number among all that were sealed.
+    pub fn sealed(bytes: Vec<u8>, number: u32) -> Self {
+        Self(Rc::new(Sent { hash: Fnv::of_packet(&bytes), number: Some(number), bytes }))
+    }
+
+    /// The hash of its bytes: [`Fnv::of_packet`].
+    pub fn hash(&self) -> u64 {
+        self.0.hash
+    }
+
+    /// Its number, if somebody has sealed it.
+    pub fn number(&self) -> Option<u32> {
+        self.0.number
+    }
+}
+
+impl Deref for Datagram {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0.bytes
+    }
+}
 
 /// When a process wants its next tick, and its own clock, whose origin nobody else knows.
 #[derive(Debug)]
@@ -226,7 +266,7 @@ impl ServerHost {
             session_port: SESSION_PORT,
             addrs: vec![self.addr],
             peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
+            suite: Suite::AesGcm,
             wall_millis,
             store,
         };

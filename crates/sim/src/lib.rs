@@ -25,7 +25,6 @@ pub mod dice;
 pub mod disk;
 pub mod facts;
 pub mod faults;
-pub mod hashes;
 pub mod host;
 pub mod invariants;
 pub mod link;

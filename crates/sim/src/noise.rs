@@ -3,10 +3,7 @@
 //! It knows no key. Whatever it sends, nobody may take it for a packet of a session, and nobody may be kept from anything
 //! by it for longer than a lost packet would.
 
-use std::{
-    net::{Ipv4Addr, SocketAddr},
-    rc::Rc,
-};
+use std::net::{Ipv4Addr, SocketAddr};
 
 use hobnob_proto::rng::Rng;
 
@@ -77,7 +74,7 @@ impl Outsider {
         let mut strays = Vec::new();
         if self.rng.chance(bent_ppm) {
             self.sent[0] += 1;
-            strays.push(Stray { from, to, bytes: Rc::new(self.bent(bytes)) });
+            strays.push(Stray { from, to, bytes: Datagram::new(self.bent(bytes)) });
         }
         if self.rng.chance(replayed_ppm) && !self.remembered.is_empty() {
             self.sent[1] += 1;
@@ -87,7 +84,7 @@ impl Outsider {
         }
         if self.rng.chance(forged_ppm) {
             self.sent[2] += 1;
-            let bytes = Rc::new(self.forged(bytes));
+            let bytes = Datagram::new(self.forged(bytes));
             strays.push(Stray { from: self.address(from), to, bytes });
         }
         strays
@@ -100,10 +97,10 @@ impl Outsider {
             return;
         }
         if self.remembered.len() < REMEMBERED {
-            self.remembered.push((to, Rc::clone(bytes)));
+            self.remembered.push((to, bytes.clone()));
         } else {
             let at = self.rng.index(REMEMBERED);
-            self.remembered[at] = (to, Rc::clone(bytes));
+            self.remembered[at] = (to, bytes.clone());
         }
     }
 
@@ -173,7 +170,7 @@ mod tests {
     fn hear(profile: NoiseProfile) -> Vec<Stray> {
         let mut outsider = Outsider::new(profile, dice::from_number(1));
         let from = SocketAddr::from(([10, 0, 0, 1], 5001));
-        (0..1_000_u32).flat_map(|n| outsider.hear(from, 1, &Rc::new(vec![n as u8; 40]), 3)).collect()
+        (0..1_000_u32).flat_map(|n| outsider.hear(from, 1, &Datagram::new(vec![n as u8; 40]), 3)).collect()
     }
 
     #[test]

@@ -11,6 +11,8 @@ use std::{
 
 use hobnob_proto::time::Time;
 
+use crate::host::Datagram;
+
 /// What is printed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Detail {
@@ -49,8 +51,8 @@ impl Trace {
     }
 
     /// A packet arrives. Most lines are of packets: unless it is printed, its numbers are hashed and no line is written.
-    pub fn packet(&mut self, now: Time, (from, to): (SocketAddr, SocketAddr), bytes: &[u8]) -> u64 {
-        let hash = Fnv::of_packet(bytes);
+    pub fn packet(&mut self, now: Time, (from, to): (SocketAddr, SocketAddr), bytes: &Datagram) {
+        let hash = bytes.hash();
         if self.detail >= Detail::All {
             let what = format_args!("{to} gets {} bytes {hash:016x} from {from}", bytes.len());
             self.print(now, what);
@@ -62,7 +64,6 @@ impl Trace {
             let IpAddr::V4(ip) = addr.ip() else { continue };
             self.hash.number(u64::from(ip.to_bits()) << 16 | u64::from(addr.port()));
         }
-        hash
     }
 
     /// The hash of all lines so far.
@@ -192,7 +193,8 @@ mod tests {
     fn everything_of_a_packet_counts_in_the_hash() {
         let hash = |millis: u64, from: &str, to: &str, bytes: &[u8]| {
             let mut trace = Trace::new(Detail::None);
-            trace.packet(Time::from_micros(millis), (from.parse().unwrap(), to.parse().unwrap()), bytes);
+            let bytes = Datagram::new(bytes.to_vec());
+            trace.packet(Time::from_micros(millis), (from.parse().unwrap(), to.parse().unwrap()), &bytes);
             trace.hash()
         };
         let (one, other) = ("10.0.0.1:5001", "10.0.0.2:5001");

@@ -43,6 +43,8 @@ pub struct Watch {
     born: Option<Origin>,
     /// In order of their names.
     rooms: Vec<Seen>,
+    /// [`Node::rooms_lent`] when the rooms were looked at, if they were.
+    rooms_lent: Option<u64>,
     me: Option<Origin>,
     members: Vec<Origin>,
 }
@@ -51,7 +53,8 @@ impl Watch {
     /// Watches a server that was started just now.
     pub fn new(server: Process) -> Self {
         let (epoch, rooms) = (Epoch::NONE, Vec::new());
-        Self { server, cluster: None, epoch, role: Role::Joining, born: None, rooms, me: None, members: Vec::new() }
+        let (cluster, role, members) = (None, Role::Joining, Vec::new());
+        Self { server, cluster, epoch, role, born: None, rooms, rooms_lent: None, me: None, members }
     }
 
     /// The server begins with this.
@@ -92,6 +95,22 @@ impl Watch {
             checker.observe(&Fact::Accepted { server, cluster, epoch }, now)?;
         }
         coverage.elects(std::mem::replace(&mut self.role, role), role);
+        let lent = node.rooms_lent();
+        if self.rooms_lent.replace(lent) == Some(lent) {
+            return Ok(());
+        }
+        self.look_at_rooms((node, disk), checker, trace, now)
+    }
+
+    /// Tells the invariants what is new in a server's rooms.
+    fn look_at_rooms(
+        &mut self,
+        (node, disk): (&Node, Option<&Model>),
+        checker: &mut Checker,
+        trace: &mut Trace,
+        now: Time,
+    ) -> Result<(), Violation> {
+        let (server, cluster) = (self.server, self.cluster);
         for (n, room) in node.room_views().enumerate() {
             if self.rooms.get(n).is_none_or(|seen| seen.name != *room.name) {
                 let known = self.rooms.iter().position(|seen| seen.name == *room.name);

@@ -29,8 +29,7 @@ use crate::{
     disk::Disk,
     facts::{Dot, Fact, Picture, Process, RoomPicture, ServerPicture},
     faults::Fault,
-    hashes::Hashes,
-    host::{ClientHost, ClientProcess, Datagram, ServerHost, ServerProcess},
+    host::{Alarm, ClientHost, ClientProcess, Datagram, ServerHost, ServerProcess},
     invariants::{Checker, Violation, i11_one_leader_once_quiet::Standing},
     link::{HostId, Network},
     noise::Outsider,
@@ -45,6 +44,8 @@ mod disks;
 pub(crate) mod operators;
 mod steps;
 
+/// No run lasts so long.
+const NEVER: Time = Time::from_micros(u64::MAX);
 /// From here on, ids are used by servers that take the place of others.
 const NEXT_ID: u32 = 10;
 /// How often it is looked what everybody keeps, and in which states they are.
@@ -69,6 +70,8 @@ enum Happening {
     Arrival {
         from: SocketAddr,
         to: SocketAddr,
+        /// Who was there when it was sent.
+        target: HostId,
         bytes: Datagram,
     },
     /// A server's disk has something to do.
@@ -125,6 +128,9 @@ pub struct World {
     /// Servers without the secret.
     strangers: Vec<ServerHost>,
     by_addr: BTreeMap<SocketAddr, HostId>,
+    /// When each host wants a tick, if ever; in the order of hosts. As of its last step: other things change between calls of
+    /// [`World::next_task`] only.
+    wakes: Vec<Time>,
     calm: bool,
     split: bool,
     replicas: u32,
@@ -133,8 +139,8 @@ pub struct World {
     trace: Trace,
     carried: Carried,
     outsider: Outsider,
-    /// The hashes of all sealed packets.
-    sealed: Hashes<()>,
+    /// How many packets were sealed.
+    sealed: u32,
     departed: Vec<Gone>,
     joining: Vec<Joining>,
     /// What was on the disk that was lost last.
@@ -175,6 +181,7 @@ impl World {
         let strangers: Vec<_> = profile.rogues.iter().enumerate().map(stranger).collect();
         let addrs = servers.iter().map(|host| host.addr).chain(clients.iter().map(|host| host.addr));
         let addrs = addrs.chain(strangers.iter().map(|host| host.addr));
+        let wakes = vec![NEVER; servers.len() + clients.len() + strangers.len()];
         let (mut checker, split) = (Checker::default(), profile.is_split(profile.phases.heal));
         if split {
             checker.silences.split();
@@ -185,6 +192,7 @@ impl World {
             queued: 0,
             network,
             by_addr: addrs.enumerate().map(|(host, addr)| (addr, host)).collect(),
+            wakes,
             servers,
             clients,
             strangers,
@@ -196,7 +204,7 @@ impl World {
             trace,
             carried: Carried::default(),
             outsider,
-            sealed: Hashes::default(),
+            sealed: 0,
             departed: Vec::new(),
             joining: Vec::new(),
             weak: Vec::new(),
@@ -243,6 +251,8 @@ impl World {
 
     /// Lets time pass until a task is due, or until `end`: then `None`.
     pub fn next_task(&mut self, end: Time) -> Result<Option<Task>, Violation> {
+        let hosts = self.servers.len() + self.clients.len() + self.strangers.len();
+        self.wakes = (0..hosts).map(|host| self.wake_of(host)).collect();
         loop {
             let queued = self.queue.peek().map(|Reverse(queued)| queued.at);
             let alarm = self.next_alarm();
@@ -261,7 +271,7 @@ impl World {
                 self.step(host, &Cause::Tick)?;
             } else if let Some(Reverse(Queued { what, .. })) = self.queue.pop() {
                 match what {
-                    Happening::Arrival { from, to, bytes } => self.arrive(from, to, bytes)?,
+                    Happening::Arrival { from, to, target, bytes } => self.arrive((from, to), target, bytes)?,
                     Happening::Disk(of) => self.act_disk(of)?,
                     Happening::Task(task) => return Ok(Some(task)),
                 }
@@ -431,17 +441,21 @@ impl World {
 
     /// Who wants a tick first, and when.
     fn next_alarm(&self) -> Option<(Time, HostId)> {
-        fn server(host: &ServerHost) -> Option<Time> {
-            let awake = host.process.as_ref().filter(|_| host.paused.is_none());
-            awake.map(|running| running.alarm.wake())
-        }
-        let client = |host: &ClientHost| {
-            let awake = host.process.as_ref().filter(|_| host.asleep.is_none());
-            awake.map(|running| running.alarm.wake())
+        let first = self.wakes.iter().enumerate().min_by_key(|(_, at)| **at);
+        first.filter(|(_, at)| **at < NEVER).map(|(host, at)| (*at, host))
+    }
+
+    /// When whoever runs on this host wants a tick: [`NEVER`] where nobody runs, or stands still.
+    fn wake_of(&self, host: HostId) -> Time {
+        let (clients, strangers) = (self.servers.len(), self.servers.len() + self.clients.len());
+        let alarm = if (clients..strangers).contains(&host) {
+            let host = &self.clients[host - clients];
+            host.process.as_ref().filter(|_| host.asleep.is_none()).map(|running| &running.alarm)
+        } else {
+            let host = if host < clients { &self.servers[host] } else { &self.strangers[host - strangers] };
+            host.process.as_ref().filter(|_| host.paused.is_none()).map(|running| &running.alarm)
         };
-        let (servers, strangers) = (self.servers.iter().map(server), self.strangers.iter().map(server));
-        let hosts = servers.chain(self.clients.iter().map(client)).chain(strangers);
-        hosts.enumerate().filter_map(|(host, wake)| wake.map(|at| (at, host))).min()
+        alarm.map_or(NEVER, Alarm::wake)
     }
 
     /// Looks what everybody keeps, and in which states they are.

@@ -33,6 +33,8 @@ pub const AGE_SECS_MAX: u32 = 3_600;
 /// Ids of members that a packet names at most; the lowest, since the lowest free one is what a newcomer looks for.
 pub const IDS_MAX: usize = 64;
 
+/// How a HELLO begins that we write.
+const HELLO_START: &[u8] = br#"{"hobnob":1,"t":"hello","#;
 /// What stands before the tag.
 const TAG_FIELD: &[u8] = b",\"tag\":\"";
 /// What stands after the tag.
@@ -171,6 +173,10 @@ pub fn find(name: Option<&ClusterName>, nonce: Nonce) -> Vec<u8> {
 pub fn parse(datagram: &[u8]) -> Result<Packet, Error> {
     if datagram.len() > limits::DATAGRAM_BYTES_MAX {
         return Err(Error::Long);
+    }
+    // As we write it, and all that is heard again and again: read once, and not twice.
+    if datagram.starts_with(HELLO_START) {
+        return Ok(Packet::Hello { facts: parse_facts(datagram)?.0 });
     }
     let head: Head = serde_json::from_slice(datagram).map_err(|_| Error::Json)?;
     if head.hobnob != VERSION {

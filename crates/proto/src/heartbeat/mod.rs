@@ -35,14 +35,13 @@
 
 mod peer;
 
-use std::collections::BTreeMap;
-
 use self::peer::{Peer, Voucher, micros};
 use crate::{
     ids::{Origin, ServerId},
     limits,
     planted::{self, Bug},
     rng::Rng,
+    sorted::SortedMap,
     time::{Duration, Time},
     wire::frame::{Heard, Rumour},
 };
@@ -144,7 +143,7 @@ fn expiry(peer: &Peer, health: f64) -> Option<Time> {
 pub struct Heartbeat {
     config: Config,
     rng: Rng,
-    peers: BTreeMap<ServerId, Peer>,
+    peers: SortedMap<ServerId, Peer>,
     next_beat: Time,
     /// Lateness of turns, averaged.
     lag: Duration,
@@ -160,7 +159,7 @@ impl Heartbeat {
         Self {
             config,
             rng,
-            peers: BTreeMap::new(),
+            peers: SortedMap::default(),
             next_beat: now,
             lag: Duration::ZERO,
             lag_peak: Duration::ZERO,
@@ -282,12 +281,12 @@ impl Heartbeat {
 
     /// The servers that are heard, whether or not they hear us, those that do first: what goes into our own beat.
     pub fn hears(&self, now: Time) -> Vec<Heard> {
-        let heard = |(id, peer): (&ServerId, &Peer)| {
+        let heard = |(id, peer): (ServerId, &Peer)| {
             let both = peer.status == Status::Live;
             // Credit is ours alone: nobody is told that we heard what we did not.
             let age = now.since(if both { peer.proved } else { peer.heard }).as_millis();
             let age = u32::try_from(age).unwrap_or(u32::MAX);
-            Heard { peer: Origin { id: *id, boot: peer.boot }, age, both }
+            Heard { peer: Origin { id, boot: peer.boot }, age, both }
         };
         let mut heard: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.audible).map(heard).collect();
         heard.sort_by_key(|heard| !heard.both);
@@ -298,7 +297,7 @@ impl Heartbeat {
     /// The servers that we know to live by what others say, and not, or not lately, by what we hear: what goes into our own
     /// beat beside [`Self::hears`], as many as there is place for.
     pub fn hearsay(&self, now: Time) -> Vec<Rumour> {
-        let rumour = |(id, peer): (&ServerId, &Peer)| {
+        let rumour = |(id, peer): (ServerId, &Peer)| {
             // It is told before we notice that we hear it no more: else those behind us would take it for dead first.
             let is_news = |at: Time| peer.status == Status::Unheard || at > peer.proved + NEWER;
             if !peer.vouchers.iter().any(|voucher| is_news(voucher.at)) {
@@ -306,7 +305,7 @@ impl Heartbeat {
             }
             let way = self.way(peer).filter(|way| way.hops < limits::HOPS_MAX && is_news(way.at))?;
             let age = u32::try_from(now.since(way.at).as_millis()).unwrap_or(u32::MAX);
-            Some(Rumour { peer: Origin { id: *id, boot: peer.boot }, age, hops: way.hops })
+            Some(Rumour { peer: Origin { id, boot: peer.boot }, age, hops: way.hops })
         };
         let known = self.peers.iter().filter(|(_, peer)| peer.status != Status::Dead);
         let heard = self.peers.values().filter(|peer| peer.audible).count();
@@ -330,7 +329,7 @@ impl Heartbeat {
 
     fn standing(&self, status: Status) -> impl Iterator<Item = Origin> {
         let standing = self.peers.iter().filter(move |(_, peer)| peer.status == status);
-        standing.map(|(id, peer)| Origin { id: *id, boot: peer.boot })
+        standing.map(|(id, peer)| Origin { id, boot: peer.boot })
     }
 
     /// How a peer stands, in this boot.
@@ -406,7 +405,7 @@ impl Heartbeat {
                         .iter()
                         .filter(|(_, peer)| peer.status == Status::Dead)
                         .min_by_key(|(_, peer)| peer.heard);
-                    let forgotten = idle.map(|(id, _)| *id)?;
+                    let forgotten = idle.map(|(id, _)| id)?;
                     self.peers.remove(&forgotten);
                 }
                 self.peers.insert(peer.id, Peer::new(peer.boot, now, &config));
@@ -418,7 +417,7 @@ impl Heartbeat {
     /// Finds peers that have been silent, or deaf to us, for too long.
     fn expire(&mut self, now: Time) {
         let health = self.health();
-        for (id, peer) in &mut self.peers {
+        for (id, peer) in self.peers.iter_mut() {
             if peer.audible && now.since(peer.heard) >= healthy(peer.timeout, health) {
                 peer.audible = false;
                 peer.arrived = None;
@@ -426,7 +425,7 @@ impl Heartbeat {
             if expiry(peer, health).is_none_or(|at| at > now) {
                 continue;
             }
-            let origin = Origin { id: *id, boot: peer.boot };
+            let origin = Origin { id, boot: peer.boot };
             if peer.status == Status::Live && peer.vouched + healthy(peer.timeout, health) > now {
                 peer.status = Status::Unheard;
                 self.changes.push(Change::Unheard(origin));
@@ -444,7 +443,7 @@ impl Heartbeat {
         if late <= self.config.pause || planted::is(Bug::PauseIgnored) {
             return;
         }
-        for peer in self.peers.values_mut() {
+        for (_, peer) in self.peers.iter_mut() {
             peer.arrived = None;
             if peer.audible {
                 peer.heard = now;

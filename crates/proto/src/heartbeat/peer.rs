@@ -40,8 +40,10 @@ pub(super) struct Peer {
     pub(super) vouchers: Vec<Voucher>,
     /// When its last beat arrived, if the span to the next one is worth counting.
     pub(super) arrived: Option<Time>,
-    /// The newest spans between its beats, microseconds.
+    /// The newest spans between its beats, microseconds; their sum, and that of their squares.
     spans: VecDeque<u64>,
+    sum: u64,
+    squares: u64,
     /// How long it may be silent, in a detector in perfect health. Kept, since deadlines are asked for far more often than
     /// beats arrive.
     pub(super) timeout: Duration,
@@ -67,6 +69,8 @@ impl Peer {
             vouchers: Vec::new(),
             arrived: None,
             spans: VecDeque::new(),
+            sum: 0,
+            squares: 0,
             timeout: config.timeout_first,
             audible: false,
             status: Status::Dead,
@@ -83,17 +87,25 @@ impl Peer {
     /// Its beat has come: it is heard, and its timeout follows.
     pub(super) fn arrival(&mut self, now: Time, config: &Config) {
         if let Some(before) = self.arrived.replace(now) {
-            if self.spans.len() == WINDOW {
-                self.spans.pop_front();
+            if self.spans.len() == WINDOW
+                && let Some(oldest) = self.spans.pop_front()
+            {
+                self.sum -= oldest;
+                self.squares -= oldest * oldest;
             }
-            self.spans.push_back(micros(now.since(before).min(config.timeout_max)));
+            let span = micros(now.since(before).min(config.timeout_max));
+            self.spans.push_back(span);
+            self.sum += span;
+            self.squares += span * span;
         }
         self.heard = now;
         self.audible = true;
         if self.spans.len() >= SPANS_MIN {
             let n = self.spans.len() as u64;
-            let mean = self.spans.iter().sum::<u64>() / n;
-            let variance = self.spans.iter().map(|span| span.abs_diff(mean).pow(2)).sum::<u64>() / n;
+            let mean = self.sum / n;
+            // The sum of the squares of what each span is off the mean, which is rounded down.
+            let off = self.squares + n * mean * mean - 2 * mean * self.sum;
+            let variance = off / n;
             let timeout = Duration::from_micros(mean + 4 * variance.isqrt());
             self.timeout = timeout.clamp(config.timeout_min, config.timeout_max);
         }

@@ -30,7 +30,7 @@ fn quiet_until(detector: &mut Heartbeat, end: Time) -> Vec<Change> {
 
 /// How long a peer may be silent before it counts as dead, as things stand.
 fn timeout(detector: &Heartbeat, peer: ServerId) -> Duration {
-    healthy(detector.peers[&peer].timeout, detector.health())
+    healthy(detector.peers.get(&peer).unwrap().timeout, detector.health())
 }
 
 /// Whom its beat names, and whether both hear each other.

@@ -59,6 +59,9 @@ impl Node {
     /// Looks how servers that we do not hear are reached; whether that has changed. A way that is as good as another is
     /// kept.
     pub(super) fn find_ways(&mut self) -> bool {
+        if self.detours.is_empty() && self.heartbeat.unheard().next().is_none() {
+            return false;
+        }
         let way = |home: Origin| {
             let kept = self.detours.ways.get(&home).copied().filter(|by| self.heartbeat.is_detour(*by, home));
             Some((home, kept.or_else(|| self.detour(home))?))

@@ -317,9 +317,12 @@ impl Node {
     /// Digest of what is held of rooms that have been quiet for a while: 53 bits.
     pub(super) fn logs_digest(&mut self) -> u64 {
         let now = self.now;
-        let rooms = self.rooms.iter_mut();
-        let quiet = rooms.filter(|(_, room)| !room.log.is_empty() && now.since(room.changed) > QUIET);
-        quiet.fold(0, |digest, (name, room)| digest ^ room.digest(name))
+        let is_quiet = |room: &Room| !room.log.is_empty() && now.since(room.changed) > QUIET;
+        // Nearly always nothing has changed since the last time.
+        if self.rooms.values().any(|room| is_quiet(room) && room.is_digest_old) {
+            self.rooms.iter_mut().filter(|(_, room)| is_quiet(room)).for_each(|(name, room)| room.renew_digest(name));
+        }
+        self.rooms.values().filter(|room| is_quiet(room)).fold(0, |digest, room| digest ^ room.digest)
     }
 
     /// Our logs have differed from a peer's for a while: says what we hold.

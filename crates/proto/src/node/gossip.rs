@@ -203,9 +203,9 @@ mod tests {
                 let peer = node.peers.get_mut(&ServerId(2)).unwrap();
                 peer.beat = Some(beat(directory));
                 node.mend_differences(session, ServerId(2));
-                times += usize::from(node.peers[&ServerId(2)].directory_differs.is_none());
+                times += usize::from(node.peers.get(&ServerId(2)).unwrap().directory_differs.is_none());
             }
-            (times, node.peers[&ServerId(2)].directory_span)
+            (times, node.peers.get(&ServerId(2)).unwrap().directory_span)
         };
         let (times, span) = shared(1, 60);
         assert!(times < 10 && span > Duration::from_secs(10), "{times} {span:?}");

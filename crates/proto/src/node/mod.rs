@@ -19,12 +19,13 @@ use crate::{
     election::{self, Election},
     heartbeat::{self, Heartbeat},
     ids::{Boot, ClusterId, DeviceId, Origin, PersonId, RoomName, ServerId},
+    lent::Lent,
     rng::Rng,
     session::{
         self, Datagrams, Endpoint, SessionId,
         keys::{self, KeyPair},
     },
-    sorted::Sorted,
+    sorted::{Sorted, SortedMap},
     time::{Duration, Time},
     timer::Timers,
     wire::Frame,
@@ -154,18 +155,18 @@ pub struct Node {
     probations: Probations,
     election: Election,
     sync: Option<lead::Sync>,
-    records: Rooms,
+    records: Lent<Rooms>,
     members: Members,
     clients: Clients,
     lists: lists::Lists,
-    peers: BTreeMap<ServerId, Peer>,
+    peers: SortedMap<ServerId, Peer>,
     calls: BTreeMap<Origin, peers::Call>,
     sessions: BTreeMap<SessionId, Party>,
     connecting: BTreeMap<SessionId, cluster::Connecting>,
     /// How many sessions we have opened to servers.
     opened: u64,
     devices: BTreeMap<(PersonId, DeviceId), SessionId>,
-    rooms: BTreeMap<RoomName, Room>,
+    rooms: Lent<BTreeMap<RoomName, Room>>,
     follows: BTreeMap<SessionId, Sorted<RoomName>>,
     heads_backoff: BTreeMap<SessionId, Duration>,
     acks: BTreeMap<SessionId, BTreeSet<RoomName>>,
@@ -241,17 +242,17 @@ impl Node {
             probations: Probations::default(),
             election: Election::new(me, restored.term, rng.fork()),
             sync: None,
-            records: Rooms::new(),
+            records: Lent::new(Rooms::new()),
             members: Members::new(),
             clients: Clients::new(me),
             lists: lists::Lists::default(),
-            peers: BTreeMap::new(),
+            peers: SortedMap::default(),
             calls: BTreeMap::new(),
             sessions: BTreeMap::new(),
             connecting: BTreeMap::new(),
             opened: 0,
             devices: BTreeMap::new(),
-            rooms: BTreeMap::new(),
+            rooms: Lent::default(),
             follows: BTreeMap::new(),
             heads_backoff: BTreeMap::new(),
             acks: BTreeMap::new(),
@@ -322,7 +323,9 @@ impl Node {
     pub fn poll(&mut self) -> Option<Output> {
         if self.out.is_empty() {
             self.send_acks();
-            self.send_imported();
+            if !self.imports.is_empty() {
+                self.send_imported();
+            }
             self.endpoint.flush(self.now, &mut self.datagrams);
             let sends = self.datagrams.iter().map(|(to, bytes)| Output::Send { to, bytes: bytes.to_vec() });
             self.out.extend(sends);

@@ -248,7 +248,7 @@ impl Node {
             self.make_place();
         }
         let now = self.now;
-        let peer = self.peers.entry(origin.id).or_insert_with(|| Peer::met(origin, addr, now));
+        let peer = self.peers.or_insert_with(origin.id, || Peer::met(origin, addr, now));
         peer.addr = addr;
         peer.memory = memory;
         peer.sessions.push(held);

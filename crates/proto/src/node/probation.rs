@@ -16,11 +16,12 @@
 //! - One that others have heard for longer than that, before we do, was judged by them.
 //! - One that nobody remembers is welcome at once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use crate::{
     ids::{Boot, Origin, ServerId},
     limits,
+    sorted::SortedMap,
     time::{Duration, Time},
 };
 
@@ -56,9 +57,9 @@ struct Record {
 /// Who is on probation, as one server knows.
 #[derive(Debug, Default)]
 pub(super) struct Probations {
-    records: BTreeMap<ServerId, Record>,
+    records: SortedMap<ServerId, Record>,
     /// When the probations end that others impose: on whom, and who does.
-    told: BTreeMap<(ServerId, ServerId), Time>,
+    told: SortedMap<(ServerId, ServerId), Time>,
 }
 
 impl Probations {
@@ -111,7 +112,7 @@ impl Probations {
     /// Whether `id` is on probation, by whomever.
     pub(super) fn is_on(&self, id: ServerId, now: Time) -> bool {
         let ours = self.records.get(&id).map(|record| record.until);
-        let told = self.told.range((id, ServerId(0))..=(id, ServerId(u32::MAX))).map(|(_, until)| *until);
+        let told = self.told.iter().filter(|((on, _), _)| *on == id).map(|(_, until)| *until);
         ours.into_iter().chain(told).any(|until| until > now)
     }
 
@@ -120,18 +121,18 @@ impl Probations {
         let left =
             |record: &Record| u32::try_from(record.until.since(now).as_micros().div_ceil(1000)).unwrap_or(u32::MAX);
         let imposed = self.records.iter().filter(|(_, record)| record.until > now);
-        imposed.map(|(id, record)| (*id, left(record))).take(limits::SERVERS_MAX).collect()
+        imposed.map(|(id, record)| (id, left(record))).take(limits::SERVERS_MAX).collect()
     }
 
     /// The record of a server that is here in this boot, made if need be.
     fn meet(&mut self, peer: Origin, now: Time) -> Option<&mut Record> {
         if !self.records.contains_key(&peer.id) && self.records.len() >= REMEMBERED_MAX {
             let gone = self.records.iter().filter(|(_, record)| record.up.is_none());
-            let forgotten = gone.min_by_key(|(_, record)| record.until).map(|(id, _)| *id)?;
+            let forgotten = gone.min_by_key(|(_, record)| record.until).map(|(id, _)| id)?;
             self.records.remove(&forgotten);
         }
         let new = Record { boot: peer.boot, up: None, rumour: None, flaps: 0, until: Time::ZERO };
-        let record = self.records.entry(peer.id).or_insert(new);
+        let record = self.records.or_insert_with(peer.id, || new);
         record.forgive(now);
         if record.boot != peer.boot {
             (record.boot, record.up) = (peer.boot, None);
@@ -144,7 +145,7 @@ impl Probations {
     /// Whether the side of a server that we meet again has fewer servers than ours.
     fn is_lesser(&self, me: ServerId, peer: ServerId, its_side: &[ServerId], now: Time) -> bool {
         let settled = |record: &Record| record.up.is_some_and(|up| now.since(up) >= SETTLED);
-        let ours = self.records.iter().filter(|(id, record)| **id != peer && settled(record)).map(|(id, _)| *id);
+        let ours = self.records.iter().filter(|(id, record)| *id != peer && settled(record)).map(|(id, _)| id);
         let ours: BTreeSet<_> = ours.chain([me]).collect();
         let theirs = its_side.iter().copied().filter(|id| !ours.contains(id));
         let theirs: BTreeSet<_> = theirs.chain([peer]).collect();

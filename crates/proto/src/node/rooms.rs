@@ -52,7 +52,7 @@ pub(super) struct Room {
     /// [`vectors::digest`] of what is held, or was when it was last needed: see [`Self::is_digest_old`].
     pub(super) digest: u64,
     /// Whether entries have come since.
-    is_digest_old: bool,
+    pub(super) is_digest_old: bool,
     pub(super) said: Said,
     /// Entries that are on disk, and are not what was written there.
     pub(super) rotten: Rotten,
@@ -154,12 +154,12 @@ impl Room {
         self.receiver.held()
     }
 
-    /// [`vectors::digest`] of what it holds. It is needed once a room is quiet, and costs as much as there are origins.
-    pub(super) fn digest(&mut self, name: &RoomName) -> u64 {
+    /// Makes [`Self::digest`] that of what it holds now. It is needed once a room is quiet, and costs as much as there are
+    /// origins.
+    pub(super) fn renew_digest(&mut self, name: &RoomName) {
         if std::mem::take(&mut self.is_digest_old) {
             self.digest = vectors::digest(name, self.receiver.held());
         }
-        self.digest
     }
 
     /// What of that counts as kept: all, where we have no disk.
@@ -425,6 +425,9 @@ impl Node {
     /// Sends the acknowledgements that have gathered, all rooms of a session in as few frames as fit: of each room what has
     /// risen, or all where the home may not know that.
     pub(super) fn send_acks(&mut self) {
+        if self.acks.is_empty() {
+            return;
+        }
         for (session, names) in std::mem::take(&mut self.acks) {
             if self.is_no_copy() {
                 continue;

@@ -90,6 +90,11 @@ impl Node {
         self.election.state()
     }
 
+    /// Where this is what it was before, so are [`Self::room_views`].
+    pub fn rooms_lent(&self) -> u64 {
+        self.records.times() + self.rooms.times()
+    }
+
     /// The rooms that it knows, as in [`View::rooms`]. Both tables are in order, so none is searched.
     pub fn room_views(&self) -> impl Iterator<Item = RoomView<'_>> {
         let mut rooms = self.rooms.iter().peekable();

@@ -30,7 +30,7 @@ pub struct Census {
 /// How often frames of each type were said and heard, by what stands as `t` in their lines.
 #[derive(Clone, Debug, Default)]
 pub struct Talk {
-    /// Said, the type that was met first first.
+    /// Said, mostly the type that was met most first.
     pub said: Vec<(Box<str>, u64)>,
     /// Heard, likewise.
     pub heard: Vec<(Box<str>, u64)>,
@@ -40,9 +40,12 @@ pub struct Talk {
 pub(super) fn note(frames: &mut Vec<(Box<str>, u64)>, line: &[u8]) {
     let Some(rest) = line.strip_prefix(TYPE_START) else { return };
     let Some(kind) = rest.split(|byte| *byte == b'"').next() else { return };
-    // There are few types, and what is said most is soon met.
-    if let Some((_, count)) = frames.iter_mut().find(|(known, _)| known.as_bytes() == kind) {
-        *count += 1;
+    // There are few types, and what is said most comes to the front.
+    if let Some(at) = frames.iter().position(|(known, _)| known.as_bytes() == kind) {
+        frames[at].1 += 1;
+        if at > 0 && frames[at].1 > frames[at - 1].1 {
+            frames.swap(at - 1, at);
+        }
     } else if let Ok(kind) = str::from_utf8(kind) {
         frames.push((kind.into(), 1));
     }

@@ -177,7 +177,7 @@ impl Endpoint {
             Some(Err(cause)) => self.counters.add(cause),
             None => {
                 let mut before = Before::Nothing;
-                for line in plain.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                for line in lines(plain).filter(|line| !line.is_empty()) {
                     if let Some(talk) = &mut self.talk {
                         census::note(&mut talk.heard, line);
                     }
@@ -199,6 +199,12 @@ impl Endpoint {
             self.owe(id);
         }
     }
+}
+
+/// What stands between the newlines of a packet.
+fn lines(plain: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let ends = memchr::memchr_iter(b'\n', plain).chain([plain.len()]);
+    ends.scan(0, |start, end| Some(&plain[mem::replace(start, end + 1)..end]))
 }
 
 /// What stood before a line in its packet.

@@ -1,15 +1,104 @@
-//! Heartbeats as hobnob itself writes them, read at a fifth of the cost.
+//! Heartbeats as hobnob itself writes them, written and read at a fifth of the cost.
 //!
-//! Between servers most lines are beats: each says one to each other, ten times a second. Here one is read that has its
-//! fields in our own order and nothing else; any other says `None`, and is left to what reads all frames. What is read here
-//! is the same there.
+//! Between servers most lines are beats: each says one to each other, ten times a second. Here one is written to the byte as
+//! serde writes it, and one is read that has its fields in our own order and nothing else; any other says `None`, and is left
+//! to what reads all frames. What is read here is the same there.
 
 use super::{
     frame::{Beat, Epoch, Heard, Rumour},
     number::BOUND,
     reader::Reader,
 };
-use crate::ids::ServerId;
+use crate::{
+    ids::{Origin, ServerId},
+    text,
+};
+
+/// Bytes of a beat beside its lists, mostly.
+const AROUND_BYTES: usize = 320;
+/// Bytes of a server that is heard, mostly.
+const HEARD_BYTES: usize = 40;
+
+/// The line of [`Frame::Beat`](super::Frame::Beat), newline included.
+pub(super) fn write(beat: &Beat) -> String {
+    let lists = HEARD_BYTES * (beat.hears.len() + beat.hearsay.len() + beat.probation.len());
+    let mut line = Line(Vec::with_capacity(AROUND_BYTES + lists));
+    line.number(r#"{"t":"beat","epoch":{"term":"#, beat.epoch.term);
+    line.number(r#","leader":"#, beat.epoch.leader.0.into());
+    line.number(r#","boot":"#, beat.epoch.boot.0);
+    line.0.push(b'}');
+    line.flag(r#","led":"#, beat.led);
+    line.number(r#","load":"#, beat.load.into());
+    line.number(r#","lag":"#, beat.lag.into());
+    line.number(r#","sessions":"#, beat.sessions.into());
+    line.list(r#","hears":["#, &beat.hears, |line, heard| {
+        line.origin(heard.peer);
+        line.number(",", heard.age.into());
+        line.flag(",", heard.both);
+        line.0.push(b']');
+    });
+    if !beat.hearsay.is_empty() {
+        line.list(r#","hearsay":["#, &beat.hearsay, |line, rumour| {
+            line.origin(rumour.peer);
+            line.number(",", rumour.age.into());
+            line.number(",", rumour.hops.into());
+            line.0.push(b']');
+        });
+    }
+    line.flag(r#","eligible":"#, beat.eligible);
+    if !beat.may_lead.is_empty() {
+        line.list(r#","may_lead":["#, &beat.may_lead, |line, id| line.number("", id.0.into()));
+    }
+    line.flag(r#","takes_rooms":"#, beat.takes_rooms);
+    if beat.unwritable {
+        line.flag(r#","unwritable":"#, true);
+    }
+    if !beat.probation.is_empty() {
+        line.list(r#","probation":["#, &beat.probation, |line, (id, left)| {
+            line.number("[", id.0.into());
+            line.number(",", (*left).into());
+            line.0.push(b']');
+        });
+    }
+    line.number(r#","time":"#, beat.time);
+    line.number(r#","directory":"#, beat.directory);
+    line.number(r#","clients":"#, beat.clients);
+    line.number(r#","logs":"#, beat.logs);
+    line.0.extend_from_slice(b"}\n");
+    String::from_utf8(line.0).expect("digits and what stands here are text")
+}
+
+/// A line in the making. Each part comes with the text before it.
+struct Line(Vec<u8>);
+
+impl Line {
+    fn number(&mut self, before: &str, number: u64) {
+        self.0.extend_from_slice(before.as_bytes());
+        self.0.extend_from_slice(text::decimal(number, &mut [0; 20]));
+    }
+
+    fn flag(&mut self, before: &str, flag: bool) {
+        self.0.extend_from_slice(before.as_bytes());
+        self.0.extend_from_slice(if flag { b"true" } else { b"false" });
+    }
+
+    /// `[id,boot`: the beginning of a list.
+    fn origin(&mut self, origin: Origin) {
+        self.number("[", origin.id.0.into());
+        self.number(",", origin.boot.0);
+    }
+
+    fn list<T>(&mut self, before: &str, items: &[T], push: impl Fn(&mut Self, &T)) {
+        self.0.extend_from_slice(before.as_bytes());
+        for (n, item) in items.iter().enumerate() {
+            if n > 0 {
+                self.0.push(b',');
+            }
+            push(self, item);
+        }
+        self.0.push(b']');
+    }
+}
 
 /// The beat that a line says in exactly this form.
 pub(super) fn read(line: &[u8]) -> Option<Beat> {
@@ -106,7 +195,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        ids::{Boot, Origin},
+        ids::Boot,
         wire::{Frame, number::BOOT_BOUND},
     };
 
@@ -155,7 +244,9 @@ mod tests {
 
         #[test]
         fn what_we_write_is_read_here(beat in beats()) {
-            let line = Frame::Beat(beat.clone()).to_line();
+            let frame = Frame::Beat(beat.clone());
+            let line = frame.to_line();
+            prop_assert_eq!(&line, &(serde_json::to_string(&frame).unwrap() + "\n"));
             prop_assert_eq!(read(line.as_bytes()), Some(beat.clone()), "{}", line);
             prop_assert_eq!(read(line.trim_end().as_bytes()), Some(beat));
         }

@@ -535,6 +535,7 @@ impl Frame {
             Self::Post(post) => return lines::post(post),
             Self::Ack(ack) => return lines::ack(ack),
             Self::Pong { n } => return lines::pong(*n),
+            Self::Beat(beat) => return beat_line::write(beat),
             _ => {}
         }
         let mut line = serde_json::to_string(self).expect("frames have string keys and no failing parts");

@@ -14,13 +14,15 @@ pub(super) struct Reader<'a>(pub(super) &'a [u8]);
 
 impl<'a> Reader<'a> {
     /// Goes beyond this text, if it stands here.
-    pub(super) fn has(&mut self, text: &[u8]) -> bool {
+    pub(super) fn has<const N: usize>(&mut self, text: &[u8; N]) -> bool {
         self.skip(text).is_some()
     }
 
-    /// Goes beyond this text, which has to stand here.
-    pub(super) fn skip(&mut self, text: &[u8]) -> Option<()> {
-        self.0 = self.0.strip_prefix(text)?;
+    /// Goes beyond this text, which has to stand here. Its length is known beforehand: so it is compared a few words at a
+    /// time.
+    pub(super) fn skip<const N: usize>(&mut self, text: &[u8; N]) -> Option<()> {
+        let (_, rest) = self.0.split_first_chunk().filter(|(here, _)| *here == text)?;
+        self.0 = rest;
         Some(())
     }
 
@@ -35,13 +37,17 @@ impl<'a> Reader<'a> {
 
     /// A number below `bound`, which is at most [`number::BOUND`](super::number::BOUND), without leading zeros.
     pub(super) fn number(&mut self, bound: u64) -> Option<u64> {
-        let count = self.0.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (digits, rest) = self.0.split_at(count);
-        if count == 0 || count > DIGITS_MAX || (count > 1 && digits[0] == b'0') {
+        let (mut number, mut rest) = (0_u64, self.0);
+        while let [digit @ b'0'..=b'9', after @ ..] = rest {
+            // Whatever has too many digits for this is refused below.
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+            rest = after;
+        }
+        let count = self.0.len() - rest.len();
+        if count == 0 || count > DIGITS_MAX || (count > 1 && self.0[0] == b'0') {
             return None;
         }
         self.0 = rest;
-        let number = digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
         (number < bound).then_some(number)
     }
 
@@ -86,7 +92,11 @@ impl<'a> Reader<'a> {
     }
 
     /// A list after this text, or an empty one where that does not stand here.
-    pub(super) fn list_if<T>(&mut self, text: &[u8], item: impl Fn(&mut Self) -> Option<T>) -> Option<Vec<T>> {
+    pub(super) fn list_if<T, const N: usize>(
+        &mut self,
+        text: &[u8; N],
+        item: impl Fn(&mut Self) -> Option<T>,
+    ) -> Option<Vec<T>> {
         if self.has(text) { self.list(item) } else { Some(Vec::new()) }
     }
 
@@ -110,6 +120,9 @@ mod tests {
         check("9007199254740991", Some(BOUND - 1));
         check("9007199254740992", None);
         check("99999999999999999999", None);
+        check("1234567890123456", Some(1_234_567_890_123_456));
+        check("12345678,", Some(12_345_678));
+        check("0000000000000001", None);
         check("01", None);
         check("-1", None);
         check("", None);

@@ -179,7 +179,7 @@ impl<'a> Context<'a> {
 
 impl<'a> Reader<'a> {
     /// The same, behind a text that has to stand here.
-    fn after(&mut self, text: &[u8]) -> Option<&mut Self> {
+    fn after<const N: usize>(&mut self, text: &[u8; N]) -> Option<&mut Self> {
         self.has(text).then_some(self)
     }
 
@@ -209,7 +209,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The string and the comma behind a key, if that stands there.
-    fn take_string(&mut self, key: &[u8], value: &mut &'a [u8]) -> Option<()> {
+    fn take_string<const N: usize>(&mut self, key: &[u8; N], value: &mut &'a [u8]) -> Option<()> {
         if self.has(key) {
             *value = self.string()?;
             self.skip(b",")?;

@@ -5,16 +5,16 @@
 use hobnob_proto::time::Time;
 
 use super::Invariant;
-use crate::{
-    facts::{At, Fact},
-    hashes::Hashes,
-};
+use crate::facts::Fact;
+
+/// No run has this number.
+const NOBODY: (u32, u32) = (0, 0);
 
 /// The invariant.
 #[derive(Debug, Default)]
 pub struct SealedOnce {
-    /// By whom each packet was opened.
-    opened: Hashes<At>,
+    /// By whom each packet was opened, by its number: host and run, or [`NOBODY`].
+    opened: Vec<(u32, u32)>,
     /// An outsider has sent something.
     noise: bool,
 }
@@ -37,11 +37,18 @@ impl Invariant for SealedOnce {
         if *packets > 1 {
             return Err(format!("{} has made {packets} packets of {packet:016x}", who()));
         }
-        if !sealed {
+        let Some(number) = sealed.map(|number| number as usize) else {
             return Err(format!("{} has opened {packet:016x}, which nobody has sealed", who()));
+        };
+        if number >= self.opened.len() {
+            self.opened.resize(number + 1, NOBODY);
         }
-        if let Some((first, run)) = self.opened.insert(*packet, *at) {
-            return Err(format!("{} has opened {packet:016x}, which host {first} in run {run} had opened", who()));
+        let (first, first_run) = std::mem::replace(&mut self.opened[number], (*host as u32, *run));
+        if (first, first_run) != NOBODY {
+            return Err(format!(
+                "{} has opened {packet:016x}, which host {first} in run {first_run} had opened",
+                who()
+            ));
         }
         Ok(())
     }
@@ -50,10 +57,11 @@ impl Invariant for SealedOnce {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::invariants::history::first_bad;
+    use crate::{facts::At, invariants::history::first_bad};
 
-    fn opened(at: At, packet: u64, sealed: bool) -> Fact<'static> {
-        Fact::Opened { at, packet: Some(packet), sealed, packets: 1 }
+    fn opened(at: At, packet: u32, is_sealed: bool) -> Fact<'static> {
+        let sealed = is_sealed.then_some(packet);
+        Fact::Opened { at, packet: Some(packet.into()), sealed, packets: 1 }
     }
 
     #[test]
@@ -68,7 +76,7 @@ mod tests {
         check(opened((2, 1), 7, true), Some(1));
         check(opened((1, 2), 7, true), Some(1));
         check(opened((1, 1), 8, false), Some(1));
-        check(Fact::Opened { at: (1, 1), packet: None, sealed: false, packets: 1 }, Some(1));
-        check(Fact::Opened { at: (1, 1), packet: Some(8), sealed: true, packets: 2 }, Some(1));
+        check(Fact::Opened { at: (1, 1), packet: None, sealed: None, packets: 1 }, Some(1));
+        check(Fact::Opened { at: (1, 1), packet: Some(8), sealed: Some(8), packets: 2 }, Some(1));
     }
 }

@@ -128,14 +128,15 @@ impl Default for Checker {
 impl Checker {
     /// Tells all invariants a fact.
     pub fn observe(&mut self, fact: &Fact<'_>, now: Time) -> Result<(), Violation> {
-        let of_packets = matches!(fact, Fact::Opened { .. } | Fact::Stray);
-        self.silences.observe(fact, now);
-        let told =
-            self.invariants.iter_mut().filter(|_| !of_packets).map(|invariant| &mut **invariant as &mut dyn Invariant);
-        told.chain([&mut self.sealed as &mut dyn Invariant]).try_for_each(|invariant| {
+        let told = |invariant: &mut dyn Invariant| {
             let name = invariant.name();
             invariant.observe(fact, now).map_err(|what| Violation { invariant: name, at: now, what })
-        })
+        };
+        if !matches!(fact, Fact::Opened { .. } | Fact::Stray) {
+            self.silences.observe(fact, now);
+            self.invariants.iter_mut().try_for_each(|invariant| told(&mut **invariant))?;
+        }
+        told(&mut self.sealed)
     }
 
     /// Asks all invariants about a quiet moment. Where there may be two clusters, about each by itself.

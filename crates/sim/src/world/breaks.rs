@@ -11,7 +11,6 @@ use crate::{
     invariants::Violation,
     link::{Cut, HostId},
     noise,
-    trace::Fnv,
 };
 
 /// A server that was retired while it ran is followed by another so long after it has stopped.
@@ -252,10 +251,7 @@ impl World {
             waiting.clear();
             self.step(of, &Cause::Tick)?;
         }
-        waiting.into_iter().try_for_each(|(from, bytes)| {
-            let hash = Fnv::of_packet(&bytes);
-            self.step(of, &Cause::Datagram(from, bytes, hash))
-        })?;
+        waiting.into_iter().try_for_each(|(from, bytes)| self.step(of, &Cause::Datagram(from, bytes)))?;
         self.act_disk(of)
     }
 

@@ -1,6 +1,6 @@
 //! One step of a process: what happens to it, what it sends and tells, and what is seen of it.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::net::SocketAddr;
 
 use hobnob_proto::{
     client,
@@ -16,15 +16,14 @@ use crate::{
     host::{Datagram, SOCKET_DATAGRAMS_MAX, ServerHost, ServerProcess},
     invariants::Violation,
     link::HostId,
-    trace::Fnv,
 };
 
 /// Why somebody does a step.
 #[derive(Debug)]
 pub(super) enum Cause {
     Tick,
-    /// A datagram, from whom, and its hash.
-    Datagram(SocketAddr, Datagram, u64),
+    /// A datagram, and from whom.
+    Datagram(SocketAddr, Datagram),
     Command(client::Command),
     Leave,
     Disk(Says),
@@ -33,17 +32,24 @@ pub(super) enum Cause {
 }
 
 impl World {
-    pub(super) fn arrive(&mut self, from: SocketAddr, to: SocketAddr, bytes: Datagram) -> Result<(), Violation> {
-        let Some(&host) = self.by_addr.get(&to) else { return Ok(()) };
+    /// A datagram arrives at an address, which was that of `target` when it was sent.
+    pub(super) fn arrive(
+        &mut self,
+        (from, to): (SocketAddr, SocketAddr),
+        target: HostId,
+        bytes: Datagram,
+    ) -> Result<(), Violation> {
+        let stayed = (self.addr(target) == to).then_some(target);
+        let Some(host) = stayed.or_else(|| self.by_addr.get(&to).copied()) else { return Ok(()) };
         self.carried.arrived += 1;
-        let hash = self.trace.packet(self.now, (from, to), &bytes);
+        self.trace.packet(self.now, (from, to), &bytes);
         if let Some(waiting) = self.servers.get_mut(host).and_then(|host| host.paused.as_mut()) {
             if waiting.len() < SOCKET_DATAGRAMS_MAX {
                 waiting.push((from, bytes));
             }
             return Ok(());
         }
-        self.step(host, &Cause::Datagram(from, bytes, hash))
+        self.step(host, &Cause::Datagram(from, bytes))
     }
 
     pub(super) fn command(&mut self, of: usize, command: client::Command) -> Result<(), Violation> {
@@ -53,7 +59,9 @@ impl World {
     /// One step of whoever runs on `host`, if anybody does.
     pub(super) fn step(&mut self, host: HostId, cause: &Cause) -> Result<(), Violation> {
         let clients = self.servers.len()..self.servers.len() + self.clients.len();
-        if clients.contains(&host) { self.step_client(host, cause) } else { self.step_server(host, cause) }
+        let done = if clients.contains(&host) { self.step_client(host, cause) } else { self.step_server(host, cause) };
+        self.wakes[host] = self.wake_of(host);
+        done
     }
 
     /// A server's machine, be it one of ours or a stranger's.
@@ -69,7 +77,7 @@ impl World {
         let Some(mut running) = machine.process.take() else { return Ok(()) };
         let input = match cause {
             Cause::Tick => node::Input::Tick,
-            Cause::Datagram(from, bytes, _) => node::Input::Datagram { from: *from, bytes },
+            Cause::Datagram(from, bytes) => node::Input::Datagram { from: *from, bytes },
             Cause::Leave => node::Input::Leave,
             Cause::Disk(Says::Durable(through)) => node::Input::Durable { through: *through },
             Cause::Disk(Says::Answer(answer)) => node::Input::Answer(answer),
@@ -86,8 +94,11 @@ impl World {
         while let Some(output) = running.node.poll() {
             idle = false;
             match output {
-                node::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
-                node::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
+                node::Output::Send { to, bytes } => {
+                    let bytes = self.datagram(bytes);
+                    self.send(host, from, to, &bytes)?;
+                }
+                node::Output::Broadcast { bytes } => self.broadcast(host, from, &Datagram::new(bytes))?,
                 node::Output::Persist(write) => self.use_disk(host, ToDisk::Write(write), now)?,
                 node::Output::Read(read) => self.use_disk(host, ToDisk::Read(read), now)?,
                 node::Output::Event(event) => {
@@ -162,7 +173,7 @@ impl World {
         match cause {
             Cause::Tick => running.client.handle(client::Input::Tick, local),
             Cause::Command(command) => running.client.handle(client::Input::Command(command.clone()), local),
-            Cause::Datagram(from, bytes, _) => {
+            Cause::Datagram(from, bytes) => {
                 running.client.handle(client::Input::Datagram { from: *from, bytes }, local);
             }
             Cause::Leave | Cause::Blurt(_) | Cause::Disk(_) => unreachable!("servers leave, say and have disks"),
@@ -174,8 +185,11 @@ impl World {
             while let Some(output) = running.client.poll() {
                 idle = false;
                 match output {
-                    client::Output::Send { to, bytes } => self.send(host, from, to, &Rc::new(bytes))?,
-                    client::Output::Broadcast { bytes } => self.broadcast(host, from, &Rc::new(bytes))?,
+                    client::Output::Send { to, bytes } => {
+                        let bytes = self.datagram(bytes);
+                        self.send(host, from, to, &bytes)?;
+                    }
+                    client::Output::Broadcast { bytes } => self.broadcast(host, from, &Datagram::new(bytes))?,
                     client::Output::Event(event) => {
                         clashed |= matches!(event, client::Event::Refused { why: Refusal::Clash, .. });
                         self.clients[of].told.tell(&event, &mut self.checker, &mut self.trace, self.now)?;
@@ -206,11 +220,10 @@ impl World {
         if packets == 0 {
             return Ok(());
         }
-        let packet = match cause {
-            Cause::Datagram(_, _, hash) => Some(*hash),
-            _ => None,
+        let (packet, sealed) = match cause {
+            Cause::Datagram(_, bytes) => (Some(bytes.hash()), bytes.number()),
+            _ => (None, None),
         };
-        let sealed = packet.is_some_and(|packet| self.sealed.contains(packet));
         self.checker.observe(&Fact::Opened { at: (host, run), packet, sealed, packets }, self.now)
     }
 
@@ -220,27 +233,36 @@ impl World {
         }
         self.carried.sent += 1;
         let Some(&target) = self.by_addr.get(&to) else { return Ok(()) };
-        if let Ok(Packet::Sealed { .. }) = Packet::parse(bytes) {
-            self.note_sealed(host, target, bytes)?;
+        if bytes.number().is_some() {
+            self.note_sealed(host, target)?;
         }
         for at in self.network.carry(host, target, self.now).into_iter().flatten() {
-            self.put(at, Happening::Arrival { from, to, bytes: Rc::clone(bytes) });
+            self.put(at, Happening::Arrival { from, to, target, bytes: bytes.clone() });
         }
         let hosts = self.servers.len() + self.clients.len() + self.strangers.len();
         for stray in self.outsider.hear(from, target, bytes, hosts) {
             self.checker.observe(&Fact::Stray, self.now)?;
             let to = self.addr(stray.to);
             for at in self.network.carry(host, stray.to, self.now).into_iter().flatten() {
-                self.put(at, Happening::Arrival { from: stray.from, to, bytes: Rc::clone(&stray.bytes) });
+                let (from, target) = (stray.from, stray.to);
+                self.put(at, Happening::Arrival { from, to, target, bytes: stray.bytes.clone() });
             }
         }
         Ok(())
     }
 
-    /// Remembers a sealed packet, and says so where it goes to a server that has left. For whom it was sealed cannot be
-    /// seen from outside: an outsider may have made its receiver seem to be elsewhere for a moment.
-    fn note_sealed(&mut self, host: HostId, target: HostId, bytes: &Datagram) -> Result<(), Violation> {
-        self.sealed.insert(Fnv::of_packet(bytes), ());
+    /// A datagram that somebody makes just now.
+    fn datagram(&mut self, bytes: Vec<u8>) -> Datagram {
+        if !matches!(Packet::parse(&bytes), Ok(Packet::Sealed { .. })) {
+            return Datagram::new(bytes);
+        }
+        self.sealed += 1;
+        Datagram::sealed(bytes, self.sealed - 1)
+    }
+
+    /// Says so where a sealed packet goes to a server that has left. For whom it was sealed cannot be seen from outside: an
+    /// outsider may have made its receiver seem to be elsewhere for a moment.
+    fn note_sealed(&mut self, host: HostId, target: HostId) -> Result<(), Violation> {
         let gone = self.departed.iter().find(|gone| gone.host == target).map(|gone| gone.who);
         let Some((departed, machine)) = gone.zip(self.servers.get(host)) else { return Ok(()) };
         let server = machine.process_of();
