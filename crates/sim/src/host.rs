@@ -266,7 +266,8 @@ impl ServerHost {
             session_port: SESSION_PORT,
             addrs: vec![self.addr],
             peers: Vec::new(),
-            suite: Suite::AesGcm,
+            // Some machines cannot do AES fast.
+            suite: if self.id.0.is_multiple_of(4) { Suite::ChaChaPoly } else { Suite::AesGcm },
             wall_millis,
             store,
         };

@@ -59,6 +59,13 @@ impl Outsider {
         [("fault bent", bent), ("fault replayed", replayed), ("fault forged", forged)]
     }
 
+    /// Whether it may have made somebody seem to be elsewhere: a packet that was lost and is heard from another address for
+    /// the first time moves a session there, until the next one.
+    pub fn misleads(&self) -> bool {
+        let [_, replayed, _] = self.sent;
+        replayed > 0
+    }
+
     /// It does nothing any more.
     pub fn stop(&mut self) {
         self.profile = NoiseProfile::default();

@@ -1,6 +1,7 @@
 //! Invariant 19: no frame is accepted that was not sealed for this session, and none twice. The network doubles packets,
 //! and an outsider replays, bends, redirects and makes up some: what is opened must be exactly what somebody has sealed, and
-//! each packet is opened once, by one process: two that open it cannot both be the one that it was sealed for.
+//! each packet is opened once, by one process: two that open it cannot both be the one that it was sealed for. A packet is
+//! what a server sends at one time: one that sent the same bytes twice would not be seen here.
 
 use hobnob_proto::time::Time;
 

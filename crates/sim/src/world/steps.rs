@@ -260,9 +260,12 @@ impl World {
         Datagram::sealed(bytes, self.sealed - 1)
     }
 
-    /// Says so where a sealed packet goes to a server that has left. For whom it was sealed cannot be seen from outside: an
-    /// outsider may have made its receiver seem to be elsewhere for a moment.
+    /// Says so where a sealed packet goes to a server that has left. For whom it was sealed cannot be seen from outside, so
+    /// nothing is said where it may have been for another that an outsider made seem to be there.
     fn note_sealed(&mut self, host: HostId, target: HostId) -> Result<(), Violation> {
+        if self.outsider.misleads() {
+            return Ok(());
+        }
         let gone = self.departed.iter().find(|gone| gone.host == target).map(|gone| gone.who);
         let Some((departed, machine)) = gone.zip(self.servers.get(host)) else { return Ok(()) };
         let server = machine.process_of();
