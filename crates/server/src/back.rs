@@ -18,6 +18,8 @@ use std::time::Duration;
 use hobnob_proto::time::Time;
 use socket2::SockRef;
 
+use crate::batch::Family;
+
 #[cfg(target_os = "linux")]
 pub(crate) use self::linux::Back;
 #[cfg(not(target_os = "linux"))]
@@ -51,9 +53,16 @@ impl Backs {
 
     /// So many keepalives have come by themselves. Where it is time for those that wait, `take` takes them from a socket, up
     /// to `max`, and says how many it were.
-    pub(crate) fn mind(&mut self, came: usize, max: usize, now: Time, mut take: impl FnMut(&SockRef<'_>) -> usize) {
+    pub(crate) fn mind(
+        &mut self,
+        came: usize,
+        max: usize,
+        now: Time,
+        mut take: impl FnMut(&SockRef<'_>, Family) -> usize,
+    ) {
         let Self { v4, v6, pace } = self;
-        let mut take_all = || v4.iter().chain(v6.iter()).map(|back| take(&back.socket())).max().unwrap_or(0);
+        let mut take_of = |back: &Option<Back>, family| back.as_ref().map_or(0, |back| take(&back.socket(), family));
+        let mut take_all = || take_of(v4, Family::V4).max(take_of(v6, Family::V6));
         let wait = match pace.next {
             None => pace.came(came, now).then_some(true),
             Some(next) if now < next => None,

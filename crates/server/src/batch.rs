@@ -15,12 +15,19 @@ pub(crate) use self::linux::Batch;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use self::portable::Batch;
 
+/// What addresses a socket hears from: the system has to be given room for one of that length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    V6,
+}
+
 /// The way without any of that, which works everywhere.
 #[cfg_attr(target_os = "linux", cfg(test))]
 mod portable {
     use hobnob_proto::limits;
 
-    use super::{Datagrams, SockRef, SocketAddr, UdpSocket, io};
+    use super::{Datagrams, Family, SockRef, SocketAddr, UdpSocket, io};
 
     /// Sends and receives, one by one.
     #[derive(Debug)]
@@ -54,6 +61,7 @@ mod portable {
         pub(crate) fn receive(
             &mut self,
             socket: &UdpSocket,
+            _family: Family,
             max: usize,
             mut take: impl FnMut(SocketAddr, &[u8]),
             mut failed: impl FnMut(&io::Error),
@@ -73,6 +81,7 @@ mod portable {
         pub(crate) fn receive_from(
             &mut self,
             _socket: &SockRef<'_>,
+            _family: Family,
             _max: usize,
             _take: impl FnMut(SocketAddr, &[u8]),
             _failed: impl FnMut(&io::Error),
@@ -95,7 +104,7 @@ mod linux {
     };
     use tokio::io::Interest;
 
-    use super::{Datagrams, SockRef, SocketAddr, UdpSocket, io};
+    use super::{Datagrams, Family, SockRef, SocketAddr, UdpSocket, io};
 
     /// Datagrams that one run has at most: the kernel takes 64 (128 since 6.9).
     const RUN_MAX: usize = 64;
@@ -111,7 +120,9 @@ mod linux {
     #[derive(Debug)]
     pub(crate) struct Batch {
         sent: MultiHeaders<SockaddrStorage>,
-        received: MultiHeaders<SockaddrStorage>,
+        /// For each family: what is left of a call is the length of its addresses, and the next call gets no more than that.
+        received_v4: MultiHeaders<SockaddrStorage>,
+        received_v6: MultiHeaders<SockaddrStorage>,
         buffer: Vec<u8>,
         /// What the last call has received: from where, and how much.
         found: Vec<(Option<SocketAddr>, usize)>,
@@ -124,7 +135,8 @@ mod linux {
         pub(crate) fn new() -> Self {
             Self {
                 sent: MultiHeaders::preallocate(CALL_MAX, None),
-                received: MultiHeaders::preallocate(RECEIVED_MAX, None),
+                received_v4: MultiHeaders::preallocate(RECEIVED_MAX, None),
+                received_v6: MultiHeaders::preallocate(RECEIVED_MAX, None),
                 buffer: vec![0; RECEIVED_MAX * BUFFER_BYTES],
                 found: Vec::with_capacity(RECEIVED_MAX),
                 cuts: true,
@@ -167,6 +179,7 @@ mod linux {
         pub(crate) fn receive(
             &mut self,
             socket: &UdpSocket,
+            family: Family,
             max: usize,
             mut take: impl FnMut(SocketAddr, &[u8]),
             mut failed: impl FnMut(&io::Error),
@@ -176,7 +189,7 @@ mod linux {
                 let wanted = left.min(RECEIVED_MAX);
                 let mut count = 0;
                 let call = || {
-                    count = self.receive_some(&SockRef::from(socket), wanted)?;
+                    count = self.receive_some(&SockRef::from(socket), family, wanted)?;
                     // There is nothing left: so the runtime is to wait for more, without another call to find that out.
                     if count < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
                 };
@@ -197,6 +210,7 @@ mod linux {
         pub(crate) fn receive_from(
             &mut self,
             socket: &SockRef<'_>,
+            family: Family,
             max: usize,
             mut take: impl FnMut(SocketAddr, &[u8]),
             mut failed: impl FnMut(&io::Error),
@@ -204,7 +218,7 @@ mod linux {
             let mut taken = 0;
             while taken < max {
                 let wanted = (max - taken).min(RECEIVED_MAX);
-                match self.receive_some(socket, wanted) {
+                match self.receive_some(socket, family, wanted) {
                     Ok(count) => {
                         self.hand_over(count, &mut take);
                         taken += count;
@@ -223,8 +237,12 @@ mod linux {
         }
 
         /// One call; how many have come.
-        fn receive_some(&mut self, socket: &SockRef<'_>, wanted: usize) -> io::Result<usize> {
-            let Self { received, buffer, found, .. } = self;
+        fn receive_some(&mut self, socket: &SockRef<'_>, family: Family, wanted: usize) -> io::Result<usize> {
+            let Self { received_v4, received_v6, buffer, found, .. } = self;
+            let received = match family {
+                Family::V4 => received_v4,
+                Family::V6 => received_v6,
+            };
             let mut slices: Vec<_> =
                 buffer.chunks_mut(BUFFER_BYTES).take(wanted).map(|chunk| [IoSliceMut::new(chunk)]).collect();
             let results = recvmmsg(socket.as_raw_fd(), received, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
@@ -331,7 +349,7 @@ mod tests {
             #[tokio::test]
             async fn $name() {
                 async fn check(lengths: &[usize], shared: bool, v6: bool) {
-                    let host = if v6 { "[::1]:0" } else { "127.0.0.1:0" };
+                    let (host, family) = if v6 { ("[::1]:0", Family::V6) } else { ("127.0.0.1:0", Family::V4) };
                     let Ok(sender) = UdpSocket::bind(host).await else {
                         return crate::tests::skip("no IPv6 here");
                     };
@@ -353,7 +371,7 @@ mod tests {
                                 assert_eq!(source, from);
                                 seen.push((u16::from_be_bytes([bytes[0], bytes[1]]), bytes.len()));
                             };
-                            batch.receive(socket, 1_000, take, |_| {});
+                            batch.receive(socket, family, 1_000, take, |_| {});
                         }
                     }
                     let all = lengths.iter().enumerate().map(|(at, len)| (at as u16, *len));
@@ -380,6 +398,22 @@ mod tests {
     everything_arrives_in_order!(everything_arrives_in_order_without_the_systems_help, portable::Batch);
 
     #[tokio::test]
+    async fn who_sent_is_known_in_either_family_whatever_came_before() {
+        let mut batch = Batch::new();
+        for (host, family) in [("127.0.0.1:0", Family::V4), ("[::1]:0", Family::V6), ("127.0.0.1:0", Family::V4)] {
+            let Ok(receiver) = UdpSocket::bind(host).await else {
+                return crate::tests::skip("no IPv6 here");
+            };
+            let sender = UdpSocket::bind(host).await.unwrap();
+            sender.send_to(b"x", receiver.local_addr().unwrap()).await.unwrap();
+            receiver.readable().await.unwrap();
+            let mut seen = Vec::new();
+            batch.receive(&receiver, family, 10, |from, _| seen.push(from), |error| panic!("{error}"));
+            assert_eq!(seen, [sender.local_addr().unwrap()]);
+        }
+    }
+
+    #[tokio::test]
     async fn what_cannot_be_sent_does_not_stop_the_rest() {
         let (sender, receiver) =
             (UdpSocket::bind("127.0.0.1:0").await.unwrap(), UdpSocket::bind("127.0.0.1:0").await.unwrap());
@@ -394,7 +428,7 @@ mod tests {
         batch.send(&datagrams, |_| Ok(SockRef::from(&sender)), |_| failures += 1);
         while seen.len() < 2 {
             receiver.readable().await.unwrap();
-            batch.receive(&receiver, 10, |_, bytes| seen.push(bytes[0]), |_| {});
+            batch.receive(&receiver, Family::V4, 10, |_, bytes| seen.push(bytes[0]), |_| {});
         }
         assert_eq!((failures, &seen[..]), (2, &b"bd"[..]));
     }
@@ -410,7 +444,7 @@ mod tests {
         let (mut batch, mut counts) = (Batch::new(), Vec::new());
         for max in [40, 40] {
             let mut count = 0;
-            batch.receive(&receiver, max, |_, _| count += 1, |_| {});
+            batch.receive(&receiver, Family::V4, max, |_, _| count += 1, |_| {});
             counts.push(count);
         }
         assert_eq!(counts, [40, 10]);

@@ -171,17 +171,18 @@ impl Driver {
         let mut failed = |error: &io::Error| count(errors, "receive", error);
         let mut take = |from, bytes: &[u8]| hand_over(node, from, bytes, clock);
         let mut keepalives = 0;
-        for socket in sockets.session.iter() {
+        for (socket, family) in sockets.session.families() {
             let take = |from, bytes: &[u8]| {
                 keepalives += usize::from(KEEPALIVE_BYTES.contains(&bytes.len()));
                 take(from, bytes);
             };
-            batch.receive(socket, SESSION_BATCH, take, &mut failed);
+            batch.receive(socket, family, SESSION_BATCH, take, &mut failed);
         }
         for discovery in &sockets.discovery {
-            batch.receive(&discovery.socket, DISCOVERY_BATCH, &mut take, &mut failed);
+            batch.receive(&discovery.socket, discovery.family(), DISCOVERY_BATCH, &mut take, &mut failed);
         }
-        let take_waiting = |back: &SockRef<'_>| batch.receive_from(back, SESSION_BATCH, &mut take, &mut failed);
+        let take_waiting =
+            |back: &SockRef<'_>, family| batch.receive_from(back, family, SESSION_BATCH, &mut take, &mut failed);
         sockets.session.backs.mind(keepalives, SESSION_BATCH, clock.now(), take_waiting);
     }
 

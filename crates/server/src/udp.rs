@@ -19,6 +19,7 @@ use tokio::net::UdpSocket;
 use crate::{
     Error, PORT_DEFAULT,
     back::{Back, Backs},
+    batch::Family,
 };
 
 /// How many ports beyond the default one are tried.
@@ -141,6 +142,13 @@ impl Sockets {
     }
 }
 
+impl Discovery {
+    /// What it hears.
+    pub(crate) fn family(&self) -> Family {
+        if self.place.is_v6 { Family::V6 } else { Family::V4 }
+    }
+}
+
 impl Session {
     /// Opens the session sockets: exactly on `asked` (0: any free port), else on the first free port from the default one
     /// on.
@@ -190,7 +198,13 @@ impl Session {
 
     /// Both sockets, or the one.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.v4.iter().chain(&self.v6)
+        self.families().map(|(socket, _)| socket)
+    }
+
+    /// The same, with what each hears.
+    pub(crate) fn families(&self) -> impl Iterator<Item = (&UdpSocket, Family)> {
+        let of = |socket, family| Option::map(socket, |socket| (socket, family));
+        of(self.v4.as_ref(), Family::V4).into_iter().chain(of(self.v6.as_ref(), Family::V6))
     }
 
     /// Sends a datagram.
