@@ -127,7 +127,7 @@ mod linux {
         /// What the last call has received: from where, and how much.
         found: Vec<(Option<SocketAddr>, usize)>,
         /// Whether the system cuts runs into datagrams; not where a network card cannot.
-        cuts: bool,
+        pub(super) cuts: bool,
     }
 
     impl Batch {
@@ -268,11 +268,12 @@ mod linux {
             let messages = [ControlMessage::UdpGsoSegments(&segment)];
             match sendmsg(socket.as_raw_fd(), &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&to)) {
                 Ok(_) => true,
-                // No room now: it is tried once more, one by one, and then dropped.
-                Err(Errno::EAGAIN) => false,
+                // It is tried once more, one by one, and then dropped.
                 Err(error) => {
-                    tracing::debug!(%error, "runs cannot be sent in one call: sends each datagram from now on");
-                    self.cuts = false;
+                    if says_no_cuts(error) {
+                        tracing::debug!(%error, "runs cannot be sent in one call: sends each datagram from now on");
+                        self.cuts = false;
+                    }
                     false
                 }
             }
@@ -317,6 +318,12 @@ mod linux {
             let results = sendmmsg(socket.as_raw_fd(), &mut self.sent, &slices, addrs, none, MsgFlags::MSG_DONTWAIT)?;
             Ok(results.count())
         }
+    }
+
+    /// Whether that is what a system says which cannot cut runs, or not for this network card. Others say something of
+    /// the receiver (no route to it), or of the moment (no room now).
+    fn says_no_cuts(error: Errno) -> bool {
+        matches!(error, Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP | Errno::EMSGSIZE)
     }
 
     /// An address of the system as one of ours.
@@ -431,6 +438,17 @@ mod tests {
             batch.receive(&receiver, Family::V4, 10, |_, bytes| seen.push(bytes[0]), |_| {});
         }
         assert_eq!((failures, &seen[..]), (2, &b"bd"[..]));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_receiver_that_is_out_of_reach_does_not_end_the_cutting_of_runs() {
+        let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        // Nobody may broadcast from a socket that has not asked for it.
+        let nowhere: SocketAddr = "255.255.255.255:9".parse().unwrap();
+        let (mut batch, mut failures) = (Batch::new(), 0);
+        batch.send(&fill(&[100; 5], [nowhere; 2], true), |_| Ok(SockRef::from(&sender)), |_| failures += 1);
+        assert_eq!((failures, batch.cuts), (5, true));
     }
 
     #[tokio::test]
