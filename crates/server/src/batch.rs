@@ -1,8 +1,8 @@
 //! Many datagrams for one call of the system: `sendmmsg` for datagrams to many, segmentation offload (GSO) for a run of
 //! equal ones to one, `recvmmsg` for what has come. Where the system has none of that, one call for each does the same.
 //!
-//! A datagram that cannot be sent is dropped and told of; the others go. Of what is dropped because the system's buffer is
-//! full, the rest of the batch goes too: it would find no room either.
+//! A datagram that cannot be sent is dropped and told of; the others go. Of what is dropped because the system's buffer
+//! is full, the rest of the batch goes too: it would find no room either.
 
 use std::{io, net::SocketAddr};
 
@@ -120,7 +120,8 @@ mod linux {
     #[derive(Debug)]
     pub(crate) struct Batch {
         sent: MultiHeaders<SockaddrStorage>,
-        /// For each family: what is left of a call is the length of its addresses, and the next call gets no more than that.
+        /// For each family: what is left of a call is the length of its addresses, and the next call gets no more than
+        /// that.
         received_v4: MultiHeaders<SockaddrStorage>,
         received_v6: MultiHeaders<SockaddrStorage>,
         buffer: Vec<u8>,

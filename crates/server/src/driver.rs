@@ -186,8 +186,8 @@ impl Driver {
         sockets.session.backs.mind(keepalives, SESSION_BATCH, clock.now(), take_waiting);
     }
 
-    /// Sends all that sessions have to say, once in a turn: in pieces, each of which the system copies while the processor
-    /// still has it at hand.
+    /// Sends all that sessions have to say, once in a turn: in pieces, each of which the system copies while the
+    /// processor still has it at hand.
     fn send(&mut self) {
         let Self { node, around: Around { sockets, .. }, errors, batch, datagrams, .. } = self;
         loop {

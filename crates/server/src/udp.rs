@@ -1,9 +1,11 @@
-//! The sockets of a server: two for sessions (IPv4 and IPv6, on one port; with one behind each, see `back`), and up to two for each interface for discovery.
+//! The sockets of a server: two for sessions (IPv4 and IPv6, on one port; with one behind each, see `back`), and up to
+//! two for each interface for discovery.
 //!
-//! Discovery sockets of all servers of a host share one port (`SO_REUSEADDR`, on macOS and BSD `SO_REUSEPORT` too): each of them gets a copy of every
-//! broadcast, but a unicast would reach only one of them, so nothing is ever sent to that port but broadcasts. Bound to
-//! its device, a socket hears its own interface alone, and what it sends leaves there whatever the routes say. IPv6 has no
-//! broadcast: there a link-local group takes its place, which a socket joins on its own interface.
+//! Discovery sockets of all servers of a host share one port (`SO_REUSEADDR`, on macOS and BSD `SO_REUSEPORT` too):
+//! each of them gets a copy of every broadcast, but a unicast would reach only one of them, so nothing is ever sent to
+//! that port but broadcasts. Bound to its device, a socket hears its own interface alone, and what it sends leaves
+//! there whatever the routes say. IPv6 has no broadcast: there a link-local group takes its place, which a socket joins
+//! on its own interface.
 //!
 //! The IPv6 sockets take no IPv4: so no address ever comes in two forms.
 
@@ -87,7 +89,8 @@ impl Sockets {
         (sockets, checked)
     }
 
-    /// Closes the discovery sockets of what is not used any more, and opens those that are missing. Whether one was opened.
+    /// Closes the discovery sockets of what is not used any more, and opens those that are missing. Whether one was
+    /// opened.
     pub(crate) fn follow(&mut self, choices: &[Choice]) -> bool {
         let places = places(choices, self.discovery_port);
         self.discovery.retain(|open| places.contains(&open.place));
@@ -150,8 +153,8 @@ impl Discovery {
 }
 
 impl Session {
-    /// Opens the session sockets: exactly on `asked` (0: any free port), else on the first free port from the default one
-    /// on.
+    /// Opens the session sockets: exactly on `asked` (0: any free port), else on the first free port from the default
+    /// one on.
     pub(crate) fn open(asked: Option<u16>, only_loopback: bool) -> Result<Self, Error> {
         let tries: Vec<u16> = match asked {
             Some(0) => vec![0; ANY_PORT_TRIES],
