@@ -39,6 +39,9 @@ struct World {
     stored: BTreeSet<(u16, u64)>,
     /// Two servers between which nothing passes.
     cut: Option<[u16; 2]>,
+    /// What this server sends to that one waits.
+    late: Option<[u16; 2]>,
+    waiting: Vec<(SocketAddr, SocketAddr, Vec<u8>)>,
 }
 
 fn addr(port: u16) -> SocketAddr {
@@ -56,6 +59,8 @@ impl World {
             answers: Vec::new(),
             stored: BTreeSet::new(),
             cut: None,
+            late: None,
+            waiting: Vec::new(),
         }
     }
 
@@ -159,6 +164,9 @@ impl World {
         if self.cut.is_some_and(|cut| ends == cut || ends == [cut[1], cut[0]]) {
             return;
         }
+        if self.late == Some(ends) {
+            return self.waiting.push((from, to, bytes.to_vec()));
+        }
         if to.port() == 0 {
             let network = self.networks.get(&from.port()).copied();
             let ports: Vec<u16> =
@@ -185,6 +193,24 @@ impl World {
         let all = VersionVector::default();
         let entries = self.nodes[&port].entries(&RoomName::lobby(), &all);
         entries.map(|entry| entry.body.to_string()).collect()
+    }
+
+    /// What has waited arrives.
+    fn let_through(&mut self) {
+        self.late = None;
+        for (from, to, bytes) in std::mem::take(&mut self.waiting) {
+            self.wires.push_back((self.now + LATENCY, from, to, bytes));
+        }
+    }
+
+    /// Runs until a server has called the other cluster, whose answer waits.
+    fn run_until_answered(&mut self, from: u16, to: u16) {
+        let end = self.now + Duration::from_secs(20);
+        self.late = Some([from, to]);
+        while self.waiting.is_empty() && self.now < end {
+            self.run(Duration::from_millis(1));
+        }
+        assert!(!self.waiting.is_empty(), "it is called");
     }
 
     /// Whether a server knows that server `id` has left its cluster.
@@ -346,6 +372,33 @@ fn where_the_other_cluster_does_not_answer_any_more_it_stays() {
     world.join(4001, new).expect("it may again");
     world.run(Duration::from_secs(2));
     assert_eq!((world.cluster(5001), world.knows_left(5002, 1)), (new, true));
+}
+
+#[test]
+fn an_answer_that_comes_after_it_has_stayed_does_not_take_it_over() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let (old, new) = (world.cluster(5001), world.cluster(5003));
+    world.command(4001, Command::Ask { id: 9, ask: Ask::Join { cluster: new } });
+    world.run_until_answered(5003, 5001);
+    let unanswered = |world: &World| world.nodes[&5001].counters().contains_key("join_unanswered");
+    while !unanswered(&world) {
+        world.run(Duration::from_millis(1));
+    }
+    world.let_through();
+    world.run(Duration::from_secs(5));
+    assert_eq!((world.cluster(5001), world.knows_left(5002, 1)), (old, false));
+}
+
+#[test]
+fn who_is_to_stop_while_it_goes_over_stops_where_it_is() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let (old, new) = (world.cluster(5001), world.cluster(5003));
+    world.command(4001, Command::Ask { id: 9, ask: Ask::Join { cluster: new } });
+    world.run_until_answered(5003, 5001);
+    world.step(5001, Input::Leave);
+    world.let_through();
+    world.run(Duration::from_secs(5));
+    assert_eq!((world.cluster(5001), world.knows_left(5002, 1)), (old, true));
 }
 
 #[test]

@@ -78,7 +78,7 @@ pub(super) struct Connecting {
     /// Who should answer.
     to: Origin,
     /// Of which cluster: another than ours where we come over.
-    cluster: Cluster,
+    pub(super) cluster: Cluster,
     /// As which boot of ours.
     boot: Boot,
     /// Which of the sessions that we have opened it is.
@@ -156,8 +156,11 @@ impl Node {
         }
     }
 
-    /// Opens a session to a server of another cluster; once it stands, we are of that one.
+    /// Opens a session to a server of another cluster; once it stands, we are of that one. Who is to stop stops where it is.
     pub(super) fn come_over(&mut self, contact: &Contact) {
+        if self.is_stopping() {
+            return;
+        }
         let origin = Origin { id: contact.id, boot: contact.boot };
         let age = Duration::from_secs(contact.age_secs.into());
         let cluster = Cluster { id: contact.cluster, empty: contact.empty, age, since: self.now };

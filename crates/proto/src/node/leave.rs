@@ -126,9 +126,10 @@ impl Leaving {
 impl Node {
     /// Starts to leave. Who is to stop does not go over to another cluster any more.
     pub(super) fn leave(&mut self, why: Why) {
-        if self.leaving.is_some() && self.joins().is_none() {
+        if self.is_stopping() {
             return;
         }
+        self.stop_calling();
         if self.stage != Stage::Serving || self.heartbeat.live().next().is_none() {
             return self.leave_alone(why);
         }
@@ -158,6 +159,11 @@ impl Node {
             Why::Joins(cluster) => Some(cluster),
             Why::Asked | Why::Retired => None,
         }
+    }
+
+    /// Whether it leaves for good, and goes over to no other cluster.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.leaving.is_some() && self.joins().is_none()
     }
 
     /// Whether clients are being sent away, or have been: nobody is to find us any more.
@@ -399,15 +405,30 @@ impl Node {
     /// Calls the other cluster, until a session with it stands: then we are of that one. Where none does, we stay.
     fn go_over(&mut self, cluster: ClusterId, since: Time) {
         if self.now.since(since) > GO_OVER_MAX {
-            self.leaving = None;
-            self.count("join_unanswered");
-            // It is a copy again; where rooms moved meanwhile, the digests of the logs tell.
-            return self.update_view();
+            return self.stay();
         }
         self.timers.set(Timer::Leave, self.now + STEP);
         let known = self.discovery.foreign(self.now).find(|foreign| foreign.cluster == cluster);
         if let Some(contact) = known.and_then(|Foreign { contact, .. }| contact.clone()) {
             self.come_over(&contact);
+        }
+    }
+
+    /// Nobody of the other cluster has answered: we are what we were, and a copy again.
+    fn stay(&mut self) {
+        self.leaving = None;
+        self.stop_calling();
+        self.count("join_unanswered");
+        self.update_view();
+    }
+
+    /// Forgets the calls to other clusters: an answer that comes late is not to take us over.
+    fn stop_calling(&mut self) {
+        let elsewhere = self.connecting.iter().filter(|(_, call)| call.cluster.id != self.cluster.id);
+        let sessions: Vec<_> = elsewhere.map(|(session, _)| *session).collect();
+        for session in sessions {
+            self.endpoint.close(session);
+            self.on_closed(session);
         }
     }
 
