@@ -37,6 +37,8 @@ struct World {
     answers: Vec<Result<String, String>>,
     /// The posts that are stored, by client and number.
     stored: BTreeSet<(u16, u64)>,
+    /// The rooms that clients are in.
+    joined: BTreeSet<(u16, RoomName)>,
     /// Two servers between which nothing passes.
     cut: Option<[u16; 2]>,
     /// What this server sends to that one waits.
@@ -58,6 +60,7 @@ impl World {
             networks: BTreeMap::new(),
             answers: Vec::new(),
             stored: BTreeSet::new(),
+            joined: BTreeSet::new(),
             cut: None,
             late: None,
             waiting: Vec::new(),
@@ -126,6 +129,9 @@ impl World {
                 }
                 client::Output::Event(client::Event::Acked { seq, stored: true, .. }) => {
                     self.stored.insert((port, seq));
+                }
+                client::Output::Event(client::Event::Joined { room, .. }) => {
+                    self.joined.insert((port, room));
                 }
                 client::Output::Event(client::Event::AnswerError { why, .. }) => self.answers.push(Err(why)),
                 client::Output::Broadcast { .. } | client::Output::Event(_) => {}
@@ -405,19 +411,29 @@ fn who_is_to_stop_while_it_goes_over_stops_where_it_is() {
 fn who_stays_follows_rooms_that_moved_meanwhile() {
     let mut world = two_old_clusters(["test", "test"]);
     let new = world.cluster(5003);
-    world.server(5004, 1, "test", None);
+    let tea: RoomName = "tea".parse().unwrap();
+    let joins = Command::Join { room: tea.clone(), from: Start::After(VersionVector::default()) };
+    for port in [5004, 5005] {
+        world.server(port, 1, "test", None);
+    }
     world.run(Duration::from_secs(10));
+    world.command(4001, joins.clone());
+    world.run(Duration::from_secs(1));
     world.cut = Some([5001, 5003]);
     world.join(4001, new).expect("it may try");
-    let home = |world: &World| world.nodes[&5001].view().rooms[0].fence.home.id.0 as u16 + SERVERS;
+    let home = |world: &World| {
+        let view = world.nodes[&5001].view();
+        let fence = view.rooms.iter().find(|room| *room.name == tea).map(|room| room.fence);
+        fence.map_or(0, |fence| fence.home.id.0 as u16 + SERVERS)
+    };
     let dead = home(&world);
     world.nodes.remove(&dead);
     world.run(Duration::from_secs(10));
     assert!(home(&world) != dead && home(&world) != 5001);
-    world.client(4002, home(&world), "test");
-    world.post(4002, 1, "moved");
+    world.client(4002, 5001, "test");
+    world.command(4002, joins);
     world.run(Duration::from_secs(2));
-    assert!(world.said(5001).contains("moved"));
+    assert!(world.joined.contains(&(4002, tea)), "it follows the new home, and answers");
 }
 
 #[test]

@@ -419,6 +419,11 @@ impl Node {
         self.leaving = None;
         self.stop_calling();
         self.count("join_unanswered");
+        let names: Vec<_> = self.rooms.keys().cloned().collect();
+        for name in &names {
+            // It may have got another home while we followed nobody.
+            self.rejoin(name);
+        }
         self.update_view();
     }
 
