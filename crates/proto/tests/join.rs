@@ -67,9 +67,9 @@ impl World {
         }
     }
 
-    /// A server at `port`, in a network that it shares with those of the same number.
+    /// A server at `port`, whose last two digits are its id, in a network that it shares with those of the same number.
     fn server(&mut self, port: u16, network: u8, name: &str, secret: Option<Secret>) {
-        let config = common::server(Some(u32::from(port - SERVERS)), addr(port), self.now);
+        let config = common::server(Some(u32::from((port - SERVERS) % 100)), addr(port), self.now);
         let config = ServerConfig { cluster: name.parse().unwrap(), secret, ..config };
         self.networks.insert(port, network);
         self.nodes.insert(port, Node::new(config, [port.to_le_bytes()[0]; 32], self.now));
@@ -241,13 +241,20 @@ fn texts(texts: &[&str]) -> BTreeSet<String> {
 /// Clusters of the servers 5001 and 5002, and of 5003, in which somebody has said something, and that are older than a
 /// minute when they first hear of each other. Clients at 4001 and 4003, each at a server of one of them.
 fn two_old_clusters(names: [&str; 2]) -> World {
+    old_clusters(names, [&[5001, 5002], &[5003]])
+}
+
+/// The same of other servers; the clients are at the first ones.
+fn old_clusters(names: [&str; 2], servers: [&[u16]; 2]) -> World {
     let mut world = World::new();
-    world.server(5001, 1, names[0], None);
-    world.server(5002, 1, names[0], None);
-    world.server(5003, 2, names[1], None);
+    for ((network, name), servers) in (1..).zip(names).zip(servers) {
+        for port in servers {
+            world.server(*port, network, name, None);
+        }
+    }
     world.run(Duration::from_secs(3));
-    world.client(4001, 5001, names[0]);
-    world.client(4003, 5003, names[1]);
+    world.client(4001, servers[0][0], names[0]);
+    world.client(4003, servers[1][0], names[1]);
     world.run(Duration::from_secs(2));
     world.post(4001, 1, "one");
     world.post(4003, 1, "three");
@@ -434,6 +441,21 @@ fn who_stays_follows_rooms_that_moved_meanwhile() {
     world.command(4002, joins);
     world.run(Duration::from_secs(2));
     assert!(world.joined.contains(&(4002, tea)), "it follows the new home, and answers");
+}
+
+#[test]
+fn who_is_brought_over_judges_nobody_by_an_id_that_it_knew() {
+    let mut world = old_clusters(["test", "test"], [&[5001, 5002, 5003], &[5102, 5103]]);
+    let new = world.cluster(5103);
+    world.join(4001, new).expect("it may");
+    for _ in 0..100 {
+        world.run(Duration::from_millis(100));
+        for port in [5001, 5102, 5103] {
+            let view = world.nodes[&port].view();
+            assert!(view.probation.is_empty(), "{port} has {:?} on probation", view.probation);
+        }
+    }
+    assert_eq!([5001, 5102, 5103].map(|port| world.nodes[&port].view().leader), [Some(ServerId(3)); 3]);
 }
 
 #[test]

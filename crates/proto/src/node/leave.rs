@@ -23,6 +23,7 @@ use super::{
     Node, Output, Stage, Stop, Timer,
     copies::{Copies, Enough},
     peers::Peer,
+    probation::Probations,
 };
 use crate::{
     discovery::Foreign,
@@ -474,10 +475,12 @@ impl Node {
         }
     }
 
-    /// We are of another cluster now: who was to be brought over has been.
+    /// We are of another cluster now: who was to be brought over has been. Whom it remembers by their ids are others there;
+    /// where two clusters unite by themselves, they are mostly the same.
     pub(super) fn has_gone_over(&mut self) {
         if self.joins().is_some() {
             self.leaving = None;
+            self.probations = Probations::default();
             self.timers.clear(&Timer::Leave);
         }
     }
