@@ -206,9 +206,7 @@ impl Node {
             return;
         }
         if self.is_live(origin) {
-            for (id, left) in probation {
-                self.probations.told(origin.id, id, Duration::from_millis(left.into()), self.now);
-            }
+            self.probations.told(origin.id, &probation, self.now);
         }
         if leads && self.is_live(origin) && self.election.leader() == Some(id) {
             // Cluster time is the leader's; it goes forward and never back.

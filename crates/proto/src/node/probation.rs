@@ -35,7 +35,7 @@ const FORGIVEN_AFTER: Duration = Duration::from_mins(5);
 const SETTLED: Duration = Duration::from_secs(2);
 /// Servers that are remembered; beyond that the one whose probation ended first is forgotten.
 const REMEMBERED_MAX: usize = 4 * limits::SERVERS_MAX;
-/// Words of others that are remembered.
+/// Words of others that are remembered: of each who may be remembered, all that it may say at once.
 const TOLD_MAX: usize = limits::SERVERS_MAX * REMEMBERED_MAX;
 /// Doublings until the longest is reached, and more.
 const FLAPS_MAX: u32 = 10;
@@ -100,12 +100,15 @@ impl Probations {
         }
     }
 
-    /// A live server says that it has put `id` on probation, for so much longer. Its newest word counts: the one before may
-    /// have waited while we stood still, and would end that much later here than elsewhere.
-    pub(super) fn told(&mut self, by: ServerId, id: ServerId, left: Duration, now: Time) {
-        self.told.retain(|_, until| *until > now);
-        if left > Duration::ZERO && (self.told.contains_key(&(id, by)) || self.told.len() < TOLD_MAX) {
-            self.told.insert((id, by), now + left.min(LONGEST));
+    /// A live server says whom it has put on probation, for so many milliseconds more: that is all it says, so its newest
+    /// word takes the place of those before. They may have waited while we stood still, and would end that much later here
+    /// than elsewhere; and who names many others takes up no more room than anybody.
+    pub(super) fn told(&mut self, by: ServerId, imposed: &[(ServerId, u32)], now: Time) {
+        self.told.retain(|(_, teller), until| teller != by && *until > now);
+        for (id, left) in imposed.iter().take(limits::SERVERS_MAX) {
+            if *left > 0 && self.told.len() < TOLD_MAX {
+                self.told.insert((*id, by), now + Duration::from_millis((*left).into()).min(LONGEST));
+            }
         }
     }
 
@@ -272,28 +275,43 @@ mod tests {
     #[test]
     fn the_longest_that_is_told_binds_and_ends_by_itself() {
         let mut probations = Probations::default();
-        probations.told(ServerId(2), ServerId(9), Duration::from_secs(20), at(0));
-        probations.told(ServerId(3), ServerId(9), Duration::from_secs(5), at(0));
+        probations.told(ServerId(2), &[(ServerId(9), 20_000)], at(0));
+        probations.told(ServerId(3), &[(ServerId(9), 5_000)], at(0));
         assert!(probations.is_on(ServerId(9), at(19)) && !probations.is_on(ServerId(9), at(20)));
         assert_eq!(probations.imposed(at(1)), [], "what was only heard is not told on");
-        probations.told(ServerId(2), ServerId(9), Duration::from_secs(100_000), at(30));
+        probations.told(ServerId(2), &[(ServerId(9), 100_000_000)], at(30));
         assert!(!probations.is_on(ServerId(9), at(330)));
     }
 
     #[test]
     fn the_newest_word_of_each_counts_since_those_before_may_have_waited() {
         let mut probations = Probations::default();
-        for left in [20, 17, 15] {
-            probations.told(ServerId(2), ServerId(9), Duration::from_secs(left), at(5));
+        for left in [20_000, 17_000, 15_000] {
+            probations.told(ServerId(2), &[(ServerId(9), left)], at(5));
         }
         assert!(probations.is_on(ServerId(9), at(19)) && !probations.is_on(ServerId(9), at(20)));
+        probations.told(ServerId(2), &[], at(6));
+        assert!(!probations.is_on(ServerId(9), at(7)));
+    }
+
+    #[test]
+    fn who_names_many_does_not_silence_another() {
+        let mut probations = Probations::default();
+        for id in 0..10_000 {
+            probations.told(ServerId(2), &[(ServerId(100 + id), 300_000)], at(0));
+        }
+        let crowd: Vec<_> = (0..10_000).map(|id| (ServerId(100 + id), 300_000)).collect();
+        probations.told(ServerId(2), &crowd, at(0));
+        probations.told(ServerId(3), &[(ServerId(9), 5_000)], at(1));
+        assert!(probations.is_on(ServerId(9), at(2)));
+        assert!(probations.told.len() <= limits::SERVERS_MAX + 1);
     }
 
     #[test]
     fn strangers_do_not_fill_the_memory() {
         let mut probations = Probations::default();
         for id in 0..3_000 {
-            probations.told(ServerId(id), ServerId(id), LONGEST, at(0));
+            probations.told(ServerId(id), &[(ServerId(id), 300_000)], at(0));
             probations.alive(ME, origin(id, 1), &[], at(0));
             probations.dead(ServerId(id), at(0));
         }
