@@ -321,9 +321,11 @@ fn that_it_has_left_is_said_more_than_once() {
     let new = world.cluster(5003);
     world.command(4001, Command::Ask { id: 9, ask: Ask::Join { cluster: new } });
     world.run_until_in(5001, new);
-    world.wires.retain(|(_, from, to, _)| (from.port(), to.port()) != (5001, 5002));
-    world.run(Duration::from_millis(20));
+    world.run(Duration::from_millis(49));
+    world.cut = Some([5001, 5002]);
+    world.run(Duration::from_millis(10));
     assert!(!world.knows_left(5002, 1), "the first word is lost");
+    world.cut = None;
     world.run(Duration::from_millis(100));
     assert!(world.knows_left(5002, 1));
 }
@@ -456,6 +458,37 @@ fn who_is_brought_over_judges_nobody_by_an_id_that_it_knew() {
         }
     }
     assert_eq!([5001, 5102, 5103].map(|port| world.nodes[&port].view().leader), [Some(ServerId(3)); 3]);
+}
+
+/// What one server has sent to another port does not arrive.
+fn lose(world: &mut World, lost: [u16; 2]) {
+    world.wires.retain(|(_, from, to, _)| [from.port(), to.port()] != lost);
+}
+
+#[test]
+fn its_clients_are_not_called_back_though_they_missed_that_it_went() {
+    let mut world = two_old_clusters(["test", "test"]);
+    let new = world.cluster(5003);
+    world.command(4001, Command::Ask { id: 9, ask: Ask::Join { cluster: new } });
+    world.run_until_in(5001, new);
+    lose(&mut world, [5001, 4001]);
+    world.run(Duration::from_secs(5));
+    world.post(4001, 2, "after");
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.said(5003), world.said(5002)), (texts(&["one", "three", "after"]), texts(&["one"])));
+}
+
+#[test]
+fn it_is_not_said_to_have_left_where_one_that_it_counted_on_has_died() {
+    let mut world = old_clusters(["test", "test"], [&[5001, 5002, 5004], &[5003]]);
+    let new = world.cluster(5003);
+    world.command(4001, Command::Ask { id: 9, ask: Ask::Join { cluster: new } });
+    world.run_until_answered(5003, 5001);
+    world.nodes.remove(&5004);
+    world.run(Duration::from_secs(3));
+    world.let_through();
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.cluster(5001), world.knows_left(5002, 1)), (new, false));
 }
 
 #[test]

@@ -329,7 +329,7 @@ impl Node {
                     return self.count("greeting_not_for_us");
                 }
                 if cluster != self.cluster.id {
-                    self.say_farewell();
+                    self.say_farewell(expected.boot);
                     self.me.boot = expected.boot;
                     self.adopt(expected.cluster);
                 }

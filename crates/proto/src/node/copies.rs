@@ -103,6 +103,11 @@ impl Enough {
 }
 
 impl Enough {
+    /// Those whose copies count.
+    pub(super) fn keepers(&self) -> &BTreeSet<Origin> {
+        &self.keepers
+    }
+
     /// So many of `others`, whether they are there or not.
     pub(super) fn beside(wanted: u32, others: BTreeSet<Origin>) -> Self {
         Self { keepers: others, wanted: wanted as usize }

@@ -17,7 +17,7 @@
 //! Rooms go before clients, so that those find them open where they come to. Who cannot finish within 10 s, or is the last
 //! one, stops (or goes over) without having left: a member that is down.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use super::{
     Node, Output, Stage, Stop, Timer,
@@ -93,8 +93,8 @@ enum Step {
     Over {
         /// Since when.
         since: Time,
-        /// Whether others hold all that it held: else it is not said to have left.
-        may_say: bool,
+        /// Those who together held all that it held, where there were enough: else it is not said to have left.
+        kept_by: Option<BTreeSet<Origin>>,
     },
 }
 
@@ -147,7 +147,7 @@ impl Node {
             Why::Asked => self.stop(Stop::LeftAlone { messages }),
             Why::Retired => self.stop(Stop::Retired),
             Why::Joins(_) => {
-                let step = Step::Over { since: self.now, may_say: false };
+                let step = Step::Over { since: self.now, kept_by: None };
                 self.leaving = Some(Leaving { why, since: self.now, granted: None, asked: None, step });
                 self.step_leave();
             }
@@ -174,7 +174,8 @@ impl Node {
 
     /// Whether nobody may count on our copies any more.
     pub(super) fn is_no_copy(&self) -> bool {
-        let is_none = |step: &Step| matches!(step, Step::Copies(_) | Step::Gone(_) | Step::Over { may_say: true, .. });
+        let is_none =
+            |step: &Step| matches!(step, Step::Copies(_) | Step::Gone(_) | Step::Over { kept_by: Some(_), .. });
         self.leaving.as_ref().is_some_and(|leaving| is_none(&leaving.step))
     }
 
@@ -197,7 +198,7 @@ impl Node {
         }
         if self.now.since(leaving.since) > LEAVE_MAX {
             return match why {
-                Why::Joins(_) => self.leave_for(Step::Over { since: self.now, may_say: false }),
+                Why::Joins(_) => self.leave_for(Step::Over { since: self.now, kept_by: None }),
                 Why::Asked | Why::Retired => self.stop(Stop::LeftUnfinished),
             };
         }
@@ -274,7 +275,7 @@ impl Node {
     fn leave_copies(&mut self) {
         let (enough, now) = (self.enough_copies(), self.now);
         let last = match self.joins() {
-            Some(_) => Step::Over { since: now, may_say: true },
+            Some(_) => Step::Over { since: now, kept_by: Some(enough.keepers().clone()) },
             None => Step::Gone(0),
         };
         let Some(leaving) = &mut self.leaving else { return };
@@ -438,35 +439,46 @@ impl Node {
         }
     }
 
-    /// As whom we call a server of a cluster. Who goes over because an operator says so has left its own for good in the
-    /// boot that it had, and may be brought back.
+    /// As whom we call a server of another cluster, or of ours. Who goes over because an operator says so leaves its own for
+    /// good in the boot that it had, whichever cluster it comes to, and may be brought back.
     pub(super) fn boot_for(&mut self, cluster: ClusterId) -> Boot {
-        let goes_over = matches!(&self.leaving, Some(Leaving { why: Why::Joins(to), step: Step::Over { .. }, .. })
-            if *to == cluster);
+        let is_over = matches!(&self.leaving, Some(Leaving { step: Step::Over { .. }, .. }));
         let secs = self.cluster_millis() / 1000;
-        if goes_over { Boot::new(secs, Some(self.me.boot), &mut self.rng) } else { self.me.boot }
+        let leaves = is_over && cluster != self.cluster.id;
+        if leaves { Boot::new(secs, Some(self.me.boot), &mut self.rng) } else { self.me.boot }
     }
 
-    /// Tells all whom we have a session with that we have left: at once, and again in a moment, when there are no such
-    /// sessions any more.
-    pub(super) fn say_farewell(&mut self) {
-        if !matches!(self.leaving, Some(Leaving { step: Step::Over { may_say: true, .. }, .. })) {
+    /// Whether we are to be taken for gone, and those whom we counted on then are still there.
+    fn may_say_farewell(&self) -> bool {
+        let Some(Leaving { step: Step::Over { kept_by: Some(keepers), .. }, .. }) = &self.leaving else { return false };
+        let here: BTreeSet<_> = self.heartbeat.live().chain(self.heartbeat.unheard()).collect();
+        keepers.is_subset(&here)
+    }
+
+    /// We become `next` elsewhere: readies the word that this boot has left for all whom we have a session with, since there
+    /// are no such sessions any more when they hear it. That is in a moment, a few times: our clients hear first where we
+    /// are, and are not called back.
+    pub(super) fn say_farewell(&mut self, next: Boot) {
+        self.goodbyes.clear();
+        if next == self.me.boot || !self.may_say_farewell() {
             return;
         }
         let me = Member { left: true, ..self.myself() };
         let line = Frame::Members { members: vec![me] }.to_line();
         let sessions: Vec<_> = self.peers.values().filter_map(Peer::session).collect();
-        self.goodbyes.clear();
-        for n in 0..GOODBYES {
+        for n in 1..=GOODBYES {
             let at = self.now + STEP * n;
             let sealed = sessions.iter().filter_map(|session| self.endpoint.seal(*session, line.as_bytes()));
             self.goodbyes.extend(sealed.map(|(to, sealed)| Goodbye { at, to, sealed }));
         }
-        self.send_goodbyes();
+        if !self.goodbyes.is_empty() {
+            self.timers.set(Timer::Goodbye, self.now + STEP / 2);
+        }
     }
 
-    /// Sends those that are due.
+    /// Sends those that are due; before them, since a word may have been lost, our clients hear again where we are.
     pub(super) fn send_goodbyes(&mut self) {
+        self.tell_servers();
         while let Some(Goodbye { to, sealed, .. }) = self.goodbyes.pop_front_if(|goodbye| goodbye.at <= self.now) {
             self.out.push_back(Output::Send { to, bytes: sealed });
         }
