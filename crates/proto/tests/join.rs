@@ -492,6 +492,21 @@ fn it_is_not_said_to_have_left_where_one_that_it_counted_on_has_died() {
 }
 
 #[test]
+fn who_stays_is_in_nobodys_way_who_wants_to_leave() {
+    let mut world = old_clusters(["test", "test"], [&[5001, 5002, 5004], &[5003]]);
+    let new = world.cluster(5003);
+    world.cut = Some([5001, 5003]);
+    world.command(4001, Command::Ask { id: 9, ask: Ask::Join { cluster: new } });
+    while !world.nodes[&5001].counters().contains_key("join_unanswered") {
+        world.run(Duration::from_millis(10));
+    }
+    world.run(Duration::from_secs(1));
+    world.step(5002, Input::Leave);
+    world.run(Duration::from_secs(2));
+    assert!(world.knows_left(5004, 2));
+}
+
+#[test]
 fn its_clients_go_with_it() {
     let mut world = two_old_clusters(["test", "test"]);
     let new = world.cluster(5003);

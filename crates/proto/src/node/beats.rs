@@ -188,6 +188,7 @@ impl Node {
         let leads = epoch.leader == id && beat.led && beat.time < limits::CLUSTER_MILLIS_BOUND;
         let time = beat.time;
         let clients = beat.clients;
+        let stays = beat.takes_rooms;
         let is_overtaken = peer.beat.as_ref().is_some_and(|newest| beat.time < newest.time);
         self.heartbeat.heard(origin, hears_me, self.now);
         if !is_overtaken {
@@ -207,6 +208,10 @@ impl Node {
         }
         if self.is_live(origin) {
             self.probations.told(origin.id, &probation, self.now);
+            if stays {
+                // It wanted to leave, and does not any more.
+                self.granted.take_if(|granted| granted.server == id);
+            }
         }
         if leads && self.is_live(origin) && self.election.leader() == Some(id) {
             // Cluster time is the leader's; it goes forward and never back.

@@ -420,6 +420,7 @@ impl Node {
     fn stay(&mut self) {
         self.leaving = None;
         self.stop_calling();
+        self.granted.take_if(|granted| granted.server == self.me.id);
         self.count("join_unanswered");
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         for name in &names {
