@@ -11,23 +11,19 @@
 //!   | Members: I have left -> all        |
 //! ```
 //!
-//! Who is brought over to another cluster leaves its own in the same way, but takes its clients along, and says that it has
-//! left as soon as a session with the other cluster stands: until then it may have to stay.
+//! Who is brought over to another cluster leaves its own in the same way, but takes its clients along: see `over`.
 //!
 //! Rooms go before clients, so that those find them open where they come to. Who cannot finish within 10 s, or is the last
 //! one, stops (or goes over) without having left: a member that is down.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::collections::BTreeSet;
 
 use super::{
-    Node, Output, Stage, Stop, Timer,
+    Node, Stage, Stop, Timer,
     copies::{Copies, Enough},
-    peers::Peer,
-    probation::Probations,
 };
 use crate::{
-    discovery::Foreign,
-    ids::{Boot, ClusterId, Origin, ServerId},
+    ids::{ClusterId, Origin, ServerId},
     limits,
     time::{Duration, Time},
     wire::{
@@ -40,7 +36,7 @@ use crate::{
 /// How long leaving may take.
 const LEAVE_MAX: Duration = Duration::from_secs(10);
 /// Between two steps.
-const STEP: Duration = Duration::from_millis(50);
+pub(super) const STEP: Duration = Duration::from_millis(50);
 /// Between two questions what others hold, and between two calls to clients to go.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
 /// How long a leader that leaves waits for the next one to lead.
@@ -49,8 +45,6 @@ const SUCCESSION_MAX: Duration = Duration::from_secs(3);
 const CLIENTS_MAX: Duration = Duration::from_secs(1);
 /// How often the others are told that we have left: a single datagram may be lost.
 pub(super) const GOODBYES: u32 = 3;
-/// How long a server of another cluster is called that we are to come over to.
-const GO_OVER_MAX: Duration = Duration::from_secs(5);
 
 /// Why a server leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,12 +66,12 @@ pub(super) struct Leaving {
     granted: Option<Epoch>,
     /// When others were last asked or called.
     asked: Option<Time>,
-    step: Step,
+    pub(super) step: Step,
 }
 
 /// What a leaver does at the moment.
 #[derive(Debug)]
-enum Step {
+pub(super) enum Step {
     /// Hands its rooms over, once the leader lets it.
     Rooms,
     /// Sends its clients away.
@@ -89,21 +83,15 @@ enum Step {
     Copies(Copies),
     /// Has said so often that it has left.
     Gone(u32),
-    /// Calls the other cluster.
+    /// Calls the other cluster: see `over`.
     Over {
+        /// Which one.
+        cluster: ClusterId,
         /// Since when.
         since: Time,
         /// Those who together held all that it held, where there were enough: else it is not said to have left.
         kept_by: Option<BTreeSet<Origin>>,
     },
-}
-
-/// A word for somebody with whom we have no session any more.
-#[derive(Debug)]
-pub(super) struct Goodbye {
-    at: Time,
-    to: SocketAddr,
-    sealed: Vec<u8>,
 }
 
 /// Whom the leader lets leave now.
@@ -146,8 +134,8 @@ impl Node {
         match why {
             Why::Asked => self.stop(Stop::LeftAlone { messages }),
             Why::Retired => self.stop(Stop::Retired),
-            Why::Joins(_) => {
-                let step = Step::Over { since: self.now, kept_by: None };
+            Why::Joins(cluster) => {
+                let step = Step::Over { cluster, since: self.now, kept_by: None };
                 self.leaving = Some(Leaving { why, since: self.now, granted: None, asked: None, step });
                 self.step_leave();
             }
@@ -174,9 +162,9 @@ impl Node {
 
     /// Whether nobody may count on our copies any more.
     pub(super) fn is_no_copy(&self) -> bool {
-        let is_none =
-            |step: &Step| matches!(step, Step::Copies(_) | Step::Gone(_) | Step::Over { kept_by: Some(_), .. });
-        self.leaving.as_ref().is_some_and(|leaving| is_none(&leaving.step))
+        self.leaving.as_ref().is_some_and(|leaving| {
+            matches!(leaving.step, Step::Copies(_) | Step::Gone(_) | Step::Over { kept_by: Some(_), .. })
+        })
     }
 
     /// Something has happened that leaving may have waited for.
@@ -189,8 +177,8 @@ impl Node {
     /// The next step, until it is done.
     pub(super) fn step_leave(&mut self) {
         let Some(leaving) = &self.leaving else { return };
-        if let (Why::Joins(cluster), Step::Over { since, .. }) = (leaving.why, &leaving.step) {
-            return self.go_over(cluster, *since);
+        if let Step::Over { cluster, since, .. } = leaving.step {
+            return self.go_over(cluster, since);
         }
         let why = leaving.why;
         if self.heartbeat.live().next().is_none() {
@@ -198,7 +186,7 @@ impl Node {
         }
         if self.now.since(leaving.since) > LEAVE_MAX {
             return match why {
-                Why::Joins(_) => self.leave_for(Step::Over { since: self.now, kept_by: None }),
+                Why::Joins(cluster) => self.leave_for(Step::Over { cluster, since: self.now, kept_by: None }),
                 Why::Asked | Why::Retired => self.stop(Stop::LeftUnfinished),
             };
         }
@@ -275,7 +263,7 @@ impl Node {
     fn leave_copies(&mut self) {
         let (enough, now) = (self.enough_copies(), self.now);
         let last = match self.joins() {
-            Some(_) => Step::Over { since: now, kept_by: Some(enough.keepers().clone()) },
+            Some(cluster) => Step::Over { cluster, since: now, kept_by: Some(enough.keepers().clone()) },
             None => Step::Gone(0),
         };
         let Some(leaving) = &mut self.leaving else { return };
@@ -400,101 +388,5 @@ impl Node {
         }
         let me = Member { left: true, ..self.myself() };
         self.tell_all(&Frame::Members { members: vec![me] });
-    }
-
-    // ---- over to another cluster
-
-    /// Calls the other cluster, until a session with it stands: then we are of that one. Where none does, we stay.
-    fn go_over(&mut self, cluster: ClusterId, since: Time) {
-        if self.now.since(since) > GO_OVER_MAX {
-            return self.stay();
-        }
-        self.timers.set(Timer::Leave, self.now + STEP);
-        let known = self.discovery.foreign(self.now).find(|foreign| foreign.cluster == cluster);
-        if let Some(contact) = known.and_then(|Foreign { contact, .. }| contact.clone()) {
-            self.come_over(&contact);
-        }
-    }
-
-    /// Nobody of the other cluster has answered: we are what we were, and a copy again.
-    fn stay(&mut self) {
-        self.leaving = None;
-        self.stop_calling();
-        self.granted.take_if(|granted| granted.server == self.me.id);
-        self.count("join_unanswered");
-        let names: Vec<_> = self.rooms.keys().cloned().collect();
-        for name in &names {
-            // It may have got another home while we followed nobody.
-            self.rejoin(name);
-        }
-        self.update_view();
-    }
-
-    /// Forgets the calls to other clusters: an answer that comes late is not to take us over.
-    fn stop_calling(&mut self) {
-        let elsewhere = self.connecting.iter().filter(|(_, call)| call.cluster.id != self.cluster.id);
-        let sessions: Vec<_> = elsewhere.map(|(session, _)| *session).collect();
-        for session in sessions {
-            self.endpoint.close(session);
-            self.on_closed(session);
-        }
-    }
-
-    /// As whom we call a server of another cluster, or of ours. Who goes over because an operator says so leaves its own for
-    /// good in the boot that it had, whichever cluster it comes to, and may be brought back.
-    pub(super) fn boot_for(&mut self, cluster: ClusterId) -> Boot {
-        let is_over = matches!(&self.leaving, Some(Leaving { step: Step::Over { .. }, .. }));
-        let secs = self.cluster_millis() / 1000;
-        let leaves = is_over && cluster != self.cluster.id;
-        if leaves { Boot::new(secs, Some(self.me.boot), &mut self.rng) } else { self.me.boot }
-    }
-
-    /// Whether we are to be taken for gone, and those whom we counted on then are still there.
-    fn may_say_farewell(&self) -> bool {
-        let Some(Leaving { step: Step::Over { kept_by: Some(keepers), .. }, .. }) = &self.leaving else { return false };
-        let here: BTreeSet<_> = self.heartbeat.live().chain(self.heartbeat.unheard()).collect();
-        keepers.is_subset(&here)
-    }
-
-    /// We become `next` elsewhere: readies the word that this boot has left for all whom we have a session with, since there
-    /// are no such sessions any more when they hear it. That is in a moment, a few times: our clients hear first where we
-    /// are, and are not called back.
-    pub(super) fn say_farewell(&mut self, next: Boot) {
-        self.goodbyes.clear();
-        if next == self.me.boot || !self.may_say_farewell() {
-            return;
-        }
-        let me = Member { left: true, ..self.myself() };
-        let line = Frame::Members { members: vec![me] }.to_line();
-        let sessions: Vec<_> = self.peers.values().filter_map(Peer::session).collect();
-        for n in 1..=GOODBYES {
-            let at = self.now + STEP * n;
-            let sealed = sessions.iter().filter_map(|session| self.endpoint.seal(*session, line.as_bytes()));
-            self.goodbyes.extend(sealed.map(|(to, sealed)| Goodbye { at, to, sealed }));
-        }
-        if !self.goodbyes.is_empty() {
-            self.timers.set(Timer::Goodbye, self.now + STEP / 2);
-        }
-    }
-
-    /// Sends those that are due; before them, since a word may have been lost, our clients hear again where we are.
-    pub(super) fn send_goodbyes(&mut self) {
-        self.tell_servers();
-        while let Some(Goodbye { to, sealed, .. }) = self.goodbyes.pop_front_if(|goodbye| goodbye.at <= self.now) {
-            self.out.push_back(Output::Send { to, bytes: sealed });
-        }
-        if let Some(next) = self.goodbyes.front() {
-            self.timers.set(Timer::Goodbye, next.at);
-        }
-    }
-
-    /// We are of another cluster now: who was to be brought over has been. Whom it remembers by their ids are others there;
-    /// where two clusters unite by themselves, they are mostly the same.
-    pub(super) fn has_gone_over(&mut self) {
-        if self.joins().is_some() {
-            self.leaving = None;
-            self.probations = Probations::default();
-            self.timers.clear(&Timer::Leave);
-        }
     }
 }

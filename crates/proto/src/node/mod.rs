@@ -54,6 +54,7 @@ mod lists;
 mod load;
 mod lost;
 mod network;
+mod over;
 mod peers;
 mod posts;
 mod probation;
@@ -194,7 +195,7 @@ pub struct Node {
     leaving: Option<leave::Leaving>,
     granted: Option<leave::Granted>,
     /// For those whom we have left for another cluster, by time.
-    goodbyes: VecDeque<leave::Goodbye>,
+    goodbyes: VecDeque<over::Goodbye>,
     imports: BTreeMap<SessionId, import::Importing>,
     balance: Balance,
     load: Load,
