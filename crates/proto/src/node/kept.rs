@@ -95,6 +95,18 @@ pub(super) enum By {
     Successor,
 }
 
+impl By {
+    /// How it is told that rooms have these homes, where `epoch` is the newest. What was made by a leader that has been
+    /// deposed meanwhile is a command no more; but it is on the disk and would count after a restart, so it is known now, and
+    /// told as what anybody knows.
+    fn frame(self, epoch: Epoch, rooms: Vec<RoomRecord>) -> Frame {
+        match self {
+            Self::Leader(made) if made == epoch => Frame::Assign { epoch, rooms },
+            Self::Leader(_) | Self::Successor => Frame::Rooms { rooms },
+        }
+    }
+}
+
 impl Kept {
     /// For a server with a store that knows these, or for one without.
     pub(super) fn new(has_store: bool, me: Option<Origin>, term: u64) -> Self {
@@ -281,12 +293,9 @@ impl Node {
                 self.record_changed(&record.room);
             }
         }
-        if let By::Leader(epoch) = by
-            && self.epoch() != epoch
-        {
-            // A command no more. But it is on the disk and would count after a restart, so it is known now, as what anybody
-            // tells.
-            return self.count("fence_of_old_epoch");
+        let epoch = self.epoch();
+        if matches!(by, By::Leader(made) if made != epoch) {
+            self.count("fence_of_old_epoch");
         }
         // Of a room that has moved on meanwhile, its newest.
         let newest: Vec<_> = records.iter().filter_map(|record| self.records.get(&record.room).cloned()).collect();
@@ -294,11 +303,7 @@ impl Node {
             return;
         }
         for rooms in directory::rooms::chunks(&newest) {
-            let frame = match by {
-                By::Leader(epoch) => Frame::Assign { epoch, rooms },
-                By::Successor => Frame::Rooms { rooms },
-            };
-            self.tell_all(&frame);
+            self.tell_all(&by.frame(epoch, rooms));
         }
     }
 
@@ -479,6 +484,9 @@ mod tests {
         assert_eq!(node.records.get(&RoomName::lobby()), Some(&record(7)), "a restart would find it, too");
         assert!(!node.learn_room(record(6)), "what a disk has never goes back");
         assert_eq!(node.counters().get("fence_of_old_epoch"), Some(&1));
+        let told = |epoch| By::Leader(deposed).frame(epoch, vec![record(7)]);
+        assert!(matches!(told(node.epoch()), Frame::Rooms { .. }), "it is told as what anybody knows");
+        assert!(matches!(told(deposed), Frame::Assign { epoch, .. } if epoch == deposed));
     }
 
     #[test]
