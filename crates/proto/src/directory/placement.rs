@@ -100,9 +100,9 @@ impl<'a> Placer<'a> {
 
     /// Records that put right what has changed: rooms whose home is dead or leaves go to the first live successor, or
     /// to the least loaded server; rooms that lack successors (a server has joined) get them, and keep their home. A
-    /// room whose home is one of `unknown` (servers that have not yet told what they know) is left alone.
-    pub fn repair(&mut self, unknown: &BTreeSet<ServerId>) -> Vec<RoomRecord> {
-        let known = self.rooms.iter().filter(|record| !unknown.contains(&record.fence.home.id));
+    /// room whose home `stays` (it has not yet told what it knows, say) is left alone.
+    pub fn repair(&mut self, stays: impl Fn(Origin) -> bool) -> Vec<RoomRecord> {
+        let known = self.rooms.iter().filter(|record| !stays(record.fence.home));
         known
             .filter_map(|known| if self.is_well_homed(known) { self.complete(known) } else { self.rehome(known) })
             .collect()

@@ -352,19 +352,20 @@ impl Node {
             self.on_place(None, &lobby, 0);
         }
         let now = self.now;
-        // Rooms of servers that have not told us yet what they know stay where they are.
-        let unasked = self.sync.iter().flat_map(|sync| sync.missing.keys().copied());
-        // And so do those of servers that only others hear, or that are on probation: they get no more, and keep what
-        // they have.
+        // Rooms of servers that have not told us yet what they know stay where they are. And so do those of servers that only
+        // others hear, or that are on probation: they get no more, and keep what they have. Not those of an earlier boot.
         let leaver = self.granted_now();
-        let kept = self.live_ids().into_iter().filter(|id| Some(*id) != leaver && self.is_on_probation(*id));
-        let unheard = self.heartbeat.unheard().map(|peer| peer.id).filter(|id| Some(*id) != leaver);
-        let unknown: BTreeSet<ServerId> = unasked.chain(unheard).chain(kept).collect();
+        let unasked: BTreeSet<_> = self.sync.iter().flat_map(|sync| sync.missing.keys().copied()).collect();
+        let unheard: BTreeSet<_> = self.heartbeat.unheard().collect();
+        let is_kept = |home: Origin| self.is_live(home) && self.is_on_probation(home.id);
+        let stays = |home: Origin| {
+            unasked.contains(&home.id) || (Some(home.id) != leaver && (unheard.contains(&home) || is_kept(home)))
+        };
         let settled = |name: &RoomName| match self.orphans.get(name) {
             Some(since) => now.since(*since) >= ORPHAN,
             None => true,
         };
-        let mut mended = self.placer().repair(&unknown);
+        let mut mended = self.placer().repair(stays);
         mended.retain(|record| settled(&record.room) && !self.kept.fences().contains_key(&record.room));
         if !mended.is_empty() {
             self.assign(mended);

@@ -154,6 +154,27 @@ fn a_server_on_probation_gets_no_rooms_and_keeps_those_that_it_has() {
 }
 
 #[test]
+fn a_room_without_successors_does_not_wait_out_the_probation_of_the_server_that_was_its_home() {
+    let tea: RoomName = "tea".parse().unwrap();
+    let mut world = World::agreed(3);
+    world.kill(1);
+    world.kill(2);
+    world.run(secs(2));
+    let person = world.add_person(3);
+    world.post(person, "tea");
+    world.run(secs(1));
+    world.start_id(1);
+    world.start_id(2);
+    world.run(Duration::from_millis(4_500));
+    assert!(homes(&world, 2).contains(&(tea.clone(), 3)), "they are on probation, and get no copies");
+    world.kill(3);
+    world.start_id(3);
+    world.run(secs(3));
+    assert_eq!(world.view(2).probation.iter().map(|id| id.0).collect::<Vec<_>>(), [3]);
+    assert!(homes(&world, 2).iter().any(|(name, home)| *name == tea && *home != 3), "{:?}", homes(&world, 2));
+}
+
+#[test]
 fn a_room_is_placed_by_a_leader_that_only_others_hear() {
     for (from, to) in [(1, 3), (3, 1)] {
         let mut world = World::agreed(3);
