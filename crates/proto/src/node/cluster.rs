@@ -242,7 +242,7 @@ impl Node {
             _ => false,
         };
         if to == self.me
-            || self.connecting.values().any(|connecting| connecting.to == to)
+            || self.connecting.values().any(|call| call.to == to && call.cluster.id == cluster.id)
             || self.sessions.iter().any(is_open)
             || self.connecting.len() >= 4 * limits::SERVERS_MAX
         {

@@ -325,3 +325,34 @@ fn who_comes_over_to_another_cluster_remembers_who_has_come_back() {
         assert_eq!(view.leader.map(|id| id.0), Some(1), "who flaps does not lead at once");
     }
 }
+
+#[test]
+fn who_goes_on_to_another_cluster_takes_those_along_whom_only_it_hears() {
+    // The one in the middle comes over to the first, hears the last and goes on; the first calls it back as it was.
+    let mut ports = [6_001, 6_002, 6_003];
+    ports.sort_unstable_by_key(|port| std::cmp::Reverse(founded_by(*port)));
+    let [middle, first, last] = ports;
+    for cut_millis in [1_500, 2_000, 2_500] {
+        let mut world = World::new();
+        world.broadcasts = false;
+        world.start(first, Some(1), None);
+        world.run(secs(3));
+        world.start_beside(middle, Some(3), None, &[first, last]);
+        world.run(secs(3));
+        assert_eq!(world.nodes[&middle].cluster_id(), founded_by(first));
+        world.start(last, Some(4), None);
+        for _ in 0..3_000 {
+            if world.nodes[&middle].cluster_id() == founded_by(first) {
+                world.run(Duration::from_millis(1));
+            }
+        }
+        world.cut_ports(middle, &[first]);
+        world.run(Duration::from_millis(cut_millis));
+        world.heal();
+        world.run(secs(8));
+        for port in ports {
+            assert_eq!(world.nodes[&port].cluster_id(), founded_by(last), "{port}, cut for {cut_millis} ms");
+            assert_eq!(world.nodes[&port].view().live.len(), 3, "{port}");
+        }
+    }
+}
