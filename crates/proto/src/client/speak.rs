@@ -130,6 +130,7 @@ impl Client {
         for (name, room) in &mut self.rooms {
             frames.extend(room.poll_join(now));
             let Some(receiver) = room.receiver() else { continue };
+            receiver.let_go(now);
             frames.extend(receiver.poll_pull(now, &mut self.rng).map(Frame::Pull));
             if receiver.poll_ack(now) {
                 acknowledged.push((name.clone(), receiver.held().clone()));

@@ -56,6 +56,8 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(3);
 const ACK_DELAY: Duration = Duration::from_millis(50);
 /// The same while entries keep arriving.
 const ACK_DELAY_STEADY: Duration = Duration::from_millis(200);
+/// What waits above a hole is let go where nothing of its run has come for so long.
+const STRANDED_FOR: Duration = Duration::from_secs(30);
 /// As many entries are acknowledged at once, so that a fast server may go on.
 const ACK_ENTRIES_MAX: u64 = limits::PUSH_AHEAD_MAX / 4;
 
@@ -70,7 +72,7 @@ pub struct Receiver {
     /// The highest seq that the server can serve, where it said that this is less than what exists.
     served: BTreeMap<Origin, u64>,
     /// What arrived above a hole.
-    stranded: BTreeMap<Origin, BTreeMap<u64, Entry>>,
+    stranded: BTreeMap<Origin, Stranded>,
     stranded_count: usize,
     pull: Option<InFlight>,
     /// When the next pull is due, where something is missing and none is in flight.
@@ -86,6 +88,13 @@ pub struct Receiver {
     ack_at: Option<Time>,
     unacknowledged: u64,
     last_arrival: Option<Time>,
+}
+
+/// What arrived above a hole of one origin, and when its last entry did.
+#[derive(Debug)]
+struct Stranded {
+    entries: BTreeMap<u64, Entry>,
+    at: Time,
 }
 
 /// A pull that has not been answered in full.
@@ -127,6 +136,7 @@ impl Receiver {
             last_arrival: None,
         }
     }
+
     /// What it holds without holes: its cursor.
     pub fn held(&self) -> &VersionVector {
         &self.held
@@ -134,12 +144,19 @@ impl Receiver {
 
     /// Whether this one waits above a hole, and not its marker.
     pub fn has_stranded(&self, origin: Origin, seq: u64) -> bool {
-        self.stranded.get(&origin).and_then(|above| above.get(&seq)).is_some_and(|entry| !entry.is_lost())
+        self.stranded.get(&origin).and_then(|above| above.entries.get(&seq)).is_some_and(|entry| !entry.is_lost())
     }
 
     /// How many entries wait above a hole.
     pub fn stranded(&self) -> usize {
         self.stranded_count
+    }
+
+    /// Lets go what waits above a hole that may never be filled: a server without a disk can take with it what came before.
+    /// It counts for nobody as a copy, and whoever fills the hole sends it again.
+    pub fn let_go(&mut self, now: Time) {
+        self.stranded.retain(|_, above| now.since(above.at) < STRANDED_FOR);
+        self.stranded_count = self.stranded.values().map(|above| above.entries.len()).sum();
     }
 
     /// Something that did not come through [`Self::entry`] is held too: a home's own new entry, or one that came from
@@ -250,7 +267,7 @@ impl Receiver {
             }
             self.held.raise(origin, floor);
             let below: Vec<_> =
-                self.stranded.get(&origin).into_iter().flat_map(|above| above.range(..=floor)).collect();
+                self.stranded.get(&origin).into_iter().flat_map(|above| above.entries.range(..=floor)).collect();
             for seq in below.into_iter().map(|(seq, _)| *seq).collect::<Vec<_>>() {
                 self.take_stranded(origin, seq);
             }
@@ -355,11 +372,14 @@ impl Receiver {
         }
     }
 
-    /// Keeps an entry above a hole, in the place of its marker if that waits there; where there are too many, the one farthest above its hole goes.
+    /// Keeps an entry above a hole, in the place of its marker if that waits there; where there are too many, the one
+    /// farthest above its hole goes.
     fn strand(&mut self, entry: Entry, now: Time) {
         let (origin, seq) = (entry.origin, entry.seq);
         self.exists(origin, seq);
-        match self.stranded.entry(origin).or_default().entry(seq) {
+        let above = self.stranded.entry(origin).or_insert_with(|| Stranded { entries: BTreeMap::new(), at: now });
+        above.at = now;
+        match above.entries.entry(seq) {
             btree_map::Entry::Vacant(place) => {
                 place.insert(entry);
                 self.stranded_count += 1;
@@ -373,7 +393,7 @@ impl Receiver {
                 .stranded
                 .iter()
                 .filter_map(|(origin, above)| {
-                    let last = *above.keys().next_back()?;
+                    let last = *above.entries.keys().next_back()?;
                     Some((last - self.held.get(*origin), *origin, last))
                 })
                 .max();
@@ -388,8 +408,8 @@ impl Receiver {
 
     fn take_stranded(&mut self, origin: Origin, seq: u64) -> Option<Entry> {
         let above = self.stranded.get_mut(&origin)?;
-        let entry = above.remove(&seq);
-        if above.is_empty() {
+        let entry = above.entries.remove(&seq);
+        if above.entries.is_empty() {
             self.stranded.remove(&origin);
         }
         self.stranded_count -= usize::from(entry.is_some());
@@ -417,8 +437,7 @@ impl Receiver {
         let mut ranges = Vec::new();
         for origin in self.known.keys() {
             let (mut next, last) = (self.held.get(*origin) + 1, self.wanted(*origin));
-            let no_entries = BTreeMap::new();
-            for seq in self.stranded.get(origin).unwrap_or(&no_entries).keys() {
+            for seq in self.stranded.get(origin).into_iter().flat_map(|above| above.entries.keys()) {
                 if *seq > next && next <= last && ranges.len() < RANGES_MAX {
                     ranges.push((*origin, next, last.min(seq - 1)));
                 }

@@ -219,6 +219,23 @@ fn no_more_than_the_bound_is_stranded_and_the_farthest_goes_first() {
 }
 
 #[test]
+fn what_waits_above_a_hole_that_nobody_fills_is_let_go_and_taken_again() {
+    let mut receiver = empty();
+    receiver.entry(entry(1, 2), at(0));
+    receiver.entry(entry(2, 2), at(0));
+    receiver.entry(entry(2, 4), at(20_000));
+    receiver.let_go(at(29_999));
+    assert_eq!(receiver.stranded(), 3);
+    receiver.let_go(at(30_000));
+    assert_eq!((receiver.stranded(), receiver.has_stranded(origin(2), 2)), (2, true), "one whose run goes on waits");
+    receiver.let_go(at(50_000));
+    assert_eq!(receiver.stranded(), 0);
+    assert_eq!(seqs(&receiver.entry(entry(1, 1), at(50_001))), [1]);
+    assert_eq!(receiver.missing(), [(origin(1), 2, 2), (origin(2), 1, 4)]);
+    assert_eq!(seqs(&receiver.entry(entry(1, 2), at(50_002))), [2]);
+}
+
+#[test]
 fn absurd_numbers_from_a_server_change_nothing_that_matters() {
     let (mut receiver, mut rng) = (empty(), rng());
     receiver.entry(entry(1, u64::MAX), at(0));
