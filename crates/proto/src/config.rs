@@ -53,3 +53,22 @@ pub struct ClientConfig {
     /// The first session number; greater than any that this device used before: milliseconds since 1970 will do.
     pub session: u64,
 }
+
+#[cfg(test)]
+impl ServerConfig {
+    /// A server of tests: of an open cluster, without a disk and without an address.
+    pub(crate) fn sample(id: u32) -> Self {
+        Self {
+            id: Some(ServerId(id)),
+            cluster: "test".parse().expect("this is a name"),
+            secret: None,
+            replicas: 2,
+            session_port: 5_001,
+            addrs: Vec::new(),
+            peers: Vec::new(),
+            suite: Suite::ChaChaPoly,
+            wall_millis: 1_700_000_000_000,
+            store: None,
+        }
+    }
+}

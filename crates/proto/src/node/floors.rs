@@ -302,7 +302,6 @@ mod tests {
         hlc::Hlc,
         ids::{Boot, DeviceId, PersonId},
         node::rooms::Due,
-        session::keys::Suite,
         store::Restored,
     };
 
@@ -331,18 +330,7 @@ mod tests {
 
     #[test]
     fn an_entry_below_a_floor_that_becomes_durable_at_last_is_told_to_nobody() {
-        let config = ServerConfig {
-            id: Some(ServerId(1)),
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            replicas: 2,
-            session_port: 5_001,
-            addrs: Vec::new(),
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 0,
-            store: Some(Restored::default()),
-        };
+        let config = ServerConfig { store: Some(Restored::default()), ..ServerConfig::sample(1) };
         let mut node = Node::new(config, [1; 32], Time::ZERO);
         let (name, origin) = (RoomName::lobby(), Origin { id: ServerId(2), boot: Boot(7) });
         let due = Due { person: PersonId([1; 16]), device: DeviceId(1), client_seq: 1, hlc: Hlc::default() };

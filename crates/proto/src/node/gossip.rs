@@ -127,24 +127,12 @@ mod tests {
     use crate::{
         config::ServerConfig,
         ids::{Boot, ServerId},
-        session::keys::Suite,
         time::Time,
         wire::frame::{Beat, Epoch},
     };
 
     fn server(id: u32) -> Node {
-        let config = ServerConfig {
-            id: Some(ServerId(id)),
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            replicas: 2,
-            session_port: 1,
-            addrs: vec![([192, 0, 2, 1], 1).into()],
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000,
-            store: None,
-        };
+        let config = ServerConfig { addrs: vec![([192, 0, 2, 1], 1).into()], ..ServerConfig::sample(id) };
         Node::new(config, [1; 32], Time::ZERO)
     }
 

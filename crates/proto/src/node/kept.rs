@@ -21,18 +21,15 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use super::{Node, Output, Stage, Timer, rooms::Upstream};
+use super::{Node, Output, Stage, Timer, fences::By, rooms::Upstream};
 use crate::{
-    directory, election,
+    election,
     ids::{Origin, RoomName},
     log::VersionVector,
     planted::{self, Bug},
     store::Write,
     time::{Duration, Time},
-    wire::{
-        Frame,
-        frame::{Epoch, Member, RoomRecord},
-    },
+    wire::frame::{Member, RoomRecord},
 };
 
 /// Entries that wait for a disk, past which no more are taken in: a disk that stands still fills no memory, and whoever has
@@ -65,7 +62,7 @@ pub(super) struct Kept {
     /// The last write that was asked for when the disk was found to stand still.
     still: Option<u64>,
     /// Fences of ours that are not durable yet.
-    fences: BTreeMap<RoomName, RoomRecord>,
+    pub(super) fences: BTreeMap<RoomName, RoomRecord>,
     /// Who we are, as it was last written, and which write that was.
     me: Option<Origin>,
     me_written: u64,
@@ -75,7 +72,7 @@ pub(super) struct Kept {
 
 /// What waits for a write.
 #[derive(Debug)]
-enum Waiting {
+pub(super) enum Waiting {
     /// An entry is ours to count on; how long its line is.
     Entry(RoomName, Origin, u64, usize),
     /// What was written in the place of a rotten entry is to be read again.
@@ -84,27 +81,6 @@ enum Waiting {
     Term(u64),
     /// Rooms get these homes.
     Fences(Vec<RoomRecord>, By),
-}
-
-/// By which right a fence is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
-    /// As the leader, in this epoch.
-    Leader(Epoch),
-    /// As the first live successor of a dead home.
-    Successor,
-}
-
-impl By {
-    /// How it is told that rooms have these homes, where `epoch` is the newest. What was made by a leader that has been
-    /// deposed meanwhile is a command no more; but it is on the disk and would count after a restart, so it is known now, and
-    /// told as what anybody knows.
-    fn frame(self, epoch: Epoch, rooms: Vec<RoomRecord>) -> Frame {
-        match self {
-            Self::Leader(made) if made == epoch => Frame::Assign { epoch, rooms },
-            Self::Leader(_) | Self::Successor => Frame::Rooms { rooms },
-        }
-    }
 }
 
 impl Kept {
@@ -124,7 +100,7 @@ impl Kept {
     }
 
     /// Whether writes are issued.
-    fn writes(&self) -> bool {
+    pub(super) fn writes(&self) -> bool {
         self.has_store && !self.failed
     }
 
@@ -150,6 +126,11 @@ impl Kept {
         self.unmoved = self.unmoved.or(Some(now));
         self.written += 1;
         self.written
+    }
+
+    /// Something waits for the write of this number, which is no lower than that of anything that waits.
+    pub(super) fn wait(&mut self, n: u64, what: Waiting) {
+        self.waiting.push_back((n, what));
     }
 
     /// The disk has moved; whether it had stood still.
@@ -180,11 +161,6 @@ impl Kept {
         std::mem::take(&mut self.waiting)
     }
 
-    /// The fences that we have made, and that have not taken effect.
-    pub(super) fn fences(&self) -> &BTreeMap<RoomName, RoomRecord> {
-        &self.fences
-    }
-
     /// Everything but entries is forgotten: it was of another cluster, or of another server.
     pub(super) fn forget(&mut self) {
         self.fences.clear();
@@ -210,7 +186,7 @@ impl Node {
                 self.on_room_durable(&room, &[(origin, seq)].into_iter().collect());
             }
             self.kept.waiting_bytes += bytes;
-            self.kept.waiting.push_back((n, Waiting::Entry(room, origin, seq, bytes)));
+            self.kept.wait(n, Waiting::Entry(room, origin, seq, bytes));
         } else if self.kept.failed {
             self.kept.unkept_bytes += bytes;
         }
@@ -221,7 +197,7 @@ impl Node {
     pub(super) fn persist_and_read(&mut self, write: Write, room: &RoomName, (origin, seq): (Origin, u64)) -> bool {
         let written = self.persist(write);
         if let Some(n) = written {
-            self.kept.waiting.push_back((n, Waiting::Again(room.clone(), origin, seq)));
+            self.kept.wait(n, Waiting::Again(room.clone(), origin, seq));
         }
         written.is_some()
     }
@@ -230,7 +206,7 @@ impl Node {
     pub(super) fn persist_term(&mut self, term: u64) {
         self.kept.term = self.kept.term.max(term);
         match self.persist(Write::Term(self.kept.term)) {
-            Some(n) => self.kept.waiting.push_back((n, Waiting::Term(term))),
+            Some(n) => self.kept.wait(n, Waiting::Term(term)),
             None => self.elect(election::Input::TermDurable(term)),
         }
     }
@@ -252,59 +228,6 @@ impl Node {
             self.persist(Write::Member(member));
         }
         is_news
-    }
-
-    /// Takes a room's record that somebody else has made, or that is durable; whether that is news. Where one of ours that is
-    /// higher is on its way to the disk, that stays the last one there: what a disk has never goes back.
-    pub(super) fn learn_room(&mut self, record: RoomRecord) -> bool {
-        if !self.records.merge(record.clone()) {
-            return false;
-        }
-        if self.kept.fences.get(&record.room).is_none_or(|ours| ours.fence < record.fence) {
-            self.persist(Write::Room(record));
-        }
-        true
-    }
-
-    /// We give rooms their homes: once that is durable, all hear of it.
-    pub(super) fn fence(&mut self, records: Vec<RoomRecord>, by: By) {
-        if !self.kept.writes() {
-            return self.take_fences(&records, by);
-        }
-        let mut last = 0;
-        for record in &records {
-            self.kept.fences.insert(record.room.clone(), record.clone());
-            last = self.persist(Write::Room(record.clone())).unwrap_or(last);
-        }
-        if !records.is_empty() {
-            self.kept.waiting.push_back((last, Waiting::Fences(records, by)));
-        }
-    }
-
-    /// Fences of ours take effect, where nothing newer has come meanwhile.
-    fn take_fences(&mut self, records: &[RoomRecord], by: By) {
-        for record in records {
-            if self.kept.fences.get(&record.room) == Some(record) {
-                self.kept.fences.remove(&record.room);
-            }
-        }
-        for record in records {
-            if self.records.merge(record.clone()) {
-                self.record_changed(&record.room);
-            }
-        }
-        let epoch = self.epoch();
-        if matches!(by, By::Leader(made) if made != epoch) {
-            self.count("fence_of_old_epoch");
-        }
-        // Of a room that has moved on meanwhile, its newest.
-        let newest: Vec<_> = records.iter().filter_map(|record| self.records.get(&record.room).cloned()).collect();
-        if newest.is_empty() {
-            return;
-        }
-        for rooms in directory::rooms::chunks(&newest) {
-            self.tell_all(&by.frame(epoch, rooms));
-        }
     }
 
     /// The store has made writes durable: what waited for them goes on.
@@ -385,40 +308,18 @@ impl Node {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::{
         config::ServerConfig,
-        ids::{Boot, ClusterId, ServerId},
-        session::keys::Suite,
+        ids::{Boot, ClusterId},
         store::Restored,
-        time::Time,
-        wire::frame::Fence,
     };
 
     /// A server with an empty disk, which has written what it writes when it starts.
-    fn server() -> Node {
-        let store = Restored {
-            id: None,
-            boot: Some(Boot(1)),
-            cluster: None,
-            term: 0,
-            members: Vec::new(),
-            rooms: Vec::new(),
-            logs: Vec::new(),
-        };
-        let config = ServerConfig {
-            id: Some(ServerId(1)),
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            replicas: 2,
-            session_port: 5001,
-            addrs: Vec::new(),
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000,
-            store: Some(store),
-        };
+    pub(in super::super) fn server() -> Node {
+        let store = Restored { boot: Some(Boot(1)), ..Restored::default() };
+        let config = ServerConfig { store: Some(store), ..ServerConfig::sample(1) };
         let mut node = Node::new(config, [1; 32], Time::ZERO);
         node.cluster.id = ClusterId(7);
         node.out.clear();
@@ -426,7 +327,7 @@ mod tests {
     }
 
     /// What it writes, in its order.
-    fn writes(node: &mut Node) -> Vec<Write> {
+    pub(in super::super) fn writes(node: &mut Node) -> Vec<Write> {
         let is_write = |output| match output {
             Output::Persist(write) => Some(write),
             _ => None,
@@ -444,49 +345,6 @@ mod tests {
             writes(&mut node).into_iter().map(|write| matches!(write, Write::Term(n) if n > 4)).collect();
         assert_eq!(terms, [true; 3]);
         assert_eq!(node.kept.term, 6);
-    }
-
-    #[test]
-    fn a_fence_of_ours_on_its_way_to_the_disk_is_not_followed_by_a_lower_one() {
-        fn check(ours: u32, theirs: u32, expected: &[u32]) {
-            let record = |id: u32| RoomRecord {
-                room: RoomName::lobby(),
-                fence: Fence { epoch: Epoch::NONE, n: 5, home: Origin { id: ServerId(id), boot: Boot(1) } },
-                successors: Vec::new(),
-            };
-            let mut node = server();
-            node.fence(vec![record(ours)], By::Successor);
-            assert!(node.learn_room(record(theirs)), "it is followed meanwhile");
-            let homes: Vec<_> = writes(&mut node)
-                .into_iter()
-                .filter_map(|write| match write {
-                    Write::Room(record) => Some(record.fence.home.id.0),
-                    _ => None,
-                })
-                .collect();
-            assert_eq!(homes, expected, "{ours} and {theirs}");
-        }
-        check(4, 3, &[4]);
-        check(3, 4, &[3, 4]);
-    }
-
-    #[test]
-    fn a_fence_that_a_leader_made_just_before_it_was_deposed_is_no_command_and_known_all_the_same() {
-        let record = |n: u64| RoomRecord {
-            room: RoomName::lobby(),
-            fence: Fence { epoch: Epoch::NONE, n, home: Origin { id: ServerId(1), boot: Boot(1) } },
-            successors: Vec::new(),
-        };
-        let mut node = server();
-        let deposed = Epoch { term: 4, leader: ServerId(1), boot: Boot(1) };
-        node.fence(vec![record(7)], By::Leader(deposed));
-        node.on_durable(node.kept.written);
-        assert_eq!(node.records.get(&RoomName::lobby()), Some(&record(7)), "a restart would find it, too");
-        assert!(!node.learn_room(record(6)), "what a disk has never goes back");
-        assert_eq!(node.counters().get("fence_of_old_epoch"), Some(&1));
-        let told = |epoch| By::Leader(deposed).frame(epoch, vec![record(7)]);
-        assert!(matches!(told(node.epoch()), Frame::Rooms { .. }), "it is told as what anybody knows");
-        assert!(matches!(told(deposed), Frame::Assign { epoch, .. } if epoch == deposed));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Node, Stage, Timer, kept::By, rooms::Upstream};
+use super::{Event, Node, Stage, Timer, fences::By, rooms::Upstream};
 use crate::{
     directory::{
         self,
@@ -190,7 +190,7 @@ impl Node {
             let epoch = self.epoch();
             return self.tell_all(&Frame::Assign { epoch, rooms: vec![record] });
         }
-        if self.kept.fences().contains_key(name) {
+        if self.kept.fences.contains_key(name) {
             return;
         }
         if let Some(record) = self.placer().place(name) {
@@ -202,7 +202,7 @@ impl Node {
     fn placer(&self) -> Placer<'_> {
         let members = self.members.keepers().map(|member| member.id);
         let mut placer = Placer::new(&self.records, self.candidates(), members, self.epoch());
-        for record in self.kept.fences().values() {
+        for record in self.kept.fences.values() {
             placer.expect(record);
         }
         placer
@@ -299,7 +299,7 @@ impl Node {
             .records
             .iter()
             .filter(|record| dead.contains(&record.fence.home) && may(record, &self.orphans))
-            .filter(|record| !self.kept.fences().contains_key(&record.room))
+            .filter(|record| !self.kept.fences.contains_key(&record.room))
             .filter(|record| placement::first_live_successor(record, &live) == Some(self.me.id))
             .map(|record| placement::go_on(record, self.me, epoch, &live))
             .collect();
@@ -367,7 +367,7 @@ impl Node {
             None => true,
         };
         let mut mended = self.placer().repair(stays);
-        mended.retain(|record| settled(&record.room) && !self.kept.fences().contains_key(&record.room));
+        mended.retain(|record| settled(&record.room) && !self.kept.fences.contains_key(&record.room));
         if !mended.is_empty() {
             self.assign(mended);
         }
@@ -379,7 +379,7 @@ impl Node {
             && self.sync.is_none()
             && self.leaving.is_none()
             && self.granted_now().is_none()
-            && self.kept.fences().is_empty()
+            && self.kept.fences.is_empty()
             && self.orphans.is_empty();
         let mut balance = std::mem::take(&mut self.balance);
         let record = if is_calm {

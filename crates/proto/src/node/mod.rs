@@ -34,18 +34,19 @@ use crate::{
 mod answers;
 mod audience;
 mod beats;
+mod budget;
 pub mod census;
 mod clients;
 mod cluster;
 mod copies;
 mod detours;
 mod dispatch;
+mod fences;
 mod floors;
 mod followers;
 mod gossip;
 mod handoff;
 mod import;
-mod indexed;
 mod io;
 mod kept;
 mod lead;
@@ -182,8 +183,8 @@ pub struct Node {
     /// Posts that wait for the disk to say whether it has them.
     unplaced: Waiting,
     reads: reads::Reads,
-    tails: tails::Tails,
-    indexed: indexed::Indexed,
+    lines: budget::Budget,
+    posts: budget::Budget,
     mending: rot::Mending,
     surveys: floors::Surveys,
     retaining: BTreeMap<RoomName, floors::Retaining>,
@@ -263,8 +264,8 @@ impl Node {
             early: Waiting::default(),
             unplaced: Waiting::default(),
             reads: reads::Reads::default(),
-            tails: tails::Tails::default(),
-            indexed: indexed::Indexed::default(),
+            lines: budget::Budget::new(tails::LINES_BYTES_MAX),
+            posts: budget::Budget::new(tails::POSTS_MAX),
             mending: rot::Mending::default(),
             surveys: floors::Surveys::default(),
             retaining: BTreeMap::new(),

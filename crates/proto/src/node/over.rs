@@ -136,23 +136,11 @@ impl Node {
 mod tests {
     use super::super::leave::Why;
     use super::*;
-    use crate::{config::ServerConfig, ids::ServerId, session::keys::Suite};
+    use crate::config::ServerConfig;
 
     #[test]
     fn who_goes_over_is_another_boot_whichever_cluster_it_comes_to() {
-        let config = ServerConfig {
-            id: Some(ServerId(1)),
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            replicas: 2,
-            session_port: 1,
-            addrs: Vec::new(),
-            peers: Vec::new(),
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000,
-            store: None,
-        };
-        let mut node = Node::new(config, [1; 32], Time::ZERO);
+        let mut node = Node::new(ServerConfig::sample(1), [1; 32], Time::ZERO);
         let (boot, ours) = (node.me.boot, node.cluster.id);
         assert_eq!(node.boot_for(ClusterId(8)), boot);
         node.leave(Why::Joins(ClusterId(9)));

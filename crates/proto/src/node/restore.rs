@@ -61,7 +61,6 @@ mod tests {
         hlc::Hlc,
         ids::{Boot, ClusterId, Origin, RoomName, ServerId},
         log::VersionVector,
-        session::keys::Suite,
         time::{Duration, Time},
         wire::frame::Member,
     };
@@ -92,18 +91,8 @@ mod tests {
             rooms: Vec::new(),
             logs: vec![head],
         };
-        let config = ServerConfig {
-            id: None,
-            cluster: "test".parse().unwrap(),
-            secret: None,
-            replicas: 2,
-            session_port: 5001,
-            addrs: Vec::new(),
-            peers: vec![([192, 0, 2, 1], 1).into(); peers],
-            suite: Suite::ChaChaPoly,
-            wall_millis: 1_700_000_000_000,
-            store: Some(store),
-        };
+        let peers = vec![([192, 0, 2, 1], 1).into(); peers];
+        let config = ServerConfig { id: None, peers, store: Some(store), ..ServerConfig::sample(1) };
         let mut node = Node::new(config, [1; 32], Time::ZERO);
         let (mut written, mut durable) = (0, Vec::new());
         for millis in 0..3_000 {
