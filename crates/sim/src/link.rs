@@ -207,6 +207,20 @@ mod tests {
     }
 
     #[test]
+    fn a_prompt_network_delays_no_packet_by_much() {
+        fn check(is_prompt: bool, expected: bool) {
+            let profile = LinkProfile { tail_ppm: 500_000, ..profile() };
+            let most = (profile.latency + profile.jitter) * 10;
+            let mut network = Network::new(profile, dice::from_number(1));
+            network.be_prompt(is_prompt);
+            let late = (0..1_000).flat_map(|n| network.carry(0, n, Time::ZERO)).flatten().max();
+            assert_eq!(late.is_some_and(|late| late <= Time::ZERO + most), expected, "{late:?}");
+        }
+        check(true, true);
+        check(false, false);
+    }
+
+    #[test]
     fn a_cut_is_one_way_where_it_says_so() {
         let mut network = Network::new(profile(), dice::from_number(1));
         network.cut(Cut::from([(0, 1)]));

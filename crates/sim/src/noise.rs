@@ -5,7 +5,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use hobnob_proto::rng::Rng;
+use hobnob_proto::{
+    limits,
+    rng::Rng,
+    time::{Duration, Time},
+};
 
 use crate::{dice::Dice as _, faults::Nonsense, host::Datagram, link::HostId};
 
@@ -13,6 +17,8 @@ use crate::{dice::Dice as _, faults::Nonsense, host::Datagram, link::HostId};
 const REMEMBERED: usize = 4_096;
 /// Of so many packets, it remembers one.
 const REMEMBER_EVERY: u64 = 8;
+/// A packet that is sent anew may be under way for a moment, and moves a session that lasts so long.
+const MISLED_FOR: Duration = limits::SILENCE_MAX.saturating_add(Duration::from_secs(2));
 
 /// What it does. Chances in a million, for each packet that it hears.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,12 +51,14 @@ pub struct Outsider {
     heard: u64,
     /// Packets bent, replayed and forged.
     sent: [u64; 3],
+    /// When it last sent one anew.
+    replayed_at: Option<Time>,
 }
 
 impl Outsider {
     /// One that has heard nothing yet.
     pub fn new(profile: NoiseProfile, rng: Rng) -> Self {
-        Self { profile, rng, remembered: Vec::new(), heard: 0, sent: [0; 3] }
+        Self { profile, rng, remembered: Vec::new(), heard: 0, sent: [0; 3], replayed_at: None }
     }
 
     /// How many packets it has sent of each kind.
@@ -60,10 +68,9 @@ impl Outsider {
     }
 
     /// Whether it may have made somebody seem to be elsewhere: a packet that was lost and is heard from another address for
-    /// the first time moves a session there, until the next one.
-    pub fn misleads(&self) -> bool {
-        let [_, replayed, _] = self.sent;
-        replayed > 0
+    /// the first time moves a session there, until the next one, or until the session is over.
+    pub fn misleads(&self, now: Time) -> bool {
+        self.replayed_at.is_some_and(|at| now.since(at) <= MISLED_FOR)
     }
 
     /// It does nothing any more.
@@ -72,7 +79,7 @@ impl Outsider {
     }
 
     /// It hears a packet `from` somebody `to` one of so many `hosts`. What it sends now.
-    pub fn hear(&mut self, from: SocketAddr, to: HostId, bytes: &Datagram, hosts: usize) -> Vec<Stray> {
+    pub fn hear(&mut self, from: SocketAddr, to: HostId, bytes: &Datagram, hosts: usize, now: Time) -> Vec<Stray> {
         if self.profile == NoiseProfile::default() {
             return Vec::new();
         }
@@ -85,6 +92,7 @@ impl Outsider {
         }
         if self.rng.chance(replayed_ppm) && !self.remembered.is_empty() {
             self.sent[1] += 1;
+            self.replayed_at = Some(now);
             let (first_to, bytes) = self.remembered[self.rng.index(self.remembered.len())].clone();
             let to = if self.rng.below(8) == 0 { self.rng.index(hosts) } else { first_to };
             strays.push(Stray { from: self.address(from), to, bytes });
@@ -177,7 +185,7 @@ mod tests {
     fn hear(profile: NoiseProfile) -> Vec<Stray> {
         let mut outsider = Outsider::new(profile, dice::from_number(1));
         let from = SocketAddr::from(([10, 0, 0, 1], 5001));
-        (0..1_000_u32).flat_map(|n| outsider.hear(from, 1, &Datagram::new(vec![n as u8; 40]), 3)).collect()
+        (0..1_000_u32).flat_map(|n| outsider.hear(from, 1, &Datagram::new(vec![n as u8; 40]), 3, Time::ZERO)).collect()
     }
 
     #[test]
@@ -192,6 +200,24 @@ mod tests {
         check(&NoiseProfile { forged_ppm: 1_000_000, ..NoiseProfile::default() }, false);
         check(&NoiseProfile { replayed_ppm: 1_000_000, ..NoiseProfile::default() }, true);
         assert_eq!(hear(NoiseProfile::default()), []);
+    }
+
+    #[test]
+    fn a_replayed_packet_misleads_for_no_longer_than_a_session_lasts() {
+        fn check(replayed_ppm: u32, secs: u64, expected: bool) {
+            let mut outsider =
+                Outsider::new(NoiseProfile { replayed_ppm, ..NoiseProfile::default() }, dice::from_number(1));
+            let from = SocketAddr::from(([10, 0, 0, 1], 5001));
+            for _ in 0..100 {
+                outsider.hear(from, 1, &Datagram::new(vec![7; 40]), 3, Time::ZERO);
+            }
+            outsider.stop();
+            assert_eq!(outsider.misleads(Time::from_micros(secs * 1_000_000)), expected, "{replayed_ppm} {secs}");
+        }
+        check(0, 0, false);
+        check(1_000_000, 0, true);
+        check(1_000_000, 77, true);
+        check(1_000_000, 78, false);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub const AGE_SECS_MAX: u32 = 3_600;
 /// Ids of members that a packet names at most; the lowest, since the lowest free one is what a newcomer looks for.
 pub const IDS_MAX: usize = 64;
 
-/// How a HELLO begins that we write.
+/// How a HELLO of [`VERSION`] begins that we write.
 const HELLO_START: &[u8] = br#"{"hobnob":1,"t":"hello","#;
 /// What stands before the tag.
 const TAG_FIELD: &[u8] = b",\"tag\":\"";
@@ -378,6 +378,12 @@ mod tests {
             suite: Suite::AesGcm,
             ids: (1..=ids).map(ServerId).collect(),
         }
+    }
+
+    #[test]
+    fn a_hello_begins_as_it_is_looked_for() {
+        assert!(hello(&facts("here", 3), NONCE, &KEY).starts_with(HELLO_START));
+        assert!(HELLO_START.starts_with(format!("{{\"hobnob\":{VERSION},").as_bytes()));
     }
 
     #[test]

@@ -315,7 +315,6 @@ impl Node {
             return;
         }
         let now = self.now;
-        self.rooms.values_mut().for_each(|room| room.receiver.let_go(now));
         let dead = self.dead_homes();
         let orphans: BTreeSet<RoomName> = if dead.is_empty() {
             BTreeSet::new()

@@ -392,6 +392,7 @@ impl Node {
                 self.forget_passed();
                 self.forget_unrepeated();
                 self.forget_reads();
+                self.let_go();
                 self.timers.set(Timer::Second, self.now + Duration::from_secs(1));
             }
             Timer::Leave => self.step_leave(),

@@ -463,6 +463,14 @@ impl Node {
         }
     }
 
+    /// Lets go what waits in vain above holes.
+    pub(super) fn let_go(&mut self) {
+        if self.rooms.values().any(|room| room.receiver.stranded() > 0) {
+            let now = self.now;
+            self.rooms.values_mut().for_each(|room| room.receiver.let_go(now));
+        }
+    }
+
     /// A session with a server is gone: what was pulled there is pulled elsewhere.
     pub(super) fn lose_source(&mut self, session: SessionId) {
         let sourced: Vec<_> =

@@ -356,3 +356,27 @@ fn who_goes_on_to_another_cluster_takes_those_along_whom_only_it_hears() {
         }
     }
 }
+
+#[test]
+fn what_waits_above_a_hole_that_a_dead_server_took_with_it_is_let_go() {
+    let mut world = World::agreed(2);
+    let home = homes(&world, 1).iter().find(|(room, _)| *room == RoomName::lobby()).expect("there is a lobby").1;
+    let (other, people) = (3 - home, [world.add_person(home), world.add_person(home)]);
+    world.run(secs(2));
+    world.cut(home, other);
+    world.post(people[0], "lobby");
+    world.run(Duration::from_millis(20));
+    world.heal();
+    world.post(people[1], "lobby");
+    world.run(Duration::from_micros(2_600));
+    world.kill(home);
+    let waiting = |world: &World| {
+        let queues = world.nodes[&port(other)].queues();
+        queues.iter().find(|queue| queue.name == "entries above a hole in a room").map(|queue| queue.len)
+    };
+    assert_eq!(waiting(&world), Some(1));
+    world.run(secs(29));
+    assert_eq!(waiting(&world), Some(1), "the home may come back");
+    world.run(secs(3));
+    assert_eq!(waiting(&world), Some(0));
+}

@@ -240,7 +240,7 @@ impl World {
             self.put(at, Happening::Arrival { from, to, target, bytes: bytes.clone() });
         }
         let hosts = self.servers.len() + self.clients.len() + self.strangers.len();
-        for stray in self.outsider.hear(from, target, bytes, hosts) {
+        for stray in self.outsider.hear(from, target, bytes, hosts, self.now) {
             self.checker.observe(&Fact::Stray, self.now)?;
             let to = self.addr(stray.to);
             for at in self.network.carry(host, stray.to, self.now).into_iter().flatten() {
@@ -263,7 +263,7 @@ impl World {
     /// Says so where a sealed packet goes to a server that has left. For whom it was sealed cannot be seen from outside, so
     /// nothing is said where it may have been for another that an outsider made seem to be there.
     fn note_sealed(&mut self, host: HostId, target: HostId) -> Result<(), Violation> {
-        if self.outsider.misleads() {
+        if self.outsider.misleads(self.now) {
             return Ok(());
         }
         let gone = self.departed.iter().find(|gone| gone.host == target).map(|gone| gone.who);
