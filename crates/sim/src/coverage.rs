@@ -124,6 +124,7 @@ pub const MUST: &[&str] = &[
     "fault flapping",
     "fault cut",
     "fault pause",
+    "fault slow",
     "fault sleep",
     "fault clock stood still",
     "fault clock went on",

@@ -29,6 +29,12 @@ const CUTS_MAX: u64 = 4;
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// A server that stands still for longer is a server that crashed.
 pub const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A step on a machine that has too much to do takes so long: some hundred a second are too many for it then.
+const STEP_MIN: Duration = Duration::from_micros(200);
+const STEP_MAX: Duration = Duration::from_millis(5);
+/// It has too much to do for so long.
+const SLOW_MIN: Duration = Duration::from_secs(3);
+const SLOW_MAX: Duration = Duration::from_secs(30);
 /// A laptop sleeps for so long.
 const SLEEP_MIN: Duration = Duration::from_secs(2);
 const SLEEP_MAX: Duration = Duration::from_hours(1);
@@ -76,6 +82,10 @@ pub enum Fault {
     Pause(usize),
     /// It goes on.
     Resume(usize),
+    /// A server's machine has too much to do: each step takes so long, until it is started again at the latest.
+    Slow(usize, Duration),
+    /// It has not any more.
+    Fast(usize),
     /// A client's machine sleeps. What arrives is lost.
     Sleep(usize),
     /// It wakes. Its clock has gone on while it slept, by so much; or has stood still.
@@ -115,6 +125,7 @@ impl Fault {
             Self::Flap(_, true) => "fault flapping",
             Self::Cut(_) => "fault cut",
             Self::Pause(_) => "fault pause",
+            Self::Slow(..) => "fault slow",
             Self::Sleep(_) => "fault sleep",
             Self::Wake(_, None) => "fault clock stood still",
             Self::Wake(_, Some(_)) => "fault clock went on",
@@ -127,6 +138,7 @@ impl Fault {
             Self::Flap(_, false)
             | Self::Heal
             | Self::Resume(_)
+            | Self::Fast(_)
             | Self::Room(_)
             | Self::Wipe(_)
             | Self::Rot(_)
@@ -275,6 +287,7 @@ impl Plan {
             4 if profile.flapping && all => self.flap(at, rng),
             5 | 6 if profile.leaves && all => self.roll(at, rng),
             7..=9 if !profile.cuts.is_empty() && all => self.cut(profile, at, rng),
+            11 if profile.slow => self.slow(at, rng),
             10 | 11 if profile.pauses => self.pause(at, rng),
             12 | 13 if profile.sleeps && self.clients > 0 => self.sleep(at, rng),
             14 if profile.roaming && self.clients > 0 => self.add([(at, Fault::Roam(rng.index(self.clients)))]),
@@ -478,6 +491,17 @@ impl Plan {
         }
         self.up[server] = at + span;
         self.add([(at, Fault::Pause(server)), (at + span, Fault::Resume(server))]);
+    }
+
+    fn slow(&mut self, at: Duration, rng: &mut Rng) {
+        let server = rng.index(self.servers);
+        let (step, span) = (rng.span(STEP_MIN, STEP_MAX), rng.span(SLOW_MIN, SLOW_MAX));
+        if self.up[server] > at {
+            return;
+        }
+        self.up[server] = at + span;
+        self.settled[server] = at + span + SETTLED;
+        self.add([(at, Fault::Slow(server, step)), (at + span, Fault::Fast(server))]);
     }
 
     /// A client sleeps until the end at the latest. Where its clock goes on meanwhile, it may have slept for much longer.

@@ -1,7 +1,7 @@
 //! Hosts: a machine with an address, on which a server or a client runs, or does not.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     net::{Ipv4Addr, SocketAddr},
     ops::Deref,
     rc::Rc,
@@ -167,6 +167,54 @@ pub struct ServerProcess {
     pub alarm: Alarm,
     /// What was seen of it.
     pub watch: Watch,
+    /// Its machine has too much to do.
+    pub slow: Option<Slow>,
+}
+
+/// What comes to a machine that has too much to do: each step takes so long that others have to wait.
+#[derive(Debug)]
+pub struct Slow {
+    /// How long a step takes.
+    pub step: Duration,
+    /// When the last one is done.
+    pub free_at: Time,
+    /// What waits in the socket.
+    pub waiting: VecDeque<(SocketAddr, Datagram)>,
+}
+
+impl ServerProcess {
+    /// When it is to do its next step.
+    pub fn wake(&self) -> Time {
+        match &self.slow {
+            None => self.alarm.wake(),
+            Some(slow) if slow.waiting.is_empty() => self.alarm.wake().max(slow.free_at),
+            Some(slow) => slow.free_at,
+        }
+    }
+
+    /// What has waited longest in its socket; `None` where a tick is due before.
+    pub fn next_waiting(&mut self, now: Time) -> Option<(SocketAddr, Datagram)> {
+        let slow = self.slow.as_mut().filter(|_| self.alarm.wake() > now)?;
+        slow.waiting.pop_front()
+    }
+
+    /// What has just arrived waits, if something is done or waits already; else it is given back.
+    pub fn keep_waiting(&mut self, from: SocketAddr, bytes: Datagram, now: Time) -> Option<Datagram> {
+        let Some(slow) = self.slow.as_mut().filter(|slow| now < slow.free_at || !slow.waiting.is_empty()) else {
+            return Some(bytes);
+        };
+        if slow.waiting.len() < SOCKET_DATAGRAMS_MAX {
+            slow.waiting.push_back((from, bytes));
+        }
+        None
+    }
+
+    /// It does something.
+    pub fn takes_time(&mut self, now: Time) {
+        if let Some(slow) = &mut self.slow {
+            slow.free_at = now.max(slow.free_at) + slow.step;
+        }
+    }
 }
 
 impl ServerHost {
@@ -236,6 +284,11 @@ impl ServerHost {
         doubled
     }
 
+    /// Whether its machine has too much to do.
+    pub fn is_slow(&self) -> bool {
+        self.process.as_ref().is_some_and(|running| running.slow.is_some())
+    }
+
     /// Another server is on this machine from its next start on.
     pub fn replace(&mut self, id: ServerId) {
         self.id = id;
@@ -274,7 +327,7 @@ impl ServerHost {
         let alarm = Alarm::new(rng, now);
         let mut node = Node::new(config, rng.seed(), alarm.local(now));
         node.listen_in();
-        self.process = Some(Box::new(ServerProcess { process, node, alarm, watch }));
+        self.process = Some(Box::new(ServerProcess { process, node, alarm, watch, slow: None }));
         process
     }
 }

@@ -104,6 +104,8 @@ pub struct FaultProfile {
     pub cuts: Vec<Shape>,
     /// Servers stand still for up to 5 s.
     pub pauses: bool,
+    /// The machines of servers have too much to do for a while.
+    pub slow: bool,
     /// The machines of clients sleep.
     pub sleeps: bool,
     /// Clients change their address.
@@ -331,6 +333,7 @@ fn draw_faults(rng: &mut Rng) -> FaultProfile {
         garbage: often(2),
         split: !often(8),
         operators: often(2),
+        slow: often(2),
         only: false,
     }
 }

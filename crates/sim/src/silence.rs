@@ -27,8 +27,8 @@ pub const COMES_BACK: &str = "comes back";
 /// No fault was near.
 pub const CALM: &str = "calm";
 /// What may be the cause, the likeliest first, where there are several.
-const KINDS: [&str; 9] =
-    ["power", "disk lost", "crash", "leave", "pause", "full disk", "cut", "another address", "start"];
+const KINDS: [&str; 10] =
+    ["power", "disk lost", "crash", "leave", "pause", "slow", "full disk", "cut", "another address", "start"];
 
 /// A silence that has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,6 +94,7 @@ impl Silences {
             Fault::Wipe(_) | Fault::Retire(..) => "disk lost",
             Fault::Leave(..) | Fault::Replace(..) | Fault::Join(_) => "leave",
             Fault::Pause(_) => "pause",
+            Fault::Slow(..) => "slow",
             Fault::Full(_) | Fault::Room(_) => "full disk",
             Fault::Cut(_) | Fault::Heal => "cut",
             Fault::Roam(_) | Fault::RoamServer(_) => "another address",

@@ -268,7 +268,7 @@ impl World {
                 self.take_census()?;
             }
             if let Some((_, host)) = alarm_first {
-                self.step(host, &Cause::Tick)?;
+                self.wake(host)?;
             } else if let Some(Reverse(Queued { what, .. })) = self.queue.pop() {
                 match what {
                     Happening::Arrival { from, to, target, bytes } => self.arrive((from, to), target, bytes)?,
@@ -453,7 +453,8 @@ impl World {
             host.process.as_ref().filter(|_| host.asleep.is_none()).map(|running| &running.alarm)
         } else {
             let host = if host < clients { &self.servers[host] } else { &self.strangers[host - strangers] };
-            host.process.as_ref().filter(|_| host.paused.is_none()).map(|running| &running.alarm)
+            let running = host.process.as_ref().filter(|_| host.paused.is_none());
+            return running.map_or(NEVER, |running| running.wake());
         };
         alarm.map_or(NEVER, Alarm::wake)
     }

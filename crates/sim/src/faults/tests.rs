@@ -17,6 +17,7 @@ fn draw(seed: u64, servers: usize, split: bool) -> Vec<(Time, Fault)> {
         late: seed.is_multiple_of(3),
         cuts: Shape::ALL.to_vec(),
         pauses: true,
+        slow: seed.is_multiple_of(2),
         sleeps: true,
         roaming: true,
         server_roaming: true,
@@ -53,7 +54,8 @@ fn one_server_is_always_left_and_all_are_mended_in_the_end() {
                 Fault::Sleep(client) => assert!(asleep.insert(client)),
                 Fault::Wake(client, _) => assert!(asleep.remove(&client)),
                 Fault::Retire(client, server) => assert!(client < 3 && down.contains(&server), "seed {seed}"),
-                Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) | Fault::Blurt(..) => {}
+                Fault::Slow(server, _) => assert!(!down.contains(&server)),
+                Fault::Fast(_) | Fault::Flap(..) | Fault::Roam(_) | Fault::RoamServer(_) | Fault::Blurt(..) => {}
                 Fault::Join(_) => unreachable!("there is one cluster"),
                 Fault::Wipe(_) | Fault::Rot(_) | Fault::Full(_) | Fault::Room(_) => unreachable!("nobody has a disk"),
             }
@@ -71,7 +73,7 @@ fn every_fault_is_drawn_by_some_seed() {
             draw(seed, 5, false).iter().map(|(_, fault)| format!("{fault:?}").split('(').next().map(str::to_owned)),
         );
     }
-    assert_eq!(seen.len(), 15, "{seen:?}");
+    assert_eq!(seen.len(), 17, "{seen:?}");
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! What faults do to machines and the network.
 
+use std::collections::VecDeque;
+
 use hobnob_proto::{node::Stop, time::Duration};
 
 use super::{Cause, World, operators::Retiring};
@@ -7,7 +9,7 @@ use crate::{
     disk::Disk,
     facts::{Fact, Process},
     faults::Fault,
-    host::ServerHost,
+    host::{ServerHost, Slow},
     invariants::Violation,
     link::{Cut, HostId},
     noise,
@@ -89,6 +91,16 @@ impl World {
                 self.checker.observe(&Fact::Paused { server: self.servers[*of].process_of() }, self.now)?;
             }
             Fault::Resume(of) => self.resume(*of)?,
+            Fault::Slow(of, step) => {
+                if let Some(running) = &mut self.servers[*of].process {
+                    running.slow = Some(Slow { step: *step, free_at: self.now, waiting: VecDeque::new() });
+                }
+            }
+            Fault::Fast(of) => {
+                let slow = self.servers[*of].process.as_mut().and_then(|running| running.slow.take());
+                let waiting = slow.into_iter().flat_map(|slow| slow.waiting);
+                waiting.into_iter().try_for_each(|(from, bytes)| self.step(*of, &Cause::Datagram(from, bytes)))?;
+            }
             Fault::Sleep(of) => self.clients[*of].asleep = Some(self.now),
             Fault::Wake(of, clock) => {
                 let host = &mut self.clients[*of];
@@ -120,6 +132,7 @@ impl World {
         self.trace.story(self.now, format_args!("the network is healed"));
         for of in 0..self.servers.len() {
             self.apply(&Fault::Resume(of))?;
+            self.apply(&Fault::Fast(of))?;
             self.apply(&Fault::Room(of))?;
             self.apply(&Fault::Restart(of))?;
         }
@@ -143,6 +156,8 @@ impl World {
             Fault::Pause(of) | Fault::Blurt(of, _) => {
                 self.servers[*of].process.is_none() || self.servers[*of].paused.is_some()
             }
+            Fault::Slow(of, _) => self.servers[*of].process.is_none() || self.servers[*of].is_slow(),
+            Fault::Fast(of) => !self.servers[*of].is_slow(),
             Fault::Leave(of, _) | Fault::Replace(of, _) => {
                 self.servers[*of].process.is_none() || self.servers[*of].leaving.is_some()
             }
@@ -180,6 +195,8 @@ impl World {
             Fault::Heal => "no path is cut".to_owned(),
             Fault::Pause(of) => format!("{} stands still", self.name(*of)),
             Fault::Resume(of) => format!("{} goes on", self.name(*of)),
+            Fault::Slow(of, step) => format!("{} is slow, {} us a step", self.name(*of), step.as_micros()),
+            Fault::Fast(of) => format!("{} is as fast as before", self.name(*of)),
             Fault::Leave(of, _) => format!("{} is asked to leave", self.name(*of)),
             Fault::Replace(of, _) => format!("{} is asked to leave, for another to come", self.name(*of)),
             Fault::Retire(_, of) => format!("an operator has {} retired, if it may lose its disk", self.name(*of)),
@@ -258,7 +275,8 @@ impl World {
     /// Who could be served from now on: where the network is whole and loses little, and a server runs.
     pub(super) fn note_able(&mut self) {
         let runs = self.servers.iter().any(|host| host.process.is_some() && host.paused.is_none());
-        let is_whole = runs && !self.network.is_cut() && self.network.is_quiet();
+        let is_fast = !self.servers.iter().any(ServerHost::is_slow);
+        let is_whole = runs && is_fast && !self.network.is_cut() && self.network.is_quiet();
         for (of, client) in self.clients.iter().enumerate() {
             self.checker.silences.set_able(of, is_whole && client.is_up(), self.now);
         }
@@ -266,7 +284,7 @@ impl World {
 
     /// Tells the invariants whether all is well from now on, where that has changed.
     fn weather(&mut self) -> Result<(), Violation> {
-        let up = self.servers.iter().all(|host| host.process.is_some() && host.paused.is_none());
+        let up = self.servers.iter().all(|host| host.process.is_some() && host.paused.is_none() && !host.is_slow());
         let calm = up && !self.network.is_cut();
         self.note_able();
         if calm == self.calm {

@@ -49,7 +49,23 @@ impl World {
             }
             return Ok(());
         }
+        let running = self.servers.get_mut(host).and_then(|host| host.process.as_mut());
+        let bytes = match running {
+            Some(running) => running.keep_waiting(from, bytes, self.now),
+            None => Some(bytes),
+        };
+        let Some(bytes) = bytes else {
+            self.wakes[host] = self.wake_of(host);
+            return Ok(());
+        };
         self.step(host, &Cause::Datagram(from, bytes))
+    }
+
+    /// It is time for whoever runs on `host` to do something.
+    pub(super) fn wake(&mut self, host: HostId) -> Result<(), Violation> {
+        let running = self.servers.get_mut(host).and_then(|host| host.process.as_mut());
+        let waiting = running.and_then(|running| running.next_waiting(self.now));
+        self.step(host, &waiting.map_or(Cause::Tick, |(from, bytes)| Cause::Datagram(from, bytes)))
     }
 
     pub(super) fn command(&mut self, of: usize, command: client::Command) -> Result<(), Violation> {
@@ -75,6 +91,7 @@ impl World {
         let machine = self.server_mut(host);
         let (id, from, run) = (machine.id, machine.addr, machine.run());
         let Some(mut running) = machine.process.take() else { return Ok(()) };
+        running.takes_time(now);
         let input = match cause {
             Cause::Tick => node::Input::Tick,
             Cause::Datagram(from, bytes) => node::Input::Datagram { from: *from, bytes },
