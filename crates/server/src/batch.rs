@@ -93,7 +93,7 @@ mod portable {
 
 #[cfg(target_os = "linux")]
 mod linux {
-    use std::{io::IoSlice, io::IoSliceMut, os::fd::AsRawFd as _};
+    use std::{io::IoSlice, io::IoSliceMut, net::IpAddr, os::fd::AsRawFd as _};
 
     use hobnob_proto::{limits, session::Run};
     use nix::{
@@ -129,6 +129,8 @@ mod linux {
         found: Vec<(Option<SocketAddr>, usize)>,
         /// Whether the system cuts runs into datagrams; not where a network card cannot.
         pub(super) cuts: bool,
+        /// To whom the last run was refused, where none was sent since.
+        refused: Option<IpAddr>,
     }
 
     impl Batch {
@@ -141,6 +143,7 @@ mod linux {
                 buffer: vec![0; RECEIVED_MAX * BUFFER_BYTES],
                 found: Vec::with_capacity(RECEIVED_MAX),
                 cuts: true,
+                refused: None,
             }
         }
 
@@ -268,16 +271,27 @@ mod linux {
             let slices = [IoSlice::new(run.bytes)];
             let messages = [ControlMessage::UdpGsoSegments(&segment)];
             match sendmsg(socket.as_raw_fd(), &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&to)) {
-                Ok(_) => true,
+                Ok(_) => {
+                    self.refused = None;
+                    true
+                }
                 // It is tried once more, one by one, and then dropped.
                 Err(error) => {
-                    if says_no_cuts(error) {
-                        tracing::debug!(%error, "runs cannot be sent in one call: sends each datagram from now on");
-                        self.cuts = false;
+                    if may_say_no_cuts(error) {
+                        self.on_refused(run.to.ip(), error);
                     }
                     false
                 }
             }
+        }
+
+        /// Ends the cutting once runs to two hosts on end are refused: one host alone may itself be the reason.
+        fn on_refused(&mut self, to: IpAddr, error: Errno) {
+            if self.refused.is_some_and(|other| other != to) {
+                tracing::debug!(%error, "runs cannot be sent in one call: sends each datagram from now on");
+                self.cuts = false;
+            }
+            self.refused = Some(to);
         }
 
         /// Sends what goes to one family, and empties it. Whether there was no room for all.
@@ -321,10 +335,11 @@ mod linux {
         }
     }
 
-    /// Whether that is what a system says which cannot cut runs, or not for this network card. Others say something of
-    /// the receiver (no route to it), or of the moment (no room now).
-    fn says_no_cuts(error: Errno) -> bool {
-        matches!(error, Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP | Errno::EMSGSIZE)
+    /// Whether that is what a system says which cannot cut runs, or not for this network card. It may say the same of a
+    /// receiver: that its port is 0, that the way to it is encrypted, or, until 2025, that a datagram is too long
+    /// for that way. All else is of the receiver (no route to it) or of the moment (no room now).
+    fn may_say_no_cuts(error: Errno) -> bool {
+        matches!(error, Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP)
     }
 
     /// An address of the system as one of ours.
@@ -450,6 +465,28 @@ mod tests {
         let (mut batch, mut failures) = (Batch::new(), 0);
         batch.send(&fill(&[100; 5], [nowhere; 2], true), |_| Ok(SockRef::from(&sender)), |_| failures += 1);
         assert_eq!((failures, batch.cuts), (5, true));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_cutting_of_runs_ends_once_two_receivers_on_end_are_refused() {
+        let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let good = receiver.local_addr().unwrap().to_string();
+        let check = |receivers: &[&str], expected: bool| {
+            let mut batch = Batch::new();
+            for to in receivers {
+                let to: SocketAddr = to.parse().unwrap();
+                batch.send(&fill(&[100; 5], [to; 2], true), |_| Ok(SockRef::from(&sender)), |_| {});
+            }
+            assert_eq!(batch.cuts, expected, "{receivers:?}");
+        };
+        // Nothing can be sent to port 0: the system says of such a run what it says of those that it cannot cut.
+        check(&["127.0.0.1:0"], true);
+        check(&["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"], true);
+        check(&["127.0.0.1:0", "127.0.0.2:0"], false);
+        check(&["127.0.0.1:0", &good, "127.0.0.2:0"], true);
+        check(&["127.0.0.1:0", &good, "127.0.0.2:0", "127.0.0.1:0"], false);
     }
 
     #[tokio::test]
