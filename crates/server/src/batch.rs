@@ -185,32 +185,19 @@ mod linux {
             socket: &UdpSocket,
             family: Family,
             max: usize,
-            mut take: impl FnMut(SocketAddr, &[u8]),
-            mut failed: impl FnMut(&io::Error),
+            take: impl FnMut(SocketAddr, &[u8]),
+            failed: impl FnMut(&io::Error),
         ) {
-            let mut left = max;
-            while left > 0 {
-                let wanted = left.min(RECEIVED_MAX);
-                let mut count = 0;
-                let call = || {
-                    count = self.receive_some(&SockRef::from(socket), family, wanted)?;
-                    // There is nothing left: so the runtime is to wait for more, without another call to find that out.
-                    if count < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-                };
-                let result = socket.try_io(Interest::READABLE, call);
-                self.hand_over(count, &mut take);
-                match result {
-                    Ok(()) => left -= count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                    Err(error) => {
-                        failed(&error);
-                        left -= 1;
-                    }
-                }
-            }
+            let receive = || {
+                let count = self.receive_from(&SockRef::from(socket), family, max, take, failed);
+                // There is nothing left: so the runtime is to wait for more, without another call to find that out.
+                if count < max { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            };
+            let _nothing_is_left = socket.try_io(Interest::READABLE, receive);
         }
 
-        /// The same of a socket that nobody waits for; how many it were.
+        /// The same of a socket that nobody waits for. How many it were, and errors, each of which takes the place of one;
+        /// less than `max` only where nothing is left.
         pub(crate) fn receive_from(
             &mut self,
             socket: &SockRef<'_>,
@@ -219,25 +206,28 @@ mod linux {
             mut take: impl FnMut(SocketAddr, &[u8]),
             mut failed: impl FnMut(&io::Error),
         ) -> usize {
-            let mut taken = 0;
-            while taken < max {
-                let wanted = (max - taken).min(RECEIVED_MAX);
+            let mut count = 0;
+            while count < max {
+                let wanted = (max - count).min(RECEIVED_MAX);
                 match self.receive_some(socket, family, wanted) {
-                    Ok(count) => {
-                        self.hand_over(count, &mut take);
-                        taken += count;
-                        if count < wanted {
+                    Ok(some) => {
+                        self.hand_over(&mut take);
+                        count += some;
+                        // A call stops short where nothing is left, or at an error that the next call is told of: but
+                        // nothing is held against a socket of ours, which is not connected and has not asked for errors
+                        // (`IP_RECVERR`).
+                        if some < wanted {
                             break;
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) => {
                         failed(&error);
-                        break;
+                        count += 1;
                     }
                 }
             }
-            taken
+            count
         }
 
         /// One call; how many have come.
@@ -256,8 +246,8 @@ mod linux {
         }
 
         /// Hands over what that call has found.
-        fn hand_over(&self, count: usize, take: &mut impl FnMut(SocketAddr, &[u8])) {
-            for ((from, len), bytes) in self.found.iter().zip(self.buffer.chunks(BUFFER_BYTES)).take(count) {
+        fn hand_over(&self, take: &mut impl FnMut(SocketAddr, &[u8])) {
+            for ((from, len), bytes) in self.found.iter().zip(self.buffer.chunks(BUFFER_BYTES)) {
                 if let Some(from) = from {
                     take(*from, &bytes[..(*len).min(BUFFER_BYTES)]);
                 }
@@ -487,6 +477,37 @@ mod tests {
         check(&["127.0.0.1:0", "127.0.0.2:0"], false);
         check(&["127.0.0.1:0", &good, "127.0.0.2:0"], true);
         check(&["127.0.0.1:0", &good, "127.0.0.2:0", "127.0.0.1:0"], false);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_comes_behind_an_error_is_received_in_the_same_turn() {
+        async fn check(receive: impl Fn(&mut Batch, &UdpSocket, &mut dyn FnMut(u8), &mut dyn FnMut())) {
+            let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            // To a connected socket it is said that nobody was there.
+            receiver.connect(gone).await.unwrap();
+            receiver.send(b"anybody?").await.unwrap();
+            let sender = UdpSocket::bind(gone).await.unwrap();
+            for byte in 0..3 {
+                sender.send_to(&[byte], receiver.local_addr().unwrap()).await.unwrap();
+            }
+            receiver.readable().await.unwrap();
+            let (mut seen, mut failures) = (Vec::new(), 0);
+            receive(&mut Batch::new(), &receiver, &mut |byte| seen.push(byte), &mut || failures += 1);
+            // The error takes the place of one.
+            assert_eq!((seen, failures), (vec![0, 1], 1));
+        }
+        check(|batch, socket, take, failed| {
+            batch.receive(socket, Family::V4, 3, |_, bytes| take(bytes[0]), |_| failed());
+        })
+        .await;
+        check(|batch, socket, take, failed| {
+            let socket = SockRef::from(socket);
+            let count = batch.receive_from(&socket, Family::V4, 3, |_, bytes| take(bytes[0]), |_| failed());
+            assert_eq!(count, 3);
+        })
+        .await;
     }
 
     #[tokio::test]
