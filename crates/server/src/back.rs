@@ -349,6 +349,29 @@ mod tests {
         }
 
         #[tokio::test]
+        async fn keepalives_come_in_through_the_back_while_it_takes_them() {
+            let session = Session::open(Some(0), true).unwrap();
+            for (front, family) in session.families() {
+                let to = front.local_addr().unwrap();
+                let back = if family == Family::V4 { &session.backs.v4 } else { &session.backs.v6 };
+                let back = back.as_ref().expect("Linux can do that");
+                let stranger = UdpSocket::bind((to.ip(), 0)).unwrap();
+                let check = |does, expected: [&[usize]; 2]| {
+                    back.take_keepalives(does).unwrap();
+                    for len in [47, 48, 52, 53, 100] {
+                        stranger.send_to(&[b'x'; 100][..len], to).unwrap();
+                    }
+                    assert_eq!([lengths(&SockRef::from(front)), lengths(&back.socket())], expected, "{to} {does}");
+                };
+                check(false, [&[47, 48, 52, 53, 100], &[]]);
+                check(true, [&[47, 53, 100], &[48, 52]]);
+                check(false, [&[47, 48, 52, 53, 100], &[]]);
+                session.send(stranger.local_addr().unwrap(), b"hello").unwrap();
+                assert_eq!(stranger.recv_from(&mut [0; 16]).unwrap(), (5, to), "it is sent from the same port");
+            }
+        }
+
+        #[tokio::test]
         async fn keepalives_are_taken_at_the_next_look_while_there_are_many() {
             for is_v6 in [false, true] {
                 let mut session = Session::open(Some(0), true).unwrap();
