@@ -23,7 +23,8 @@ pub const HANDSHAKE_PADDED_BYTES_MIN: usize = 256;
 pub const HANDSHAKE_SPAN_MAX: Duration = Duration::from_secs(3);
 /// How long a session may be silent: three keepalives of 25 s.
 pub const SILENCE_MAX: Duration = Duration::from_secs(75);
-/// How long the datagram of a keepalive is: nothing but a ping, of the first 99,999 of a client.
+/// How long the datagram of a keepalive is: nothing but a ping, of the first 99,999 of a client (29 days of one each 25 s,
+/// half of that with a standby, which is pinged too). Later ones are longer, and come in as anything else does.
 pub const KEEPALIVE_BYTES: RangeInclusive<usize> = 48..=52;
 /// How far behind the newest packet of a session an older one may arrive, in packets.
 pub const REPLAY_WINDOW: u64 = 1_024;

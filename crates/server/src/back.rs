@@ -75,12 +75,15 @@ impl Backs {
             Change::ToBack => true,
             Change::ToFront => false,
         };
-        for back in v4.iter().chain(v6.iter()) {
-            if let Err(error) = back.take_keepalives(does) {
-                // What it still takes is to be looked at.
-                pace.way = Way::Back { next_look: now + REST };
-                tracing::debug!(%error, "the filter stays as it is");
-            }
+        let filter = |back: &Back, does| {
+            let done = back.take_keepalives(does);
+            done.inspect_err(|error| tracing::debug!(does, %error, "the filter stays as it is")).is_ok()
+        };
+        let backs = || v4.iter().chain(v6.iter());
+        if let Some(refused) = backs().position(|back| !filter(back, does)) {
+            // Where one cannot take them, none does.
+            let none_takes = does && backs().take(refused).all(|back| filter(back, false));
+            pace.refused(none_takes, now);
         }
     }
 }
@@ -160,6 +163,13 @@ impl Pace {
         }
         Change::Nothing
     }
+
+    /// The change was refused. Unless none takes keepalives, what comes through a back is to be looked at.
+    fn refused(&mut self, none_takes: bool, now: Time) {
+        let next = now + REST;
+        self.way = if none_takes { Way::FrontAgain { last_look: next } } else { Way::Back { next_look: next } };
+        (self.count, self.since) = (0, now);
+    }
 }
 
 #[cfg(target_os = "linux")]
@@ -195,7 +205,7 @@ mod linux {
 
     /// The socket.
     #[derive(Debug)]
-    pub(crate) struct Back(Socket);
+    pub(crate) struct Back(pub(super) Socket);
 
     impl Back {
         /// Makes `new` one, beside `front`, which was bound for itself alone: so no other server has that port, and
@@ -325,6 +335,8 @@ mod tests {
     mod with_sockets {
         use std::{mem::MaybeUninit, net::UdpSocket};
 
+        use socket2::{Domain, Socket, Type};
+
         use super::*;
         use crate::udp::Session;
 
@@ -346,6 +358,29 @@ mod tests {
                 lengths.len()
             });
             [front, taken]
+        }
+
+        #[tokio::test]
+        async fn keepalives_come_in_through_the_back_while_it_takes_them() {
+            let session = Session::open(Some(0), true).unwrap();
+            for (front, family) in session.families() {
+                let to = front.local_addr().unwrap();
+                let back = if family == Family::V4 { &session.backs.v4 } else { &session.backs.v6 };
+                let back = back.as_ref().expect("Linux can do that");
+                let stranger = UdpSocket::bind((to.ip(), 0)).unwrap();
+                let check = |does, expected: [&[usize]; 2]| {
+                    back.take_keepalives(does).unwrap();
+                    for len in [47, 48, 52, 53, 100] {
+                        stranger.send_to(&[b'x'; 100][..len], to).unwrap();
+                    }
+                    assert_eq!([lengths(&SockRef::from(front)), lengths(&back.socket())], expected, "{to} {does}");
+                };
+                check(false, [&[47, 48, 52, 53, 100], &[]]);
+                check(true, [&[47, 53, 100], &[48, 52]]);
+                check(false, [&[47, 48, 52, 53, 100], &[]]);
+                session.send(stranger.local_addr().unwrap(), b"hello").unwrap();
+                assert_eq!(stranger.recv_from(&mut [0; 16]).unwrap(), (5, to), "it is sent from the same port");
+            }
         }
 
         #[tokio::test]
@@ -387,6 +422,50 @@ mod tests {
             assert_eq!(turn(&mut session, 0, at(20_000)), NOTHING);
             let [front, taken] = turn(&mut session, 0, at(20_001));
             assert!(front.is_empty() && !taken.is_empty() && taken.iter().all(|len| *len == 50), "{taken:?}");
+            assert_eq!(session.backs.next(), None);
+        }
+
+        /// A socket that takes no filter: it shares its port with none.
+        fn refusing() -> Back {
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            Back(socket)
+        }
+
+        #[tokio::test]
+        async fn where_one_socket_cannot_take_keepalives_neither_does_and_it_is_tried_again_later() {
+            let mut session = Session::open(Some(0), true).unwrap();
+            let stranger = UdpSocket::bind("127.0.0.1:0").unwrap();
+            let to = ("127.0.0.1", session.port());
+            let send = || assert_eq!(stranger.send_to(&[b'x'; 50], to).unwrap(), 50);
+            let good = session.backs.v6.replace(refusing());
+            turn(&mut session, 0, at(1));
+            assert_eq!(turn(&mut session, 64, at(2)), NOTHING);
+            assert_eq!(session.backs.next(), Some(at(10_002)), "one may have come through the other meanwhile");
+            send();
+            assert_eq!(turn(&mut session, 0, at(10_002)), [vec![50], vec![]]);
+            assert_eq!(session.backs.next(), None, "none waits");
+            session.backs.v6 = good;
+            send();
+            assert_eq!(turn(&mut session, 63, at(10_003)), [vec![50], vec![]]);
+            assert_eq!(session.backs.next(), None, "they are counted anew");
+            assert_eq!(turn(&mut session, 1, at(10_004)), NOTHING);
+            send();
+            assert_eq!(turn(&mut session, 0, at(20_004)), [vec![], vec![50]]);
+        }
+
+        #[tokio::test]
+        async fn a_socket_that_goes_on_to_take_keepalives_is_looked_at() {
+            let mut session = Session::open(Some(0), true).unwrap();
+            turn(&mut session, 64, at(1));
+            session.backs.v6 = Some(refusing());
+            for look in [at(10_001), at(20_001), at(30_001)] {
+                assert_eq!(session.backs.next(), Some(look));
+                turn(&mut session, 0, look);
+            }
+            session.backs.v6 = None;
+            turn(&mut session, 0, at(40_001));
+            turn(&mut session, 0, at(50_001));
             assert_eq!(session.backs.next(), None);
         }
 

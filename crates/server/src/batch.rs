@@ -11,6 +11,9 @@ use socket2::SockRef;
 use tokio::net::UdpSocket;
 
 #[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
 pub(crate) use self::linux::Batch;
 #[cfg(not(target_os = "linux"))]
 pub(crate) use self::portable::Batch;
@@ -88,250 +91,6 @@ mod portable {
         ) -> usize {
             0
         }
-    }
-}
-
-#[cfg(target_os = "linux")]
-mod linux {
-    use std::{io::IoSlice, io::IoSliceMut, os::fd::AsRawFd as _};
-
-    use hobnob_proto::{limits, session::Run};
-    use nix::{
-        errno::Errno,
-        sys::socket::{
-            ControlMessage, MsgFlags, MultiHeaders, SockaddrLike as _, SockaddrStorage, recvmmsg, sendmmsg, sendmsg,
-        },
-    };
-    use tokio::io::Interest;
-
-    use super::{Datagrams, Family, SockRef, SocketAddr, UdpSocket, io};
-
-    /// Datagrams that one run has at most: the kernel takes 64 (128 since 6.9).
-    const RUN_MAX: usize = 64;
-    /// Bytes of one run: less than an IPv4 packet, of which each run is first made.
-    const RUN_BYTES_MAX: usize = 65_000;
-    /// Datagrams for one call.
-    const CALL_MAX: usize = 64;
-    /// The same for receiving, where each needs a buffer as long as the longest.
-    const RECEIVED_MAX: usize = 32;
-    const BUFFER_BYTES: usize = limits::DATAGRAM_BYTES_MAX + 1;
-
-    /// Sends and receives, many in one call.
-    #[derive(Debug)]
-    pub(crate) struct Batch {
-        sent: MultiHeaders<SockaddrStorage>,
-        /// For each family: what is left of a call is the length of its addresses, and the next call gets no more than
-        /// that.
-        received_v4: MultiHeaders<SockaddrStorage>,
-        received_v6: MultiHeaders<SockaddrStorage>,
-        buffer: Vec<u8>,
-        /// What the last call has received: from where, and how much.
-        found: Vec<(Option<SocketAddr>, usize)>,
-        /// Whether the system cuts runs into datagrams; not where a network card cannot.
-        pub(super) cuts: bool,
-    }
-
-    impl Batch {
-        /// Nothing has been sent.
-        pub(crate) fn new() -> Self {
-            Self {
-                sent: MultiHeaders::preallocate(CALL_MAX, None),
-                received_v4: MultiHeaders::preallocate(RECEIVED_MAX, None),
-                received_v6: MultiHeaders::preallocate(RECEIVED_MAX, None),
-                buffer: vec![0; RECEIVED_MAX * BUFFER_BYTES],
-                found: Vec::with_capacity(RECEIVED_MAX),
-                cuts: true,
-            }
-        }
-
-        /// Sends each from the socket that `socket` gives for its receiver. Each error is told to `failed`.
-        pub(crate) fn send<'a>(
-            &mut self,
-            datagrams: &Datagrams,
-            socket: impl Fn(SocketAddr) -> io::Result<SockRef<'a>>,
-            mut failed: impl FnMut(&io::Error),
-        ) {
-            let mut singles: Vec<(SocketAddr, &[u8])> = Vec::with_capacity(CALL_MAX);
-            let mut full = false;
-            for run in datagrams.runs(if self.cuts { RUN_MAX } else { 1 }, RUN_BYTES_MAX) {
-                if full {
-                    return;
-                }
-                let is_run = run.count() > 1;
-                let turns = singles.first().is_some_and(|(to, _)| to.is_ipv4() != run.to.is_ipv4());
-                if is_run || turns || singles.len() == CALL_MAX {
-                    full = self.send_singles(&mut singles, &socket, &mut failed);
-                }
-                if !is_run {
-                    singles.push((run.to, run.bytes));
-                } else if !self.send_run(&run, &socket) {
-                    for bytes in run.bytes.chunks(run.segment) {
-                        singles.push((run.to, bytes));
-                        if singles.len() == CALL_MAX {
-                            full |= self.send_singles(&mut singles, &socket, &mut failed);
-                        }
-                    }
-                }
-            }
-            self.send_singles(&mut singles, &socket, &mut failed);
-        }
-
-        /// Hands over at most `max` datagrams that have come. Each error is told to `failed`.
-        pub(crate) fn receive(
-            &mut self,
-            socket: &UdpSocket,
-            family: Family,
-            max: usize,
-            mut take: impl FnMut(SocketAddr, &[u8]),
-            mut failed: impl FnMut(&io::Error),
-        ) {
-            let mut left = max;
-            while left > 0 {
-                let wanted = left.min(RECEIVED_MAX);
-                let mut count = 0;
-                let call = || {
-                    count = self.receive_some(&SockRef::from(socket), family, wanted)?;
-                    // There is nothing left: so the runtime is to wait for more, without another call to find that out.
-                    if count < wanted { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-                };
-                let result = socket.try_io(Interest::READABLE, call);
-                self.hand_over(count, &mut take);
-                match result {
-                    Ok(()) => left -= count,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                    Err(error) => {
-                        failed(&error);
-                        left -= 1;
-                    }
-                }
-            }
-        }
-
-        /// The same of a socket that nobody waits for; how many it were.
-        pub(crate) fn receive_from(
-            &mut self,
-            socket: &SockRef<'_>,
-            family: Family,
-            max: usize,
-            mut take: impl FnMut(SocketAddr, &[u8]),
-            mut failed: impl FnMut(&io::Error),
-        ) -> usize {
-            let mut taken = 0;
-            while taken < max {
-                let wanted = (max - taken).min(RECEIVED_MAX);
-                match self.receive_some(socket, family, wanted) {
-                    Ok(count) => {
-                        self.hand_over(count, &mut take);
-                        taken += count;
-                        if count < wanted {
-                            break;
-                        }
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    Err(error) => {
-                        failed(&error);
-                        break;
-                    }
-                }
-            }
-            taken
-        }
-
-        /// One call; how many have come.
-        fn receive_some(&mut self, socket: &SockRef<'_>, family: Family, wanted: usize) -> io::Result<usize> {
-            let Self { received_v4, received_v6, buffer, found, .. } = self;
-            let received = match family {
-                Family::V4 => received_v4,
-                Family::V6 => received_v6,
-            };
-            let mut slices: Vec<_> =
-                buffer.chunks_mut(BUFFER_BYTES).take(wanted).map(|chunk| [IoSliceMut::new(chunk)]).collect();
-            let results = recvmmsg(socket.as_raw_fd(), received, &mut slices, MsgFlags::MSG_DONTWAIT, None)?;
-            found.clear();
-            found.extend(results.map(|result| (result.address.and_then(address), result.bytes)));
-            Ok(found.len())
-        }
-
-        /// Hands over what that call has found.
-        fn hand_over(&self, count: usize, take: &mut impl FnMut(SocketAddr, &[u8])) {
-            for ((from, len), bytes) in self.found.iter().zip(self.buffer.chunks(BUFFER_BYTES)).take(count) {
-                if let Some(from) = from {
-                    take(*from, &bytes[..(*len).min(BUFFER_BYTES)]);
-                }
-            }
-        }
-
-        /// Sends a run in one call; whether that could be done.
-        fn send_run<'a>(&mut self, run: &Run<'_>, socket: impl Fn(SocketAddr) -> io::Result<SockRef<'a>>) -> bool {
-            let (Ok(socket), Ok(segment)) = (socket(run.to), u16::try_from(run.segment)) else { return false };
-            let to = SockaddrStorage::from(run.to);
-            let slices = [IoSlice::new(run.bytes)];
-            let messages = [ControlMessage::UdpGsoSegments(&segment)];
-            match sendmsg(socket.as_raw_fd(), &slices, &messages, MsgFlags::MSG_DONTWAIT, Some(&to)) {
-                Ok(_) => true,
-                // It is tried once more, one by one, and then dropped.
-                Err(error) => {
-                    if says_no_cuts(error) {
-                        tracing::debug!(%error, "runs cannot be sent in one call: sends each datagram from now on");
-                        self.cuts = false;
-                    }
-                    false
-                }
-            }
-        }
-
-        /// Sends what goes to one family, and empties it. Whether there was no room for all.
-        fn send_singles<'a>(
-            &mut self,
-            singles: &mut Vec<(SocketAddr, &[u8])>,
-            socket: impl Fn(SocketAddr) -> io::Result<SockRef<'a>>,
-            failed: &mut impl FnMut(&io::Error),
-        ) -> bool {
-            let mut rest = &singles[..];
-            let mut full = false;
-            while let Some((to, _)) = rest.first() {
-                let sent = socket(*to).and_then(|socket| self.send_some(&socket, rest));
-                match sent {
-                    Ok(count) => rest = &rest[count.clamp(1, rest.len())..],
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        for _ in rest {
-                            failed(&error);
-                        }
-                        full = true;
-                        break;
-                    }
-                    Err(error) => {
-                        // It is the first that cannot be sent.
-                        failed(&error);
-                        rest = &rest[1..];
-                    }
-                }
-            }
-            singles.clear();
-            full
-        }
-
-        /// One call; how many of them went.
-        fn send_some(&mut self, socket: &SockRef<'_>, singles: &[(SocketAddr, &[u8])]) -> io::Result<usize> {
-            let slices: Vec<_> = singles.iter().map(|(_, bytes)| [IoSlice::new(bytes)]).collect();
-            let addrs: Vec<_> = singles.iter().map(|(to, _)| Some(SockaddrStorage::from(*to))).collect();
-            let none: [ControlMessage<'_>; 0] = [];
-            let results = sendmmsg(socket.as_raw_fd(), &mut self.sent, &slices, addrs, none, MsgFlags::MSG_DONTWAIT)?;
-            Ok(results.count())
-        }
-    }
-
-    /// Whether that is what a system says which cannot cut runs, or not for this network card. Others say something of
-    /// the receiver (no route to it), or of the moment (no room now).
-    fn says_no_cuts(error: Errno) -> bool {
-        matches!(error, Errno::EINVAL | Errno::EIO | Errno::EOPNOTSUPP | Errno::EMSGSIZE)
-    }
-
-    /// An address of the system as one of ours.
-    fn address(addr: SockaddrStorage) -> Option<SocketAddr> {
-        debug_assert!(addr.len() > 0);
-        let v4 = addr.as_sockaddr_in().map(|addr| SocketAddr::V4((*addr).into()));
-        v4.or_else(|| addr.as_sockaddr_in6().map(|addr| SocketAddr::V6((*addr).into())))
     }
 }
 
@@ -450,6 +209,59 @@ mod tests {
         let (mut batch, mut failures) = (Batch::new(), 0);
         batch.send(&fill(&[100; 5], [nowhere; 2], true), |_| Ok(SockRef::from(&sender)), |_| failures += 1);
         assert_eq!((failures, batch.cuts), (5, true));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_cutting_of_runs_ends_once_two_receivers_on_end_are_refused() {
+        let sender = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let good = receiver.local_addr().unwrap().to_string();
+        let check = |receivers: &[&str], expected: bool| {
+            let mut batch = Batch::new();
+            for to in receivers {
+                let to: SocketAddr = to.parse().unwrap();
+                batch.send(&fill(&[100; 5], [to; 2], true), |_| Ok(SockRef::from(&sender)), |_| {});
+            }
+            assert_eq!(batch.cuts, expected, "{receivers:?}");
+        };
+        // Nothing can be sent to port 0: the system says of such a run what it says of those that it cannot cut.
+        check(&["127.0.0.1:0"], true);
+        check(&["127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0"], true);
+        check(&["127.0.0.1:0", "127.0.0.2:0"], false);
+        check(&["127.0.0.1:0", &good, "127.0.0.2:0"], true);
+        check(&["127.0.0.1:0", &good, "127.0.0.2:0", "127.0.0.1:0"], false);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn what_comes_behind_an_error_is_received_in_the_same_turn() {
+        async fn check(receive: impl Fn(&mut Batch, &UdpSocket, &mut dyn FnMut(u8), &mut dyn FnMut())) {
+            let receiver = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+            let gone = UdpSocket::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+            // To a connected socket it is said that nobody was there.
+            receiver.connect(gone).await.unwrap();
+            receiver.send(b"anybody?").await.unwrap();
+            let sender = UdpSocket::bind(gone).await.unwrap();
+            for byte in 0..3 {
+                sender.send_to(&[byte], receiver.local_addr().unwrap()).await.unwrap();
+            }
+            receiver.readable().await.unwrap();
+            let (mut seen, mut failures) = (Vec::new(), 0);
+            receive(&mut Batch::new(), &receiver, &mut |byte| seen.push(byte), &mut || failures += 1);
+            // The error takes the place of one.
+            assert_eq!((seen, failures), (vec![0, 1], 1));
+        }
+        check(|batch, socket, take, failed| {
+            batch.receive(socket, Family::V4, 3, |_, bytes| take(bytes[0]), |_| failed());
+        })
+        .await;
+        check(|batch, socket, take, failed| {
+            let socket = SockRef::from(socket);
+            let count = batch.receive_from(&socket, Family::V4, 3, |_, bytes| take(bytes[0]), |_| failed());
+            assert_eq!(count, 3);
+        })
+        .await;
     }
 
     #[tokio::test]

@@ -169,8 +169,8 @@ impl Driver {
     fn drain(&mut self) {
         let Self { node, around: Around { sockets, .. }, clock, errors, batch, .. } = self;
         let mut failed = |error: &io::Error| count(errors, "receive", error);
-        let mut take = |from, bytes: &[u8]| hand_over(node, from, bytes, clock);
-        let mut keepalives = 0;
+        let (mut keepalives, mut unheard) = (0, 0);
+        let mut take = |from, bytes: &[u8]| unheard += usize::from(!hand_over(node, from, bytes, clock));
         for (socket, family) in sockets.session.families() {
             let take = |from, bytes: &[u8]| {
                 keepalives += usize::from(KEEPALIVE_BYTES.contains(&bytes.len()));
@@ -184,6 +184,9 @@ impl Driver {
         let take_waiting =
             |back: &SockRef<'_>, family| batch.receive_from(back, family, SESSION_BATCH, &mut take, &mut failed);
         sockets.session.backs.mind(keepalives, SESSION_BATCH, clock.now(), take_waiting);
+        for _ in 0..unheard {
+            count(errors, "hear", &io::Error::new(io::ErrorKind::AddrNotAvailable, "sent from port 0"));
+        }
     }
 
     /// Sends all that sessions have to say, once in a turn: in pieces, each of which the system copies while the
@@ -306,13 +309,18 @@ impl Driver {
     }
 }
 
-/// Hands a datagram to the node.
-fn hand_over(node: &mut Node, mut from: SocketAddr, bytes: &[u8], clock: &Clock) {
+/// Hands a datagram to the node, unless its sender cannot be answered; whether it did.
+fn hand_over(node: &mut Node, mut from: SocketAddr, bytes: &[u8], clock: &Clock) -> bool {
+    // Nothing can be sent to that port.
+    if from.port() == 0 {
+        return false;
+    }
     // The flow that a packet belonged to is no part of its sender's address.
     if let SocketAddr::V6(from) = &mut from {
         from.set_flowinfo(0);
     }
     node.handle(Input::Datagram { from, bytes }, clock.now());
+    true
 }
 
 /// Waits for the next word of the store; for ever where there is none.
@@ -339,4 +347,27 @@ async fn readable(sockets: &Sockets) {
         if ready { Poll::Ready(()) } else { Poll::Pending }
     };
     std::future::poll_fn(any).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Options;
+
+    #[test]
+    fn a_sender_that_cannot_be_answered_is_not_heard() {
+        let options = Options::new("deaf-to-port-0".parse().unwrap());
+        let clock = Clock::start();
+        let config = crate::config(&options, 5_000, Vec::new(), None);
+        let mut node = Node::new(config, [7; 32], clock.now());
+        // Nothing that anybody says: heard, it is counted.
+        let mut heard = |from: &str| {
+            hand_over(&mut node, from.parse().unwrap(), &[b'x'; 50], &clock);
+            node.counters().get("packet_type").copied().unwrap_or_default()
+        };
+        assert_eq!(heard("127.0.0.1:9"), 1);
+        assert_eq!(heard("127.0.0.1:0"), 1);
+        assert_eq!(heard("[::1]:0"), 1);
+        assert_eq!(heard("[::1]:9"), 2);
+    }
 }

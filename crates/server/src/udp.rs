@@ -353,33 +353,6 @@ mod tests {
         assert!(!ports.is_empty() && ports.iter().all(|port| *port == session.port()), "{ports:?}");
     }
 
-    #[cfg(target_os = "linux")]
-    #[tokio::test]
-    async fn keepalives_come_in_through_the_back_while_it_takes_them() {
-        fn lengths(socket: &SockRef<'_>) -> Vec<usize> {
-            let mut buffer = [std::mem::MaybeUninit::uninit(); 128];
-            std::iter::from_fn(|| socket.recv(&mut buffer).ok()).collect()
-        }
-        let session = session(Some(0), true).unwrap();
-        for (front, back) in session.iter().zip([&session.backs.v4, &session.backs.v6]) {
-            let to = front.local_addr().unwrap();
-            let back = back.as_ref().expect("Linux can do that");
-            let stranger = std::net::UdpSocket::bind((to.ip(), 0)).unwrap();
-            let check = |does, expected: [&[usize]; 2]| {
-                back.take_keepalives(does).unwrap();
-                for len in [47, 48, 52, 53, 100] {
-                    stranger.send_to(&[b'x'; 100][..len], to).unwrap();
-                }
-                assert_eq!([lengths(&SockRef::from(front)), lengths(&back.socket())], expected, "{to} {does}");
-            };
-            check(false, [&[47, 48, 52, 53, 100], &[]]);
-            check(true, [&[47, 53, 100], &[48, 52]]);
-            check(false, [&[47, 48, 52, 53, 100], &[]]);
-            session.send(stranger.local_addr().unwrap(), b"hello").unwrap();
-            assert_eq!(stranger.recv_from(&mut [0; 16]).unwrap(), (5, to), "it is sent from the same port");
-        }
-    }
-
     #[tokio::test]
     async fn a_port_that_is_taken_for_ipv6_alone_is_taken() {
         let Ok(taken) = std::net::UdpSocket::bind("[::1]:0") else {

@@ -92,6 +92,8 @@ async fn two_servers_that_share_a_discovery_port_hear_each_other() {
     drop(first);
 }
 
+/// None is lost on the way from one socket to the other and back, nor forgotten in the second. That there is a second one,
+/// and when it is used, is not seen from here: the tests of the sockets hold that.
 #[tokio::test]
 async fn every_keepalive_is_answered_however_many_come() {
     let (_running, ready) =

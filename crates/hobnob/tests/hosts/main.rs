@@ -17,6 +17,7 @@ mod common;
 mod crowd;
 mod cuts;
 mod finding;
+mod keepalives;
 mod network;
 mod pauses;
 mod relay;

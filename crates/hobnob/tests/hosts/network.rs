@@ -2,13 +2,17 @@
 
 use std::{
     cell::Cell,
+    fs::File,
     io::Write as _,
-    net::Ipv4Addr,
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::AsFd as _,
     process::{Command, Stdio},
     sync::{Mutex, OnceLock, PoisonError},
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::Value;
 
 use crate::common::{Place, Process, STATUS_POLL, Server, agreement, tag, wait_for};
@@ -242,6 +246,11 @@ impl Host {
         run(&["ip", "netns", "exec", &self.namespace.0, "nft", "flush", "ruleset"], "").unwrap();
     }
 
+    /// A socket of somebody at that machine.
+    pub(crate) fn socket(&self) -> UdpSocket {
+        self.namespace.work(|| UdpSocket::bind("0.0.0.0:0").unwrap()).join().unwrap()
+    }
+
     /// Starts a server, and does not wait for it.
     pub(crate) fn serve(&mut self, id: Option<u64>, args: &[&str]) {
         self.server = Some(self.place.start_server(id, args));
@@ -312,9 +321,13 @@ impl Namespace {
         Self(name.to_owned())
     }
 
-    /// Its name.
-    pub(crate) fn name(&self) -> &str {
-        &self.0
+    /// Does that in it, on a thread of its own.
+    pub(crate) fn work<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+        let namespace = File::open(format!("/run/netns/{}", self.0)).unwrap();
+        thread::spawn(move || {
+            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            what()
+        })
     }
 
     /// Runs lines of `ip -batch` in it.

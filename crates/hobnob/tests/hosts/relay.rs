@@ -2,9 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::File,
     net::{SocketAddr, UdpSocket},
-    os::fd::AsFd as _,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -14,7 +12,6 @@ use std::{
 };
 
 use hobnob_proto::rng::Rng;
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::network::Namespace;
 
@@ -42,12 +39,8 @@ impl Relay {
     /// the same `seed`.
     pub(crate) fn start(machine: &Namespace, port: u16, server: SocketAddr, weather: Weather, seed: u8) -> Self {
         let is_over = Arc::new(AtomicBool::new(false));
-        let (name, over) = (machine.name().to_owned(), Arc::clone(&is_over));
-        let thread = thread::spawn(move || {
-            let namespace = File::open(format!("/run/netns/{name}")).unwrap();
-            move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
-            pass_on(port, server, weather, &mut Rng::from_seed([seed; 32]), &over);
-        });
+        let over = Arc::clone(&is_over);
+        let thread = machine.work(move || pass_on(port, server, weather, &mut Rng::from_seed([seed; 32]), &over));
         Self { is_over, thread: Some(thread) }
     }
 }
