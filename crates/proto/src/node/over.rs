@@ -57,7 +57,7 @@ impl Node {
         self.count("join_unanswered");
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         for name in &names {
-            // It may have got another home while we followed nobody.
+            // What came meanwhile was not acknowledged: the answer to a join is followed by all that we have kept.
             self.rejoin(name);
         }
         self.update_view();

@@ -6,6 +6,12 @@ use hobnob_proto::{client::Command, ids::RoomName, log::VersionVector, node::Inp
 
 use crate::world::{World, called_over, old_clusters, two_old_clusters};
 
+/// A room, and the word of a client that enters it.
+fn tea() -> (RoomName, Command) {
+    let tea: RoomName = "tea".parse().unwrap();
+    (tea.clone(), Command::Join { room: tea, from: Start::After(VersionVector::default()) })
+}
+
 #[test]
 fn where_the_other_cluster_does_not_answer_any_more_it_stays() {
     let (mut world, old, new) = two_old_clusters();
@@ -44,8 +50,7 @@ fn who_is_to_stop_while_it_goes_over_stops_where_it_is() {
 #[test]
 fn who_stays_follows_rooms_that_moved_meanwhile() {
     let (mut world, _, new) = two_old_clusters();
-    let tea: RoomName = "tea".parse().unwrap();
-    let joins = Command::Join { room: tea.clone(), from: Start::After(VersionVector::default()) };
+    let (tea, joins) = tea();
     for port in [5004, 5005] {
         world.server(port, 1, "test", None);
     }
@@ -63,6 +68,22 @@ fn who_stays_follows_rooms_that_moved_meanwhile() {
     world.command(4002, joins);
     world.run(Duration::from_secs(2));
     assert!(world.joined.contains(&(4002, tea)), "it follows the new home, and answers");
+}
+
+#[test]
+fn its_clients_enter_rooms_while_it_calls_but_nobody_counts_on_its_copies() {
+    let (mut world, old, _) = called_over(&[5001, 5002]);
+    let (tea, joins) = tea();
+    world.command(4001, joins);
+    world.run(Duration::from_secs(1));
+    assert!(world.joined.contains(&(4001, tea.clone())));
+    world.command(4001, Command::Post { room: tea, seq: 2, body: "milk?".into() });
+    world.run(Duration::from_secs(1));
+    assert!(!world.stored.contains(&(4001, 2)), "only one holds it that stays");
+    assert_eq!((world.cluster(5001), world.has_stayed(5001)), (old, false), "it still calls");
+    world.run_until(Duration::from_millis(1), |world| world.has_stayed(5001));
+    world.run(Duration::from_millis(50));
+    assert!(world.stored.contains(&(4001, 2)), "it is a copy again");
 }
 
 #[test]

@@ -237,6 +237,13 @@ impl World {
         self.run_until(Duration::from_micros(100), |world| world.cluster(port) == cluster);
     }
 
+    /// Runs until one server has called the other cluster; what the other one answers waits.
+    #[track_caller]
+    pub(crate) fn run_until_answered(&mut self, from: u16, to: u16) {
+        self.late = Some([from, to]);
+        self.run_until(Duration::from_millis(1), |world| !world.waiting.is_empty());
+    }
+
     /// Whether a server has found that nobody of the other cluster answers.
     pub(crate) fn has_stayed(&self, port: u16) -> bool {
         self.nodes[&port].counters().contains_key("join_unanswered")
@@ -281,9 +288,8 @@ pub(crate) fn old_clusters(names: [&str; 2], servers: [&[u16]; 2]) -> (World, Cl
 /// wait.
 pub(crate) fn called_over(servers: &[u16]) -> (World, ClusterId, ClusterId) {
     let (mut world, old, new) = old_clusters(["test", "test"], [servers, &[5003]]);
-    world.late = Some([5003, 5001]);
     world.ask_join(4001, new);
-    world.run_until(Duration::from_millis(1), |world| !world.waiting.is_empty());
+    world.run_until_answered(5003, 5001);
     (world, old, new)
 }
 
