@@ -100,6 +100,33 @@ fn a_cluster_that_cannot_be_joined_is_answered_with_what_to_do() {
 }
 
 #[test]
+fn a_cluster_that_has_a_server_of_the_same_id_is_joined_once_that_one_is_down() {
+    let (mut world, old, new) = old_clusters(["test", "test"], [&[5001, 5002], &[5101, 5102]]);
+    let why = world.join(4001, new).expect_err("it may not");
+    assert!(why.contains("has a server 1 of its own") && why.contains("another --id"), "{why}");
+    world.run(Duration::from_secs(5));
+    assert_eq!([5001, 5002, 5101, 5102].map(|port| world.cluster(port)), [old, old, new, new]);
+    assert_eq!([5001, 5101].map(|port| world.nodes[&port].view().live.len()), [2, 2]);
+
+    world.nodes.remove(&5101);
+    world.run(Duration::from_secs(31));
+    world.join(4001, new).expect("it may");
+    world.run(Duration::from_secs(5));
+    assert_eq!([5001, 5002, 5102].map(|port| world.cluster(port)), [new, old, new]);
+}
+
+#[test]
+fn a_join_that_is_asked_for_twice_is_answered_alike() {
+    let (mut world, _, new) = two_old_clusters();
+    world.answers.clear();
+    world.ask_join(4001, new);
+    world.run(Duration::from_micros(100));
+    world.ask_join(4001, new);
+    world.run(Duration::from_millis(50));
+    assert!(matches!(&world.answers[..], [Ok(one), Ok(other)] if one == other), "{:?}", world.answers);
+}
+
+#[test]
 fn only_somebody_on_its_machine_brings_a_server_of_an_open_cluster_elsewhere() {
     let (mut world, other, before) = two_old_clusters();
     // The same client, whose packets come from another machine from now on.
