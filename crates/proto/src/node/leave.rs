@@ -102,6 +102,11 @@ pub(super) struct Granted {
 }
 
 impl Leaving {
+    /// Leaving that begins with this step.
+    fn new(why: Why, step: Step, now: Time) -> Self {
+        Self { why, since: now, granted: None, asked: None, step }
+    }
+
     /// Whether it is time to ask again.
     fn asks(&mut self, now: Time) -> bool {
         let asks = self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
@@ -122,7 +127,7 @@ impl Node {
         if self.stage != Stage::Serving || self.heartbeat.live().next().is_none() {
             return self.leave_alone(why);
         }
-        self.leaving = Some(Leaving { why, since: self.now, granted: None, asked: None, step: Step::Rooms });
+        self.leaving = Some(Leaving::new(why, Step::Rooms, self.now));
         self.update_view();
         self.say_beats();
         self.step_leave();
@@ -136,7 +141,7 @@ impl Node {
             Why::Retired => self.stop(Stop::Retired),
             Why::Joins(cluster) => {
                 let step = Step::Over { cluster, since: self.now, kept_by: None };
-                self.leaving = Some(Leaving { why, since: self.now, granted: None, asked: None, step });
+                self.leaving = Some(Leaving::new(why, step, self.now));
                 self.step_leave();
             }
         }
