@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use hobnob_proto::ids::RoomName;
+
 use crate::world::{World, called_over, texts, two_old_clusters};
 
 #[test]
@@ -33,9 +35,11 @@ fn that_it_has_left_is_said_more_than_once() {
 #[test]
 fn it_hands_over_what_only_it_holds_before_it_goes() {
     let (mut world, _, new) = two_old_clusters();
+    assert_eq!(world.home(5001, &RoomName::lobby()), 5001, "what is said there is no mere relay");
     world.cut = vec![[5001, 5002]];
     world.post(4001, 2, "at the last moment");
     world.run(Duration::from_millis(20));
+    assert_eq!(world.said(5001), texts(&["one", "at the last moment"]));
     world.ask_join(4001, new);
     world.run(Duration::from_millis(300));
     assert_eq!(world.said(5002), texts(&["one"]));
@@ -45,11 +49,34 @@ fn it_hands_over_what_only_it_holds_before_it_goes() {
 }
 
 #[test]
+fn who_hears_nobody_for_a_moment_waits_and_hands_over() {
+    let (mut world, old, new) = two_old_clusters();
+    // Its client does not go elsewhere, and says nothing there.
+    world.cut = vec![[5001, 5002], [4001, 5002]];
+    world.post(4001, 2, "at the last moment");
+    world.run(Duration::from_millis(20));
+    world.ask_join(4001, new);
+    world.run(Duration::from_secs(3));
+    assert_eq!((world.cluster(5001), world.said(5002)), (old, texts(&["one"])));
+    world.cut.clear();
+    world.run_until_in(5001, new);
+    assert_eq!(world.said(5002), texts(&["one", "at the last moment"]));
+    world.run(Duration::from_millis(200));
+    assert!(world.knows_left(5002, 1));
+}
+
+#[test]
 fn who_cannot_hand_over_goes_all_the_same_and_is_a_member_that_is_down() {
     let (mut world, old, new) = two_old_clusters();
     world.cut = vec![[5001, 5002]];
-    world.join(4001, new).expect("it may");
-    world.run(Duration::from_secs(5));
+    world.ask_join(4001, new);
+    world.run_until_answered(5003, 5001);
+    // It could say now that it has left, but has handed nothing over.
+    world.cut.clear();
+    world.run(Duration::from_secs(3));
+    assert_eq!(world.nodes[&5002].view().live.len(), 2);
+    world.let_through();
+    world.run(Duration::from_secs(2));
     assert_eq!([5001, 5002].map(|port| world.cluster(port)), [new, old]);
     assert!(!world.knows_left(5002, 1));
 }
