@@ -90,7 +90,8 @@ pub(super) enum Step {
         cluster: ClusterId,
         /// Since when.
         since: Time,
-        /// Those who together held all that it held, where there were enough: else it is not said to have left.
+        /// All whose copies counted, where enough of them held all that it held. Which of them did is not remembered, so it is
+        /// said to have left only while all of these are there; and never where there were not enough.
         kept_by: Option<BTreeSet<Origin>>,
     },
 }
