@@ -116,6 +116,16 @@ fn a_cluster_that_has_a_server_of_the_same_id_is_joined_once_that_one_is_down() 
 }
 
 #[test]
+fn who_has_asked_for_no_id_takes_another_where_its_own_is_taken() {
+    let (mut world, _, new) = old_clusters(["test", "test"], [&[5201], &[5001, 5002]]);
+    assert_eq!(world.nodes[&5201].origin().id, ServerId(1));
+    world.join(4001, new).expect("it may");
+    world.run(Duration::from_secs(5));
+    assert_eq!((world.cluster(5201), world.nodes[&5201].origin().id), (new, ServerId(3)));
+    assert_eq!(world.said(5002), texts(&["one", "three"]));
+}
+
+#[test]
 fn a_join_that_is_asked_for_twice_is_answered_alike() {
     let (mut world, _, new) = two_old_clusters();
     world.answers.clear();

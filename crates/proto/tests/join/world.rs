@@ -23,6 +23,8 @@ use crate::common;
 const LATENCY: Duration = Duration::from_micros(500);
 /// Servers sit at these ports and above, clients below.
 const SERVERS: u16 = 5_000;
+/// Those from here on ask for no id.
+const WITHOUT_ID: u16 = 5_200;
 /// How long anything may take that is waited for.
 const UNTIL_MAX: Duration = Duration::from_secs(20);
 
@@ -67,9 +69,11 @@ impl World {
         }
     }
 
-    /// A server at `port`, whose last two digits are its id, in a network that it shares with those of the same number.
+    /// A server at `port`, whose last two digits are the id that it asks for, in a network that it shares with those of the
+    /// same number.
     pub(crate) fn server(&mut self, port: u16, network: u8, name: &str, secret: Option<Secret>) {
-        let config = common::server(Some(u32::from((port - SERVERS) % 100)), addr(port), self.now);
+        let id = (port < WITHOUT_ID).then_some(u32::from((port - SERVERS) % 100));
+        let config = common::server(id, addr(port), self.now);
         let config = ServerConfig { cluster: name.parse().unwrap(), secret, ..config };
         self.networks.insert(port, network);
         self.nodes.insert(port, Node::new(config, [port.to_le_bytes()[0]; 32], self.now));
