@@ -276,6 +276,12 @@ impl Discovery {
         self.foreign.iter(now)
     }
 
+    /// Whether a server of our name and secret that has this id in that cluster was heard within 30 s.
+    pub fn has_heard(&self, cluster: ClusterId, id: ServerId, now: Time) -> bool {
+        let is_that = |heard: &Heard| heard.facts.cluster == cluster && heard.facts.id == Some(id);
+        self.known.values().any(|heard| is_that(heard) && now.since(heard.at) < KNOWN_FOR)
+    }
+
     /// Datagrams dropped, by cause.
     pub fn counters(&self) -> &BTreeMap<&'static str, u64> {
         &self.counters

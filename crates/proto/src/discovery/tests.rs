@@ -106,6 +106,24 @@ fn a_newcomer_is_answered_at_its_session_address_and_once() {
 }
 
 #[test]
+fn who_holds_an_id_elsewhere_is_known_while_it_is_heard_and_has_our_secret() {
+    /// Whether a server of that cluster and id has been heard, where one of id 2 in cluster 5 has, so many seconds ago.
+    fn check(key: [u8; 32], cluster: u128, id: u32, secs: u64, expected: bool) {
+        let theirs = Facts { cluster: ClusterId(5), ..facts(2) };
+        let bytes = packet::hello(&theirs, Nonce([0; 8]), &key);
+        let (discovery, _) = outputs_of(&facts(1), addr(5002), &bytes);
+        let has_heard = discovery.has_heard(ClusterId(cluster), ServerId(id), ms(secs * 1_000));
+        assert_eq!(has_heard, expected, "server {id} of {cluster} after {secs} s");
+    }
+    check(KEY, 5, 2, 1, true);
+    check(KEY, 5, 2, 29, true);
+    check(KEY, 5, 2, 31, false);
+    check(KEY, 5, 3, 1, false);
+    check(KEY, 1, 2, 1, false);
+    check([8; 32], 5, 2, 1, false);
+}
+
+#[test]
 fn a_server_that_is_heard_both_ways_is_called_over_ipv4_at_first() {
     /// Where the HELLO at each millisecond comes from, and at which addresses that makes the server a candidate.
     fn check(heard: &[(u64, &str)], expected: &[&str]) {

@@ -204,6 +204,10 @@ impl Node {
             ));
         };
         match foreign.contact {
+            // Of two that asked for one id, one would have to stop. A member that is down there may be us, from before.
+            Some(_) if self.config.id.is_some() && self.discovery.has_heard(cluster, me, self.now) => Err(format!(
+                "the cluster {cluster} has a server {me} of its own: start this server with another --id, then join"
+            )),
             Some(_) => {
                 self.leave(super::leave::Why::Joins(cluster));
                 Ok(format!("server {me} goes over to the cluster {cluster}"))

@@ -100,9 +100,7 @@ impl Enough {
         let wanted = keepers.len().min(replicas as usize).max(1);
         Self { keepers, wanted }
     }
-}
 
-impl Enough {
     /// Those whose copies count.
     pub(super) fn keepers(&self) -> &BTreeSet<Origin> {
         &self.keepers

@@ -13,8 +13,9 @@
 //!
 //! Who is brought over to another cluster leaves its own in the same way, but takes its clients along: see `over`.
 //!
-//! Rooms go before clients, so that those find them open where they come to. Who cannot finish within 10 s, or is the last
-//! one, stops (or goes over) without having left: a member that is down.
+//! Rooms go before clients, so that those find them open where they come to. Who cannot finish within 10 s stops (or goes
+//! over) without having left: a member that is down. So does, at once, who is to stop and hears nobody, or goes over and is
+//! the only member.
 
 use std::collections::BTreeSet;
 
@@ -89,7 +90,8 @@ pub(super) enum Step {
         cluster: ClusterId,
         /// Since when.
         since: Time,
-        /// Those who together held all that it held, where there were enough: else it is not said to have left.
+        /// All whose copies counted, where enough of them held all that it held. Which of them did is not remembered, so it is
+        /// said to have left only while all of these are there; and never where there were not enough.
         kept_by: Option<BTreeSet<Origin>>,
     },
 }
@@ -102,6 +104,11 @@ pub(super) struct Granted {
 }
 
 impl Leaving {
+    /// Leaving that begins with this step.
+    fn new(why: Why, step: Step, now: Time) -> Self {
+        Self { why, since: now, granted: None, asked: None, step }
+    }
+
     /// Whether it is time to ask again.
     fn asks(&mut self, now: Time) -> bool {
         let asks = self.asked.is_none_or(|asked| now.since(asked) >= ASK_AGAIN);
@@ -119,13 +126,22 @@ impl Node {
             return;
         }
         self.stop_calling();
-        if self.stage != Stage::Serving || self.heartbeat.live().next().is_none() {
+        if self.stage != Stage::Serving || self.is_alone_for(why) {
             return self.leave_alone(why);
         }
-        self.leaving = Some(Leaving { why, since: self.now, granted: None, asked: None, step: Step::Rooms });
+        self.leaving = Some(Leaving::new(why, Step::Rooms, self.now));
         self.update_view();
         self.say_beats();
         self.step_leave();
+    }
+
+    /// Whether nobody is there to take anything over. Who is to stop does not wait for members that it does not hear. Who goes
+    /// over does: they may be out of reach for a moment only, and it serves its clients meanwhile.
+    fn is_alone_for(&self, why: Why) -> bool {
+        match why {
+            Why::Asked | Why::Retired => self.heartbeat.live().next().is_none(),
+            Why::Joins(_) => self.members.present().all(|member| member.id == self.me.id),
+        }
     }
 
     /// Stops, or goes over, where nobody is there to take anything over.
@@ -136,7 +152,7 @@ impl Node {
             Why::Retired => self.stop(Stop::Retired),
             Why::Joins(cluster) => {
                 let step = Step::Over { cluster, since: self.now, kept_by: None };
-                self.leaving = Some(Leaving { why, since: self.now, granted: None, asked: None, step });
+                self.leaving = Some(Leaving::new(why, step, self.now));
                 self.step_leave();
             }
         }
@@ -181,7 +197,7 @@ impl Node {
             return self.go_over(cluster, since);
         }
         let why = leaving.why;
-        if self.heartbeat.live().next().is_none() {
+        if self.is_alone_for(why) {
             return self.leave_alone(why);
         }
         if self.now.since(leaving.since) > LEAVE_MAX {

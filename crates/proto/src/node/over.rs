@@ -8,7 +8,8 @@
 //!   | Members: I have left (3 times, from 50 ms on) --> |  in packets that were sealed before those sessions ended
 //! ```
 //!
-//! It does not say that it has left where others do not hold what it held: it is a member that is down then.
+//! It does not say that it has left, and is a member that is down, where not enough others held what it held after 10 s. Nor
+//! where any of those has died since whose copies counted then: it may be one that held it.
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
@@ -57,7 +58,7 @@ impl Node {
         self.count("join_unanswered");
         let names: Vec<_> = self.rooms.keys().cloned().collect();
         for name in &names {
-            // It may have got another home while we followed nobody.
+            // What came meanwhile was not acknowledged: the answer to a join is followed by all that we have kept.
             self.rejoin(name);
         }
         self.update_view();
@@ -82,7 +83,7 @@ impl Node {
         if leaves { Boot::new(secs, Some(self.me.boot), &mut self.rng) } else { self.me.boot }
     }
 
-    /// Whether we are to be taken for gone, and those whom we counted on then are still there.
+    /// Whether enough others held what we held, and none of those whose copies counted then has died since.
     fn may_say_farewell(&self) -> bool {
         let Some(Leaving { step: Step::Over { kept_by: Some(keepers), .. }, .. }) = &self.leaving else { return false };
         let here: BTreeSet<_> = self.heartbeat.live().chain(self.heartbeat.unheard()).collect();

@@ -283,7 +283,8 @@ impl Node {
     /// Asks the home for the room, again and again until it answers.
     pub(super) fn join_upstream(&mut self, name: &RoomName) {
         let now = self.now;
-        if self.is_no_copy() {
+        if self.is_no_copy() && self.is_stopping() {
+            // Its clients are called away.
             return;
         }
         let Some(room) = self.rooms.get_mut(name) else { return };

@@ -313,8 +313,9 @@ fn who_comes_over_to_another_cluster_remembers_who_has_come_back() {
     world.start(flaps_again, Some(2), None);
     world.run(secs(2));
     world.heal();
-    let met = |world: &World| world.nodes[&stays].view().live.len() == 2;
+    let (met, end) = (|world: &World| world.nodes[&stays].view().live.len() == 2, world.now + secs(20));
     while !met(&world) {
+        assert!(world.now < end, "they meet");
         world.run(Duration::from_millis(50));
     }
     assert_eq!(world.nodes[&stays].cluster_id(), founded_by(flaps_again));
@@ -346,6 +347,7 @@ fn who_goes_on_to_another_cluster_takes_those_along_whom_only_it_hears() {
                 world.run(Duration::from_millis(1));
             }
         }
+        assert_ne!(world.nodes[&middle].cluster_id(), founded_by(first), "it has gone on");
         world.cut_ports(middle, &[first]);
         world.run(Duration::from_millis(cut_millis));
         world.heal();
