@@ -115,6 +115,7 @@ fn phases(profile: &Profile, world: &mut World, traffic: &mut Traffic) -> Result
     world.heal()?;
     traffic.heal(world)?;
     pass(world, traffic, dice::after(phases.led))?;
+    world.retire_who_went_over()?;
     let mut steady = Steady::new(world.standing(), world.now());
     look_until(world, traffic, &mut steady, dice::after(phases.serve))?;
     traffic.serve(world)?;

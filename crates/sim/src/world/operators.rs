@@ -3,7 +3,7 @@
 //! A question may be refused, or never reach anybody. So what an operator wants is met only once it is so: members know
 //! that the dead server is none any more, or a server has come over.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hobnob_proto::{
     client,
@@ -90,6 +90,30 @@ impl World {
         let ask = self.ask(operator, Ask::Join { cluster: to })?;
         if let Some(joining) = self.joining.last_mut() {
             joining.ask = Some(ask);
+        }
+        Ok(())
+    }
+
+    /// Who went over to the other cluster, and could not hand over what it held, is a member that is down where it was:
+    /// operators have it forgotten there, as `hobnob status` would have them do.
+    pub fn retire_who_went_over(&mut self) -> Result<(), Violation> {
+        if self.joining.is_empty() {
+            return Ok(());
+        }
+        let mut asks = BTreeMap::new();
+        for (of, host) in self.clients.iter().enumerate().filter(|(_, host)| host.is_up()) {
+            let server = host.told.connected().and_then(|id| self.servers.iter().find(|host| host.id == id));
+            let Some(node) = server.and_then(|host| Some(&host.process.as_ref()?.node)) else { continue };
+            let is_elsewhere = |id| {
+                let others = self.servers.iter().filter_map(|host| Some(&host.process.as_ref()?.node));
+                others.into_iter().any(|other| other.origin().id == id && other.cluster_id() != node.cluster_id())
+            };
+            let gone = node.members().filter(|member| !member.left && is_elsewhere(member.id));
+            asks.extend(gone.map(|member| ((node.cluster_id(), member.id), of)));
+        }
+        for ((_, id), client) in asks {
+            self.coverage.meet("operator retires who went over");
+            self.ask(client, Ask::Retire { server: Some(id) })?;
         }
         Ok(())
     }
