@@ -66,6 +66,30 @@ fn a_server_is_brought_back_as_another_boot() {
 }
 
 #[test]
+fn a_leader_that_was_brought_over_is_of_the_other_cluster_when_it_is_started_anew() {
+    let (mut world, _, new) = old_clusters(["test", "test"], [&[5302, 5301], &[5003]]);
+    let leader = world.nodes[&5302].origin();
+    assert_eq!(world.nodes[&5301].view().leader, Some(leader.id));
+    world.join(4001, new).expect("it may");
+    world.run(Duration::from_secs(5));
+    let over = world.nodes[&5302].origin();
+    assert!(over.boot > leader.boot && world.knows_left(5301, leader.id.0));
+    world.nodes.remove(&5302);
+    world.post(4003, 2, "meanwhile");
+    world.run(Duration::from_secs(3));
+    world.server(5302, 1, "test", None);
+    world.run(Duration::from_secs(10));
+    assert_eq!((world.cluster(5302), world.cluster(5003)), (new, new));
+    assert_eq!((world.nodes[&5302].origin().id, world.nodes[&5302].origin().boot > over.boot), (over.id, true));
+    for port in [5302, 5003] {
+        assert_eq!(world.said(port), texts(&["one", "three", "meanwhile"]), "{port}");
+        assert_eq!(world.nodes[&port].view().live.len(), 2, "{port}");
+    }
+    assert_eq!((world.said(5301), world.nodes[&5301].view().live.len()), (texts(&["one"]), 1));
+    assert!(world.stored.contains(&(4003, 2)));
+}
+
+#[test]
 fn who_is_brought_over_judges_nobody_by_an_id_that_it_knew() {
     let (mut world, _, new) = old_clusters(["test", "test"], [&[5001, 5002, 5003], &[5102, 5103]]);
     world.join(4001, new).expect("it may");

@@ -12,7 +12,9 @@ use hobnob_proto::{
     ids::{ClusterId, RoomName, ServerId},
     log::VersionVector,
     node::{Input, Node, Output},
+    rng::Rng,
     session::keys::Secret,
+    store::model::Model,
     time::Time,
     wire::frame::{Ask, Start},
 };
@@ -25,6 +27,8 @@ const LATENCY: Duration = Duration::from_micros(500);
 const SERVERS: u16 = 5_000;
 /// Those from here on ask for no id.
 const WITHOUT_ID: u16 = 5_200;
+/// Those from here on have a disk, too.
+const WITH_DISK: u16 = 5_300;
 /// How long anything may take that is waited for.
 const UNTIL_MAX: Duration = Duration::from_secs(20);
 
@@ -32,6 +36,8 @@ const UNTIL_MAX: Duration = Duration::from_secs(20);
 pub(crate) struct World {
     pub(crate) now: Time,
     pub(crate) nodes: BTreeMap<u16, Node>,
+    /// What is on disks, and how many writes of the present run are.
+    disks: BTreeMap<u16, (Model, u64)>,
     clients: BTreeMap<u16, Client>,
     pub(crate) wires: VecDeque<(Time, SocketAddr, SocketAddr, Vec<u8>)>,
     /// The only port that broadcasts reach; `None`: all.
@@ -57,6 +63,7 @@ impl World {
         Self {
             now: Time::from_micros(1_000_000),
             nodes: BTreeMap::new(),
+            disks: BTreeMap::new(),
             clients: BTreeMap::new(),
             wires: VecDeque::new(),
             networks: BTreeMap::new(),
@@ -70,11 +77,17 @@ impl World {
     }
 
     /// A server at `port`, whose last two digits are the id that it asks for, in a network that it shares with those of the
-    /// same number.
+    /// same number. One that ran there before is started anew.
     pub(crate) fn server(&mut self, port: u16, network: u8, name: &str, secret: Option<Secret>) {
         let id = (port < WITHOUT_ID).then_some(u32::from((port - SERVERS) % 100));
         let config = common::server(id, addr(port), self.now);
-        let config = ServerConfig { cluster: name.parse().unwrap(), secret, ..config };
+        let mut rng = Rng::from_seed([port.to_le_bytes()[0]; 32]);
+        let store = (port >= WITH_DISK).then(|| {
+            let (disk, written) = self.disks.entry(port).or_default();
+            *written = 0;
+            disk.restore(config.wall_millis / 1_000, &mut rng)
+        });
+        let config = ServerConfig { cluster: name.parse().unwrap(), secret, store, ..config };
         self.networks.insert(port, network);
         self.nodes.insert(port, Node::new(config, [port.to_le_bytes()[0]; 32], self.now));
         self.step(port, Input::Tick);
@@ -117,14 +130,28 @@ impl World {
     pub(crate) fn step(&mut self, port: u16, input: Input<'_>) {
         let Some(node) = self.nodes.get_mut(&port) else { return };
         node.handle(input, self.now);
+        let (mut durable, mut answers) = (None, Vec::new());
         while let Some(output) = node.poll() {
             let at = self.now + LATENCY;
+            let disk = self.disks.get_mut(&port);
             match output {
                 Output::Send { to, bytes } => self.wires.push_back((at, addr(port), to, bytes)),
                 Output::Broadcast { bytes } => self.wires.push_back((at, addr(port), addr(0), bytes)),
-                Output::Persist(_) | Output::Read(_) => unreachable!("it has no store"),
+                Output::Persist(write) => {
+                    let (disk, written) = disk.expect("it has a disk");
+                    disk.apply(&write);
+                    *written += 1;
+                    durable = Some(*written);
+                }
+                Output::Read(read) => answers.push(disk.expect("it has a disk").0.answer(&read)),
                 Output::Event(_) => {}
             }
+        }
+        if let Some(through) = durable {
+            self.step(port, Input::Durable { through });
+        }
+        for answer in answers {
+            self.step(port, Input::Answer(&answer));
         }
     }
 
@@ -203,10 +230,11 @@ impl World {
         self.nodes[&port].view().cluster.unwrap()
     }
 
-    /// What people said in the lobby, as a server holds it.
+    /// What people said in the lobby, as a server holds it in memory or on its disk.
     pub(crate) fn said(&self, port: u16) -> BTreeSet<String> {
-        let all = VersionVector::default();
-        let entries = self.nodes[&port].entries(&RoomName::lobby(), &all);
+        let (lobby, all) = (RoomName::lobby(), VersionVector::default());
+        let on_disk = self.disks.get(&port).into_iter().flat_map(|(disk, _)| disk.entries(&lobby));
+        let entries = self.nodes[&port].entries(&lobby, &all).chain(on_disk.map(|kept| &*kept.entry));
         entries.map(|entry| entry.body.to_string()).collect()
     }
 
