@@ -171,13 +171,16 @@ pub struct ServerProcess {
     pub slow: Option<Slow>,
 }
 
-/// What comes to a machine that has too much to do: each step takes so long that others have to wait.
+/// What comes to a machine that has too much to do: each step takes so long that others have to wait. Only packets and ticks
+/// do; its disk is as fast as ever, and what a step sends leaves when it begins.
 #[derive(Debug)]
 pub struct Slow {
     /// How long a step takes.
     pub step: Duration,
     /// When the last one is done.
     pub free_at: Time,
+    /// Whether it was a tick: they take turns with what waits.
+    pub ticked: bool,
     /// What waits in the socket.
     pub waiting: VecDeque<(SocketAddr, Datagram)>,
 }
@@ -192,10 +195,12 @@ impl ServerProcess {
         }
     }
 
-    /// What has waited longest in its socket; `None` where a tick is due before.
+    /// What has waited longest in its socket; `None` where it is a tick's turn.
     pub fn next_waiting(&mut self, now: Time) -> Option<(SocketAddr, Datagram)> {
-        let slow = self.slow.as_mut().filter(|_| self.alarm.wake() > now)?;
-        slow.waiting.pop_front()
+        let slow = self.slow.as_mut()?;
+        let next = if self.alarm.wake() > now || slow.ticked { slow.waiting.pop_front() } else { None };
+        slow.ticked = next.is_none();
+        next
     }
 
     /// What has just arrived waits, if something is done or waits already; else it is given back.

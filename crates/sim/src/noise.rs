@@ -11,14 +11,20 @@ use hobnob_proto::{
     time::{Duration, Time},
 };
 
-use crate::{dice::Dice as _, faults::Nonsense, host::Datagram, link::HostId};
+use crate::{
+    dice::Dice as _,
+    faults::{Nonsense, PAUSE_MAX},
+    host::Datagram,
+    link::HostId,
+};
 
 /// Packets that the outsider remembers: of all that it hears, evenly many from each time.
 const REMEMBERED: usize = 4_096;
 /// Of so many packets, it remembers one.
 const REMEMBER_EVERY: u64 = 8;
-/// A packet that is sent anew may be under way for a moment, and moves a session that lasts so long.
-const MISLED_FOR: Duration = limits::SILENCE_MAX.saturating_add(Duration::from_secs(2));
+/// A packet that is sent anew may be under way for a moment, wait in the socket of a server that stands still, and move a
+/// session that lasts so long.
+const MISLED_FOR: Duration = limits::SILENCE_MAX.saturating_add(PAUSE_MAX).saturating_add(Duration::from_secs(5));
 
 /// What it does. Chances in a million, for each packet that it hears.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -216,8 +222,8 @@ mod tests {
         }
         check(0, 0, false);
         check(1_000_000, 0, true);
-        check(1_000_000, 77, true);
-        check(1_000_000, 78, false);
+        check(1_000_000, 85, true);
+        check(1_000_000, 86, false);
     }
 
     #[test]

@@ -94,7 +94,7 @@ impl Silences {
             Fault::Wipe(_) | Fault::Retire(..) => "disk lost",
             Fault::Leave(..) | Fault::Replace(..) | Fault::Join(_) => "leave",
             Fault::Pause(_) => "pause",
-            Fault::Slow(..) => "slow",
+            Fault::Slow(..) | Fault::Fast(_) => "slow",
             Fault::Full(_) | Fault::Room(_) => "full disk",
             Fault::Cut(_) | Fault::Heal => "cut",
             Fault::Roam(_) | Fault::RoamServer(_) => "another address",

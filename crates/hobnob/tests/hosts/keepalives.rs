@@ -1,5 +1,5 @@
 //! What is as long as a keepalive, at the session port of a server. While many come, they come in through a second socket
-//! there, and a broadcast comes to both.
+//! there, and a broadcast comes to both. What is held here is the sum: through which socket each came, nobody tells.
 
 use std::{thread, time::Duration};
 

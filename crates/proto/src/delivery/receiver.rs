@@ -153,7 +153,7 @@ impl Receiver {
     }
 
     /// Lets go what waits above a hole that may never be filled: a server without a disk can take with it what came before.
-    /// It counts for nobody as a copy, and whoever fills the hole sends it again.
+    /// It counts for nobody as a copy, and whoever fills the hole sends it again; so does one who takes long to fill it.
     pub fn let_go(&mut self, now: Time) {
         self.stranded.retain(|_, above| now.since(above.at) < STRANDED_FOR);
         self.stranded_count = self.stranded.values().map(|above| above.entries.len()).sum();

@@ -182,7 +182,8 @@ impl Batch {
         }
     }
 
-    /// Ends the cutting once runs to two hosts on end are refused: one host alone may itself be the reason.
+    /// Ends the cutting once runs to two hosts on end are refused: one host alone may itself be the reason. Where there is
+    /// only one, each run to it costs one call in vain.
     fn on_refused(&mut self, to: IpAddr, error: Errno) {
         if self.refused.is_some_and(|other| other != to) {
             tracing::debug!(%error, "runs cannot be sent in one call: sends each datagram from now on");

@@ -3,7 +3,7 @@
 //!
 //! What was said to be on disks may never be lost: disks are lost one at a time, and the next only once all that was on
 //! the last is on two again. Servers without disks forget on a crash, so a message may rightly be lost: where the last server that held it crashes before
-//! there was [`COPIED_AGAIN`] of calm (all servers up, all paths whole) since the message was stored or lost its last
+//! there was [`COPIED_AGAIN`] of calm (all servers up and none slow, all paths whole) since the message was stored or lost its last
 //! but one copy. A server that leaves politely takes nothing with it that was stored, calm or not. Copies are tracked exactly, by what each log holds; nothing is guessed from the number of crashes.
 
 use std::collections::{BTreeMap, BTreeSet};

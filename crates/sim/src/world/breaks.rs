@@ -93,7 +93,8 @@ impl World {
             Fault::Resume(of) => self.resume(*of)?,
             Fault::Slow(of, step) => {
                 if let Some(running) = &mut self.servers[*of].process {
-                    running.slow = Some(Slow { step: *step, free_at: self.now, waiting: VecDeque::new() });
+                    running.slow =
+                        Some(Slow { step: *step, free_at: self.now, ticked: false, waiting: VecDeque::new() });
                 }
             }
             Fault::Fast(of) => {

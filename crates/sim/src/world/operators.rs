@@ -100,7 +100,7 @@ impl World {
         if self.joining.is_empty() {
             return Ok(());
         }
-        let mut asks = BTreeMap::new();
+        let (mut asks, mut in_order) = (BTreeMap::new(), false);
         for (of, host) in self.clients.iter().enumerate().filter(|(_, host)| host.is_up()) {
             let server = host.told.connected().and_then(|id| self.servers.iter().find(|host| host.id == id));
             let Some(node) = server.and_then(|host| Some(&host.process.as_ref()?.node)) else { continue };
@@ -109,7 +109,13 @@ impl World {
                 others.into_iter().any(|other| other.origin().id == id && other.cluster_id() != node.cluster_id())
             };
             let gone = node.members().filter(|member| !member.left && is_elsewhere(member.id));
+            if node.members().any(|member| member.left && is_elsewhere(member.id)) {
+                in_order = true;
+            }
             asks.extend(gone.map(|member| ((node.cluster_id(), member.id), of)));
+        }
+        if in_order {
+            self.coverage.meet("operator brings over who has left in order");
         }
         for ((_, id), client) in asks {
             self.coverage.meet("operator retires who went over");
