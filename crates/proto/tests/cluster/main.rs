@@ -1,5 +1,7 @@
 //! Whole servers in virtual time over a kind network, mostly without clients.
 
+#[path = "../common/clock.rs"]
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod handover;

@@ -19,7 +19,10 @@ use hobnob_proto::{
     wire::frame::Start,
 };
 
-use crate::common;
+use crate::{
+    clock::{self, Next},
+    common,
+};
 
 /// Where clients are.
 const CLIENTS_FROM: u16 = 9_000;
@@ -251,23 +254,16 @@ impl World {
             let wire = self.wires.first_key_value().map(|((at, _), _)| *at);
             let nodes = self.nodes.iter().map(|(port, node)| (node.deadline(), *port));
             let people = self.people.iter().map(|(port, person)| (person.client.deadline(), *port));
-            let tick = nodes.chain(people).min();
-            let next = wire.into_iter().chain(tick.map(|(at, _)| at)).min().unwrap_or(end);
-            if next > end {
-                self.now = end;
-                return;
-            }
-            self.now = self.now.max(next);
-            if wire.is_some_and(|at| at <= self.now) {
-                let Some((_, (from, to, bytes))) = self.wires.pop_first() else { return };
+            let Some(next) = clock::pass(&mut self.now, end, wire, nodes.chain(people)) else { return };
+            if let Next::Tick(port) = next {
+                self.node_step(port, Input::Tick);
+                self.person_step(port, client::Input::Tick);
+            } else if let Some((_, (from, to, bytes))) = self.wires.pop_first() {
                 let ports: Vec<_> = if to.port() == 0 { self.nodes.keys().copied().collect() } else { vec![to.port()] };
                 for port in ports {
                     self.node_step(port, Input::Datagram { from, bytes: &bytes });
                     self.person_step(port, client::Input::Datagram { from, bytes: &bytes });
                 }
-            } else if let Some((_, port)) = tick {
-                self.node_step(port, Input::Tick);
-                self.person_step(port, client::Input::Tick);
             }
         }
     }

@@ -1,6 +1,8 @@
 //! Paths between servers that carry nothing, in one direction or in both: people chat on, by a detour where there is one;
 //! where there is none, both halves chat on and merge.
 
+#[path = "../common/clock.rs"]
+mod clock;
 #[path = "../common/mod.rs"]
 mod common;
 mod world;

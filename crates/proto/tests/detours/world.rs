@@ -16,7 +16,10 @@ use hobnob_proto::{
     wire::frame::Start,
 };
 
-use crate::common;
+use crate::{
+    clock::{self, Next},
+    common,
+};
 
 /// How long a datagram takes.
 const LATENCY: Duration = Duration::from_micros(500);
@@ -146,20 +149,13 @@ impl World {
             let wire = self.wires.keys().next().map(|(at, _)| *at);
             let nodes = self.nodes.iter().map(|(host, node)| (node.deadline(), *host));
             let clients = self.clients.iter().map(|(host, (client, _))| (client.deadline(), *host));
-            let tick = nodes.chain(clients).min();
-            let next = wire.into_iter().chain(tick.map(|(at, _)| at)).min().unwrap_or(end);
-            if next > end {
-                self.now = end;
-                return;
-            }
-            self.now = self.now.max(next);
-            if wire.is_some_and(|at| at <= self.now) {
-                let (_, (from, to, bytes)) = self.wires.pop_first().expect("there is one");
-                self.step_node(to, node::Input::Datagram { from: addr(from), bytes: &bytes });
-                self.step_client(to, client::Input::Datagram { from: addr(from), bytes: &bytes });
-            } else if let Some((_, host)) = tick {
+            let Some(next) = clock::pass(&mut self.now, end, wire, nodes.chain(clients)) else { return };
+            if let Next::Tick(host) = next {
                 self.step_node(host, node::Input::Tick);
                 self.step_client(host, client::Input::Tick);
+            } else if let Some((_, (from, to, bytes))) = self.wires.pop_first() {
+                self.step_node(to, node::Input::Datagram { from: addr(from), bytes: &bytes });
+                self.step_client(to, client::Input::Datagram { from: addr(from), bytes: &bytes });
             }
         }
     }

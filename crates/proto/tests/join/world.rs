@@ -19,7 +19,10 @@ use hobnob_proto::{
     wire::frame::{Ask, Start},
 };
 
-use crate::common;
+use crate::{
+    clock::{self, Next},
+    common,
+};
 
 /// How long a datagram takes.
 const LATENCY: Duration = Duration::from_micros(500);
@@ -180,23 +183,17 @@ impl World {
         loop {
             let wire = self.wires.front().map(|(at, ..)| *at);
             let nodes = self.nodes.iter().map(|(port, node)| (node.deadline(), *port));
-            let tick = nodes.chain(self.clients.iter().map(|(port, client)| (client.deadline(), *port))).min();
-            let next = wire.into_iter().chain(tick.map(|(at, _)| at)).min().unwrap_or(end);
-            if next > end {
-                self.now = end;
-                return;
-            }
-            self.now = self.now.max(next);
-            if wire.is_some_and(|at| at <= self.now) {
-                let Some((_, from, to, bytes)) = self.wires.pop_front() else { return };
-                self.deliver(from, to, &bytes);
-            } else if let Some((_, port)) = tick {
+            let clients = self.clients.iter().map(|(port, client)| (client.deadline(), *port));
+            let Some(next) = clock::pass(&mut self.now, end, wire, nodes.chain(clients)) else { return };
+            if let Next::Tick(port) = next {
                 self.step(port, Input::Tick);
                 let now = self.now;
                 if let Some(client) = self.clients.get_mut(&port) {
                     client.handle(client::Input::Tick, now);
                 }
                 self.drain_client(port);
+            } else if let Some((_, from, to, bytes)) = self.wires.pop_front() {
+                self.deliver(from, to, &bytes);
             }
         }
     }
